@@ -1,0 +1,9 @@
+//! The control servers: policy, quarantine and reputation, agreed upon by Raft; and the operator's command line.
+
+pub mod bodies;
+pub mod config;
+pub mod ctl;
+pub mod policy_files;
+pub mod raft;
+pub mod rpc;
+pub mod state;

@@ -1,0 +1,6 @@
+//! The checks: pure analyses of a message, and look-ups that ask others about it.
+
+pub mod attachments;
+pub mod authentication;
+pub mod content;
+pub mod virus;

@@ -1,0 +1,14 @@
+//! The stateless SMTP node: takes mail in, finds out what it is, decides, and hands it on. It holds nothing durable.
+
+pub mod actions;
+pub mod checks;
+pub mod cluster;
+pub mod config;
+pub mod inspect;
+pub mod limits;
+pub mod message;
+pub mod pipeline;
+pub mod policy;
+pub mod redelivery;
+pub mod smtp;
+pub mod telemetry;

@@ -1,0 +1,84 @@
+//! Every bound of the node in one place, with the defaults of the plan.
+
+use std::time::Duration;
+
+/// Bounds on what comes from outside. Defaults follow Postfix where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once, all listeners together.
+    pub connections_max: usize,
+    /// Connections at once from one address.
+    pub connections_per_client_max: usize,
+    /// A command line with its CRLF, in bytes (RFC 5321 section 4.5.3.1.4 asks for 512 at least).
+    pub line_bytes_max: usize,
+    /// Recipients of one transaction (RFC 5321 section 4.5.3.1.8 asks for 100 at least).
+    pub recipients_max: usize,
+    /// A message in bytes, announced with SIZE.
+    pub message_bytes_max: usize,
+    /// The header section of a message, in bytes.
+    pub header_bytes_max: usize,
+    /// Received fields before a message is taken for a loop (RFC 5321 section 6.3).
+    pub hops_max: usize,
+    /// MIME parts of a message.
+    pub parts_max: usize,
+    /// MIME nesting.
+    pub depth_max: usize,
+    /// Wrong commands before the connection is closed with 421.
+    pub errors_max: u32,
+    /// Commands without a finished transaction before the connection is closed with 421.
+    pub idle_commands_max: u32,
+    /// Waiting for a command line or a block of data.
+    pub read_timeout: Duration,
+    /// A whole connection.
+    pub connection_time_max: Duration,
+    /// The whole of DATA.
+    pub data_time_max: Duration,
+    /// All checks of a message together.
+    pub checks_time_max: Duration,
+    /// SPF, DKIM, DMARC and ARC together.
+    pub authentication_time_max: Duration,
+    /// One scan by clamd.
+    pub virus_time_max: Duration,
+    /// DKIM signatures that are verified.
+    pub dkim_signatures_max: usize,
+    /// Connecting to a next hop.
+    pub connect_timeout: Duration,
+    /// Waiting for a reply of a next hop, the final one apart.
+    pub relay_timeout: Duration,
+    /// The whole inline delivery, which the sender waits for.
+    pub relay_time_max: Duration,
+    /// One call to a control server.
+    pub control_timeout: Duration,
+    /// Messages in the pipeline at once: each holds its bytes in memory.
+    pub messages_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1000,
+            connections_per_client_max: 50,
+            line_bytes_max: 2048,
+            recipients_max: 1000,
+            message_bytes_max: 50 * 1024 * 1024,
+            header_bytes_max: 102_400,
+            hops_max: 50,
+            parts_max: 10_000,
+            depth_max: 32,
+            errors_max: 20,
+            idle_commands_max: 100,
+            read_timeout: Duration::from_secs(300),
+            connection_time_max: Duration::from_secs(3600),
+            data_time_max: Duration::from_secs(600),
+            checks_time_max: Duration::from_secs(20),
+            authentication_time_max: Duration::from_secs(5),
+            virus_time_max: Duration::from_secs(15),
+            dkim_signatures_max: 10,
+            connect_timeout: Duration::from_secs(10),
+            relay_timeout: Duration::from_secs(20),
+            relay_time_max: Duration::from_secs(30),
+            control_timeout: Duration::from_secs(5),
+            messages_max: 256,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! SMTP as a server (RFC 5321): words, the pure session, and the edges around it.
+
+pub mod command;
+pub mod connection;
+pub mod reply;
+pub mod server;
+pub mod session;
+pub mod stream;
+pub mod transaction;

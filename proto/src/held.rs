@@ -1,0 +1,180 @@
+//! The record of a message that we keep: quarantined, or accepted for a recipient whose next hop could not take it yet.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::{
+    address::{Address, ReversePath},
+    department::DepartmentId,
+    time::UnixMs,
+    verdict::Verdict,
+};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Ulid);
+
+        impl $name {
+            /// A new one: 48 bits of time and 80 random bits. Edges only.
+            #[must_use]
+            pub fn fresh() -> Self {
+                Self(Ulid::new())
+            }
+
+            /// Reads the 26 characters of Crockford's base 32.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                Ulid::from_string(text).ok().map(Self)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// Names a transaction: in the 250 reply, the log, the trace and the Received field.
+    TransactionId
+);
+id!(
+    /// Names a held record.
+    HeldId
+);
+id!(
+    /// Names a mutation, so that proposing it twice is harmless.
+    MutationId
+);
+
+/// Where a body is, by what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyRef {
+    /// SHA-256 in lower-case hex: 64 characters.
+    pub digest: String,
+    /// Length in bytes.
+    pub size_bytes: u64,
+    /// Names of the control servers that had made it durable when it was held.
+    pub servers: Vec<String>,
+}
+
+/// Why a message is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeldKind {
+    /// Policy said so; it moves only when somebody releases it.
+    Quarantined,
+    /// Accepted, but the next hop could not take it yet; it moves by itself.
+    Deferred,
+}
+
+/// Where a held message stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeldStatus {
+    /// Kept; nobody delivers it.
+    Waiting,
+    /// To be delivered by whichever node leases it. `by` and `at` of a release, or nothing for a deferred one.
+    Due {
+        /// Who released it.
+        released: Option<(String, UnixMs)>,
+    },
+    /// The next hop said 250 to each of its recipients.
+    Delivered {
+        /// When.
+        at: UnixMs,
+        /// Who released it.
+        released: Option<(String, UnixMs)>,
+    },
+    /// The next hop refused it for good, or it was tried for too long. It stays here to be looked at.
+    Undeliverable {
+        /// When it was given up.
+        at: UnixMs,
+        /// Who had released it.
+        released: Option<(String, UnixMs)>,
+    },
+    /// Somebody deleted it.
+    Deleted {
+        /// Who.
+        by: String,
+        /// When.
+        at: UnixMs,
+    },
+}
+
+impl fmt::Display for HeldStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("waiting"),
+            Self::Due { released: Some((by, at)) } => write!(f, "released by {by} at {at}"),
+            Self::Due { released: None } => f.write_str("to be delivered"),
+            Self::Delivered { at, .. } => write!(f, "delivered at {at}"),
+            Self::Undeliverable { at, .. } => write!(f, "undeliverable since {at}"),
+            Self::Deleted { by, at } => write!(f, "deleted by {by} at {at}"),
+        }
+    }
+}
+
+/// A node's right to deliver, alone, until a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Name of the node.
+    pub node: String,
+    /// After this another node may take it.
+    pub until: UnixMs,
+}
+
+/// The record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its name.
+    pub id: HeldId,
+    /// The transaction that brought it.
+    pub transaction: TransactionId,
+    /// Why it is kept.
+    pub kind: HeldKind,
+    /// Where it stands.
+    pub status: HeldStatus,
+    /// The recipients' department; `None` for mail to the Internet.
+    pub department: Option<DepartmentId>,
+    /// The sending department, for mail that came from one.
+    pub from_department: Option<DepartmentId>,
+    /// Whom to tell.
+    pub reverse_path: ReversePath,
+    /// Who has not got it yet. Never empty while waiting or due.
+    pub recipients: Vec<Address>,
+    /// The bytes as they are to be delivered.
+    pub body: BodyRef,
+    /// Why.
+    pub verdict: Verdict,
+    /// Who sent it here.
+    pub client: IpAddr,
+    /// Subject, decoded, at most 200 characters, without control characters. Personal data.
+    pub subject: String,
+    /// When it was accepted.
+    pub received_at: UnixMs,
+    /// Who delivers it right now.
+    pub lease: Option<Lease>,
+    /// Delivery attempts that failed.
+    pub attempts: u32,
+    /// Not to be tried before.
+    pub next_attempt: UnixMs,
+    /// What the next hop said last.
+    pub last_problem: String,
+}
+
+impl Held {
+    /// Whether a node may take it now.
+    #[must_use]
+    pub fn is_due(&self, now: UnixMs) -> bool {
+        matches!(self.status, HeldStatus::Due { .. })
+            && self.next_attempt <= now
+            && self.lease.as_ref().is_none_or(|lease| lease.until <= now)
+    }
+}

@@ -1,0 +1,16 @@
+//! The words of Postern: what nodes, control servers and operators say to each other. No I/O but reading certificates.
+
+pub mod address;
+pub mod audit;
+pub mod codec;
+pub mod department;
+pub mod held;
+pub mod identity;
+pub mod mutation;
+pub mod policy;
+pub mod score;
+pub mod time;
+pub mod verdict;
+pub mod view;
+pub mod wire;
+pub mod yaml;

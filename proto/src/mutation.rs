@@ -1,0 +1,224 @@
+//! Changes to the replicated state, and what became of each.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    address::Address,
+    department::Department,
+    held::{Held, HeldId, MutationId, TransactionId},
+    identity::Role,
+    time::UnixMs,
+    verdict::Verdict,
+    view::StateSettings,
+};
+
+/// One change proposed, with who proposes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mutation {
+    /// Chosen by the proposer; a second one with the same id changes nothing and gets the first one's outcome.
+    pub id: MutationId,
+    /// Out of the certificate, never out of the request.
+    pub by: Principal,
+    /// What changes.
+    pub change: Change,
+}
+
+/// Who did it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Principal {
+    /// Role of the certificate.
+    pub role: Role,
+    /// Name of the certificate.
+    pub name: String,
+}
+
+/// `operator/anna`.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.role, self.name)
+    }
+}
+
+/// What an operator gives with a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// In words; at most 500 characters.
+    pub why: String,
+    /// Number in the operator's ticket system, or empty.
+    pub ticket: String,
+}
+
+/// What changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// A whole new policy: one version.
+    ApplyPolicy {
+        /// The version it was planned against.
+        base_version: u64,
+        /// The state's file.
+        settings: StateSettings,
+        /// All departments.
+        departments: Vec<Department>,
+        /// The plan's lines, for the history.
+        changes: Vec<String>,
+        /// Why.
+        grounds: Grounds,
+    },
+    /// Keeps a message: all records of one transaction, or none.
+    Hold {
+        /// One for each department and disposition.
+        records: Vec<Held>,
+    },
+    /// A message thrown away by policy leaves its trace.
+    Discard {
+        /// The transaction.
+        transaction: TransactionId,
+        /// How many recipients.
+        recipients: u32,
+        /// Why.
+        verdict: Verdict,
+    },
+    /// The proposing node wants to deliver, alone, for a while.
+    Lease {
+        /// Which.
+        held: HeldId,
+        /// How long from log time, in milliseconds; at most ten minutes.
+        for_ms: u64,
+    },
+    /// The proposing node, which has the lease, says what came of it.
+    Attempted {
+        /// Which.
+        held: HeldId,
+        /// Recipients that the next hop accepted.
+        delivered: Vec<Address>,
+        /// Recipients that it refused for good.
+        refused: Vec<Address>,
+        /// When to try the others again.
+        next_attempt: UnixMs,
+        /// What the next hop said, for the operator.
+        problem: String,
+    },
+    /// Compare-and-set from waiting to due.
+    Release {
+        /// Which.
+        held: HeldId,
+        /// Why.
+        grounds: Grounds,
+    },
+    /// Compare-and-set from waiting or undeliverable to deleted.
+    Delete {
+        /// Which.
+        held: HeldId,
+        /// Why.
+        grounds: Grounds,
+    },
+}
+
+impl Change {
+    /// The right that a role needs to propose this; the whole matrix is here.
+    #[must_use]
+    pub fn allowed_for(&self, role: Role) -> bool {
+        match self {
+            Self::ApplyPolicy { .. } | Self::Release { .. } | Self::Delete { .. } => role == Role::Operator,
+            Self::Hold { .. } | Self::Discard { .. } | Self::Lease { .. } | Self::Attempted { .. } => {
+                role == Role::Node
+            }
+        }
+    }
+}
+
+/// What became of a mutation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is in force.
+    Done,
+    /// A policy is in force under this version.
+    PolicyApplied {
+        /// Its number.
+        version: u64,
+    },
+    /// The lease is given; the record as it stands.
+    Leased(Box<Held>),
+    /// Nothing changed, and why.
+    Refused(Refused),
+}
+
+/// Why a mutation changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refused {
+    /// Somebody was first.
+    #[error("already released by {by} at {at}")]
+    AlreadyReleased {
+        /// Who.
+        by: String,
+        /// When.
+        at: UnixMs,
+    },
+    /// Somebody was first.
+    #[error("already deleted by {by} at {at}")]
+    AlreadyDeleted {
+        /// Who.
+        by: String,
+        /// When.
+        at: UnixMs,
+    },
+    /// A deferred message needs no release: it is delivered by itself.
+    #[error("nothing to release: it is {status}")]
+    NotWaiting {
+        /// Where it stands.
+        status: String,
+    },
+    /// It is on its way; wait for the end of the attempt.
+    #[error("{node} is delivering it until {until}")]
+    Leased {
+        /// Who.
+        node: String,
+        /// Until when.
+        until: UnixMs,
+    },
+    /// Another node has it by now.
+    #[error("the lease is gone")]
+    LeaseLost,
+    /// Its next attempt is later.
+    #[error("not due yet")]
+    NotDue,
+    /// There is none of that id.
+    #[error("no such held message")]
+    NoSuch,
+    /// Another policy came in between.
+    #[error("planned against version {planned}, but version {current} is in force: plan again")]
+    VersionMoved {
+        /// The plan's.
+        planned: u64,
+        /// Now.
+        current: u64,
+    },
+    /// The certificate's role may not.
+    #[error("a {role} may not do this")]
+    Role {
+        /// The role.
+        role: Role,
+    },
+    /// A cap is reached.
+    #[error("full: {what} may not exceed {cap}")]
+    Full {
+        /// Of what.
+        what: String,
+        /// How many.
+        cap: u64,
+    },
+    /// The mutation contradicts itself or breaks a bound.
+    #[error("not valid: {0}")]
+    Invalid(String),
+}
+
+/// What one Raft entry carries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The leader's wall clock; log time is the largest seen.
+    pub at: UnixMs,
+    /// In this order.
+    pub mutations: Vec<Mutation>,
+}

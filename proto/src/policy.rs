@@ -1,0 +1,193 @@
+//! What holds for a recipient, with the layer that set each value: built in, the state's file, the department's file.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::score::Score;
+
+/// Who set a value. A later layer wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// What Postern ships with.
+    BuiltIn,
+    /// The state's file.
+    State,
+    /// The department's file.
+    Department,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BuiltIn => "built in",
+            Self::State => "state",
+            Self::Department => "department",
+        })
+    }
+}
+
+/// A value and the layer that set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting<T> {
+    /// What holds.
+    pub value: T,
+    /// Who said so.
+    pub layer: Layer,
+}
+
+/// What happens to a message that a hard rule catches. There is no "accept": that is promise 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusal {
+    /// 5xx to the sender.
+    Reject,
+    /// Held for the recipient and the operator.
+    Quarantine,
+    /// Answered with 250, thrown away, and written to the audit log.
+    Discard,
+}
+
+/// What happens when DMARC (RFC 7489) fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DmarcAction {
+    /// Only the score counts.
+    Score,
+    /// What the domain's own record asks for.
+    Follow,
+    /// Quarantine, whatever the record asks for.
+    Quarantine,
+    /// Reject, whatever the record asks for.
+    Reject,
+}
+
+/// What a check that cannot answer means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unavailable {
+    /// 451: the sender keeps the mail and comes back.
+    Defer,
+    /// Held.
+    Quarantine,
+}
+
+/// What an authentication check that cannot answer means. Unlike a virus scan it may be let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthUnavailable {
+    /// Recorded as `temperror`; nothing else.
+    Accept,
+    /// 451.
+    Defer,
+}
+
+/// Whether mail is scanned for malware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VirusScan {
+    /// Each message, or it is not delivered.
+    Required,
+    /// Nothing is scanned, and each message says so in its header.
+    Off,
+}
+
+/// A kind of content that a department may refuse, told by the bytes and not by the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentKind {
+    /// Programs: PE, ELF, Mach-O, DEX, class files, shortcuts, installers.
+    Executable,
+    /// Text that a shell, Windows Script Host or the like would run.
+    Script,
+    /// ZIP, 7z, RAR, tar, gzip and the like.
+    Archive,
+    /// Disk images.
+    Image,
+}
+
+macro_rules! policy {
+    ($($(#[$doc:meta])* $field:ident: $type:ty = $default:expr;)*) => {
+        /// Every value that holds for a recipient.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Policy { $($(#[$doc])* pub $field: Setting<$type>,)* }
+
+        /// What one layer says; what it is silent about comes from the layer below.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct PolicyLayer {
+            $($(#[$doc])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
+        }
+
+        impl Policy {
+            /// What holds when no file says anything.
+            #[must_use]
+            pub fn built_in() -> Self {
+                Self { $($field: Setting { value: $default, layer: Layer::BuiltIn },)* }
+            }
+
+            /// This policy with what `above` says put on top.
+            #[must_use]
+            pub fn with(mut self, above: &PolicyLayer, layer: Layer) -> Self {
+                $(if let Some(value) = &above.$field { self.$field = Setting { value: value.clone(), layer }; })*
+                self
+            }
+
+            /// Each value as text with its key and layer, for plans and `show`.
+            #[must_use]
+            pub fn rows(&self) -> Vec<(&'static str, String, Layer)> {
+                vec![$((stringify!($field), format!("{:?}", self.$field.value).to_lowercase(), self.$field.layer),)*]
+            }
+        }
+    };
+}
+
+policy! {
+    /// From this score on the subject is tagged.
+    tag_at: Score = Score::points(4, 0);
+    /// From this score on a message is quarantined.
+    quarantine_at: Score = Score::points(6, 0);
+    /// From this score on a message is rejected.
+    reject_at: Score = Score::points(12, 0);
+    /// Malware that clamd names.
+    malware: Refusal = Refusal::Reject;
+    /// Kinds of attachment that are refused.
+    blocked_types: Vec<ContentKind> = vec![ContentKind::Executable, ContentKind::Script];
+    /// What happens to a message with one of them.
+    blocked_type: Refusal = Refusal::Quarantine;
+    /// DMARC failure.
+    dmarc_failure: DmarcAction = DmarcAction::Follow;
+    /// A message that breaks the syntax or the limits of MIME.
+    unparsable: Refusal = Refusal::Quarantine;
+    /// Whether mail is scanned for malware.
+    virus_scan: VirusScan = VirusScan::Required;
+    /// clamd is away, slow, or answers nonsense.
+    virus_unavailable: Unavailable = Unavailable::Defer;
+    /// DNS does not answer.
+    authentication_unavailable: AuthUnavailable = AuthUnavailable::Accept;
+    /// Largest message for the recipient, in bytes; at most 50 MiB.
+    message_bytes_max: u64 = 50 * 1024 * 1024;
+}
+
+/// Largest message that any policy may allow, in bytes.
+pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::{Layer, Policy, PolicyLayer};
+    use crate::score::Score;
+
+    #[test]
+    fn a_later_layer_wins_and_is_named() {
+        let state = PolicyLayer {
+            reject_at: Some(Score::points(15, 0)),
+            tag_at: Some(Score::points(3, 0)),
+            ..PolicyLayer::default()
+        };
+        let department = PolicyLayer { reject_at: Some(Score::points(9, 0)), ..PolicyLayer::default() };
+        let policy = Policy::built_in().with(&state, Layer::State).with(&department, Layer::Department);
+        assert_eq!((policy.reject_at.value, policy.reject_at.layer), (Score::points(9, 0), Layer::Department));
+        assert_eq!((policy.tag_at.value, policy.tag_at.layer), (Score::points(3, 0), Layer::State));
+        assert_eq!(policy.malware.layer, Layer::BuiltIn);
+    }
+}
