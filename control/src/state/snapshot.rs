@@ -2,7 +2,11 @@
 //!
 //! Magic, then pairs (`u32` length of the key, `u32` of the value, both), a zero length, and the SHA-256 of all before.
 
-use std::io::{BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
 
 use proto::codec;
 use sha2::{Digest, Sha256};
@@ -73,6 +77,14 @@ impl StateStore {
         self.tree.apply_batch(done).map_err(disk("write the state"))?;
         self.sync()?;
         Ok(position)
+    }
+
+    /// Whether a file is a whole snapshot.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub fn verify(path: &Path) -> Result<(), StoreError> {
+        check(BufReader::new(File::open(path).map_err(disk("open a snapshot"))?))
     }
 
     fn clear(&self) -> Result<(), StoreError> {
