@@ -1,13 +1,33 @@
 //! The Raft group: one handle for proposing, reading and watching.
 
+mod batcher;
+pub mod gate;
+mod group;
+pub mod high_water;
+mod leader;
+pub mod log_store;
+pub mod network;
+mod opening;
+pub mod snapshots;
+pub mod stamp;
+pub mod state_machine;
+#[cfg(test)]
+mod tests;
+pub mod types;
+
 use std::{collections::BTreeMap, path::PathBuf};
 
-use proto::{
-    identity::Credentials,
-    mutation::{Mutation, Outcome},
-};
+use proto::identity::Credentials;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+
+pub use self::group::Group;
+
+/// Milliseconds between a leader's heartbeats.
+const HEARTBEAT_MS: u64 = 150;
+/// Shortest time without a heartbeat until an election, in milliseconds; sites are 10 to 40 ms apart.
+const ELECTION_MS_MIN: u64 = 600;
+/// Longest; also how old a quorum's last answer may be for a leader to accept writes.
+const ELECTION_MS_MAX: u64 = 1_000;
 
 /// A control server as the membership names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +63,7 @@ pub struct Applied {
 }
 
 /// Why a proposal has no outcome.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// Nothing was written; another try may do.
     #[error("no leader is known: a majority of the control servers must be up and reach each other")]
@@ -75,89 +95,6 @@ pub struct GroupStatus {
     pub matched: BTreeMap<u64, u64>,
 }
 
-/// A handle on the group. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Group {}
-
-impl Group {
-    /// Opens log and state through the start-up gate and takes part.
-    ///
-    /// # Errors
-    /// When the gate refuses, with the reason and the way out.
-    pub async fn open(_config: GroupConfig) -> anyhow::Result<Self> {
-        todo!()
-    }
-
-    /// Who this server is.
-    #[must_use]
-    pub fn me(&self) -> (u64, &Server) {
-        todo!()
-    }
-
-    /// Makes the first membership.
-    ///
-    /// # Errors
-    /// When there is one already.
-    pub async fn form(&self, _servers: BTreeMap<u64, Server>) -> anyhow::Result<()> {
-        todo!()
-    }
-
-    /// Proposes a mutation, wherever the leader is, and waits until it is applied here or there.
-    ///
-    /// # Errors
-    /// See `ProposeError`; `Change::allowed_for` has been checked by the caller.
-    pub async fn propose(&self, _mutation: Mutation) -> Result<Outcome, ProposeError> {
-        todo!()
-    }
-
-    /// Waits until this server has applied everything that was committed before the call (one shared round for all who wait).
-    ///
-    /// # Errors
-    /// Without a quorum.
-    pub async fn linearize(&self) -> Result<(), ProposeError> {
-        todo!()
-    }
-
-    /// Moves with each applied entry.
-    #[must_use]
-    pub fn applied(&self) -> watch::Receiver<Applied> {
-        todo!()
-    }
-
-    /// Whether this server is the leader with a quorum, or follows one that it has heard from within an election time-out.
-    #[must_use]
-    pub fn in_touch(&self) -> bool {
-        todo!()
-    }
-
-    /// For `cluster status`.
-    #[must_use]
-    pub fn status(&self) -> GroupStatus {
-        todo!()
-    }
-
-    /// The state as applied here, for reading. Synchronous and local (memory or disk cache): call it inside `spawn_blocking`
-    /// only for long scans.
-    #[must_use]
-    pub fn state(&self) -> &crate::state::store::StateStore {
-        todo!()
-    }
-
-    /// Answers the `raft` service's calls: AppendEntries, Vote, InstallSnapshot, Forward. Cluster id and certificate have been
-    /// checked by the caller.
-    ///
-    /// # Errors
-    /// When the payload cannot be decoded or Raft refuses.
-    pub async fn answer(&self, _call: RaftCall, _data: &[u8]) -> anyhow::Result<Vec<u8>> {
-        todo!()
-    }
-
-    /// Leaves Raft and closes the files.
-    pub async fn stop(&self) {
-        todo!()
-    }
-}
-
 /// A call of the `raft` service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftCall {
@@ -167,6 +104,6 @@ pub enum RaftCall {
     Vote,
     /// openraft's InstallSnapshot.
     InstallSnapshot,
-    /// Mutations on their way to the leader.
+    /// What only the leader can do: commit mutations, or name a read index.
     Forward,
 }

@@ -2,7 +2,7 @@
 
 use proto::{
     audit::AuditRecord,
-    department::DepartmentId,
+    department::{Department, DepartmentId},
     held::{Held, HeldId},
     mutation::Grounds,
     time::UnixMs,
@@ -10,7 +10,11 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::store::StateStore;
+use super::{
+    Meta, held,
+    keys::{Keys, Kind, behind, key, read_parts, stored},
+    policy::{department_key, version_key},
+};
 
 /// A policy version as the history keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,58 +48,130 @@ pub struct HeldFilter {
     pub max: usize,
 }
 
-impl StateStore {
-    /// The whole view as of the last applied entry; `policy_version` 0 before the first policy.
-    #[must_use]
-    pub fn view(&self) -> ViewChange {
-        todo!()
+impl HeldFilter {
+    fn takes(&self, held: &Held) -> bool {
+        let recipient = |wanted: &String| {
+            let mut all = held.recipients.iter().chain(&held.refused).chain(&held.delivered);
+            all.any(|address| address.key() == *wanted)
+        };
+        self.department.as_ref().is_none_or(|wanted| held.department.as_ref() == Some(wanted))
+            && self.recipient.as_ref().is_none_or(recipient)
     }
 
-    /// Policy versions, newest first.
-    #[must_use]
-    pub fn history(&self, _max: usize) -> Vec<PolicyRecord> {
-        todo!()
+    /// The narrowest index for it, without the flag for ended ones.
+    fn prefix(&self, ended: bool) -> Vec<u8> {
+        let flag = [u8::from(ended)];
+        match (&self.recipient, &self.department) {
+            (Some(recipient), _) => key(Kind::ByRecipient, &[&flag, recipient.as_bytes(), &[0]]),
+            (None, Some(department)) => key(Kind::ByDepartment, &[&flag, department.as_str().as_bytes(), &[0]]),
+            (None, None) => key(Kind::ByTime, &[&flag]),
+        }
     }
+}
 
-    /// A held record.
-    #[must_use]
-    pub fn held(&self, _id: HeldId) -> Option<Held> {
-        todo!()
+/// Ids of all departments, in order.
+pub(super) fn department_ids(keys: &impl Keys) -> Vec<DepartmentId> {
+    let prefix = key(Kind::Department, &[]);
+    let mut ids = Vec::new();
+    for (key, _) in keys.range(&prefix, &behind(&prefix)) {
+        // The kind, the id, a zero byte and the number of the part.
+        let id = key.get(1..key.len().saturating_sub(3)).and_then(|id| std::str::from_utf8(id).ok());
+        if let Some(id) = id.and_then(|id| DepartmentId::parse(id).ok())
+            && ids.last() != Some(&id)
+        {
+            ids.push(id);
+        }
     }
+    ids
+}
 
-    /// Held records, newest first.
-    #[must_use]
-    pub fn held_list(&self, _filter: &HeldFilter) -> Vec<Held> {
-        todo!()
+/// The whole view; `index` is that of the last applied entry.
+pub fn view(keys: &impl Keys, index: u64) -> ViewChange {
+    let department = |id: &DepartmentId| read_parts::<Department>(keys, "a department", &department_key(id));
+    ViewChange {
+        index,
+        policy_version: policy_version(keys),
+        whole: true,
+        settings: Some(read_parts(keys, "the settings", &key(Kind::Settings, &[])).unwrap_or_default()),
+        departments: department_ids(keys).iter().filter_map(department).collect(),
+        removed: Vec::new(),
     }
+}
 
-    /// How many records are waiting or due.
-    #[must_use]
-    pub fn held_count(&self) -> u64 {
-        todo!()
-    }
+/// The policy version in force; zero before the first.
+pub fn policy_version(keys: &impl Keys) -> u64 {
+    Meta::of(keys).policy_version
+}
 
-    /// Records whose delivery is due and that nobody has leased, oldest first.
-    #[must_use]
-    pub fn due(&self, _now: UnixMs, _max: usize) -> Vec<Held> {
-        todo!()
-    }
+/// Log time: the largest that any batch was stamped with.
+pub fn log_time(keys: &impl Keys) -> UnixMs {
+    Meta::of(keys).now
+}
 
-    /// When the next record that is not due yet will be; `None` when there is none.
-    #[must_use]
-    pub fn next_due(&self, _now: UnixMs) -> Option<UnixMs> {
-        todo!()
-    }
+/// Policy versions, newest first.
+pub fn history(keys: &impl Keys, max: usize) -> Vec<PolicyRecord> {
+    let newest = policy_version(keys);
+    let record = |version: u64| read_parts(keys, "a policy version", &version_key(version));
+    (1..=newest).rev().map_while(record).take(max).collect()
+}
 
-    /// Audit records, newest first.
-    #[must_use]
-    pub fn audit(&self, _max: usize) -> Vec<AuditRecord> {
-        todo!()
-    }
+/// A held record.
+pub fn held(keys: &impl Keys, id: HeldId) -> Option<Held> {
+    held::record(keys, id)
+}
 
-    /// Whether any record that has not ended needs this body.
-    #[must_use]
-    pub fn needs_body(&self, _digest: &str) -> bool {
-        todo!()
+/// Held records, newest first.
+pub fn held_list(keys: &impl Keys, filter: &HeldFilter) -> Vec<Held> {
+    let mut found = Vec::new();
+    for ended in [false, true] {
+        if ended && !filter.ended {
+            break;
+        }
+        let prefix = filter.prefix(ended);
+        let to = behind(&prefix);
+        let listed = keys.range(&prefix, &to).rev();
+        let records = listed.filter_map(|(index, _)| held::record(keys, held::id_of_index(&index)?));
+        found.extend(records.filter(|held| filter.takes(held)).take(filter.max));
     }
+    found.sort_by_key(|held| std::cmp::Reverse((held.received_at, held.id)));
+    found.truncate(filter.max);
+    found
+}
+
+/// How many records are waiting or due.
+pub fn held_count(keys: &impl Keys) -> u64 {
+    Meta::of(keys).open
+}
+
+/// Records whose delivery is due and that nobody has leased, oldest first.
+pub fn due(keys: &impl Keys, now: UnixMs, max: usize) -> Vec<Held> {
+    let (from, to) = (due_key(UnixMs(0)), due_key(now.plus_ms(1)));
+    let records = keys.range(&from, &to).filter_map(|(index, _)| held::record(keys, held::id_of_index(&index)?));
+    records.filter(|held| held.is_due(now)).take(max).collect()
+}
+
+/// When the next record that is not due yet will be.
+pub fn next_due(keys: &impl Keys, now: UnixMs) -> Option<UnixMs> {
+    let to = behind(&key(Kind::ByDue, &[]));
+    let (index, _) = keys.range(&due_key(now.plus_ms(1)), &to).next()?;
+    let at = index.get(1..9)?.try_into().ok()?;
+    Some(UnixMs(u64::from_be_bytes(at)))
+}
+
+fn due_key(at: UnixMs) -> Vec<u8> {
+    key(Kind::ByDue, &[&at.0.to_be_bytes()])
+}
+
+/// Audit records, newest first.
+pub fn audit(keys: &impl Keys, max: usize) -> Vec<AuditRecord> {
+    let prefix = key(Kind::Audit, &[]);
+    let to = behind(&prefix);
+    let newest_first = keys.range(&prefix, &to).rev();
+    newest_first.take(max).map(|(_, value)| stored("an audit record", &value)).collect()
+}
+
+/// Whether any record that has not ended needs this body.
+pub fn needs_body(keys: &impl Keys, digest: &str) -> bool {
+    let prefix = key(Kind::ByBody, &[digest.as_bytes()]);
+    digest.len() == 64 && keys.range(&prefix, &behind(&prefix)).next().is_some()
 }

@@ -1,5 +1,280 @@
-//! The applied state on disk.
+//! The applied state on disk, in sled: one tree, one atomic batch an apply.
+//!
+//! sled's `flush` is no fsync on Linux, so `sync` adds one on a descriptor that is opened at start and kept; in between, what
+//! sled holds may be lost with the power, and the Raft log rebuilds it. So `sync` comes before the log is purged.
+
+use std::{
+    fmt,
+    fs::File,
+    path::Path,
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use proto::{
+    audit::AuditRecord,
+    codec,
+    held::{Held, HeldId},
+    time::UnixMs,
+    view::ViewChange,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    keys::{FIRST, Keys, LAST, Writes},
+    query::{self, HeldFilter, PolicyRecord},
+};
+
+/// Where the state stands in the log. Not part of the replicated state, but of the same atomic batch.
+pub(crate) const POSITION: &[u8] = b"\0position";
+/// Whose store this is.
+const STAMP: &[u8] = b"\0stamp";
+/// There while a snapshot replaces the keys.
+pub(crate) const INSTALLING: &[u8] = b"\0installing";
+
+const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The disk failed or holds what it should not.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// sled or the file system says no.
+    #[error("{what}: {problem}")]
+    Disk {
+        /// What was being done: verb and object.
+        what: &'static str,
+        /// What it said.
+        problem: String,
+    },
+    /// A snapshot's bytes are not what was written.
+    #[error("read a snapshot: {0}")]
+    Snapshot(&'static str),
+}
+
+/// Names what was being done when the disk failed.
+pub(crate) fn disk<E: fmt::Display>(what: &'static str) -> impl FnOnce(E) -> StoreError {
+    move |error| StoreError::Disk { what, problem: error.to_string() }
+}
+
+/// Ends the process. After a failed write or fsync nobody knows what is on the disk, so that a retry could acknowledge
+/// what is not there; the start-up gate looks again.
+pub fn end_process(what: &str, error: &dyn fmt::Display) -> ! {
+    tracing::error!("{what}: {error}; this server ends here, and the start-up gate will say what is left");
+    std::process::exit(70)
+}
+
+/// How far the state has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Log index of the last applied entry.
+    pub index: u64,
+    /// What Raft wants kept with it: its log id and the membership.
+    pub raft: Vec<u8>,
+    /// Whether the last thing that happened was the installation of a snapshot.
+    pub installed: bool,
+}
 
 /// The state as applied here.
-#[derive(Debug)]
-pub struct StateStore {}
+pub struct StateStore {
+    pub(crate) tree: sled::Tree,
+    db: sled::Db,
+    file: File,
+    /// A read of several keys must not see half a batch.
+    order: RwLock<()>,
+}
+
+impl fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateStore").finish_non_exhaustive()
+    }
+}
+
+impl StateStore {
+    /// Opens or creates the store in a folder of its own.
+    ///
+    /// # Errors
+    /// When sled cannot open it: locked by another process, unreadable, damaged.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let config =
+            sled::Config::new().path(folder).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES).use_compression(false);
+        let db = config.open().map_err(disk("open the state"))?;
+        let file = File::open(folder.join("db")).map_err(disk("open the state's file"))?;
+        let store = Self { tree: (*db).clone(), db, file, order: RwLock::new(()) };
+        store.sync()?;
+        sync_names(folder)?;
+        Ok(store)
+    }
+
+    /// Makes everything applied so far safe from a loss of power.
+    ///
+    /// # Errors
+    /// When it cannot; the caller must end the process, because a second try may succeed without having written anything.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush().map_err(disk("flush the state"))?;
+        self.file.sync_all().map_err(disk("fsync the state"))
+    }
+
+    /// Stores what an apply wants written, together with the position, atomically.
+    ///
+    /// # Errors
+    /// When the disk fails; the caller must end the process.
+    pub fn commit(&self, writes: &Writes, position: &Position) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in writes.iter() {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(POSITION, codec::encode(position));
+        let _alone = self.alone();
+        self.tree.apply_batch(batch).map_err(disk("write the state"))
+    }
+
+    /// How far it has come; `None` when nothing was ever applied.
+    ///
+    /// # Errors
+    /// When what is stored is no position.
+    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+        let bytes = self.value(POSITION);
+        bytes.map(|bytes| codec::decode("the position", &bytes)).transpose().map_err(disk("read the state's position"))
+    }
+
+    /// Whose store this is, as stamped at its creation.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Vec<u8>> {
+        self.value(STAMP)
+    }
+
+    /// Stamps a new store, durably.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn set_stamp(&self, stamp: &[u8]) -> Result<(), StoreError> {
+        self.tree.insert(STAMP, stamp).map_err(disk("stamp the state"))?;
+        self.sync()
+    }
+
+    /// Whether the process ended while a snapshot was replacing the keys.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.value(INSTALLING).is_some()
+    }
+
+    pub(crate) fn shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.order.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
+        self.order.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the names in a new folder durable, and the small files that sled writes once.
+fn sync_names(folder: &Path) -> Result<(), StoreError> {
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+    let conf = folder.join("conf");
+    if conf.exists() {
+        sync(&conf).map_err(disk("fsync sled's settings"))?;
+    }
+    sync(folder).map_err(disk("fsync the state's folder"))?;
+    folder.parent().map_or(Ok(()), sync).map_err(disk("fsync the data folder"))
+}
+
+impl Keys for StateStore {
+    fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        match self.tree.get(key) {
+            Ok(value) => value.map(|value| value.to_vec()),
+            Err(error) => end_process("read the state", &error),
+        }
+    }
+
+    fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, Vec<u8>)> {
+        self.tree.range(from..to.max(from)).map(|pair| match pair {
+            Ok((key, value)) => (key.to_vec(), value.to_vec()),
+            Err(error) => end_process("read the state", &error),
+        })
+    }
+}
+
+/// Typed reads; each sees the state between two applies.
+impl StateStore {
+    /// The whole view as of the last applied entry; `policy_version` 0 before the first policy.
+    #[must_use]
+    pub fn view(&self) -> ViewChange {
+        let _shared = self.shared();
+        let position = self.position().unwrap_or_else(|error| end_process("read the state", &error));
+        query::view(self, position.map_or(0, |position| position.index))
+    }
+
+    /// Policy versions, newest first.
+    #[must_use]
+    pub fn history(&self, max: usize) -> Vec<PolicyRecord> {
+        let _shared = self.shared();
+        query::history(self, max)
+    }
+
+    /// A held record.
+    #[must_use]
+    pub fn held(&self, id: HeldId) -> Option<Held> {
+        let _shared = self.shared();
+        query::held(self, id)
+    }
+
+    /// Held records, newest first.
+    #[must_use]
+    pub fn held_list(&self, filter: &HeldFilter) -> Vec<Held> {
+        let _shared = self.shared();
+        query::held_list(self, filter)
+    }
+
+    /// How many records are waiting or due.
+    #[must_use]
+    pub fn held_count(&self) -> u64 {
+        let _shared = self.shared();
+        query::held_count(self)
+    }
+
+    /// Records whose delivery is due and that nobody has leased, oldest first.
+    #[must_use]
+    pub fn due(&self, now: UnixMs, max: usize) -> Vec<Held> {
+        let _shared = self.shared();
+        query::due(self, now, max)
+    }
+
+    /// When the next record that is not due yet will be; `None` when there is none.
+    #[must_use]
+    pub fn next_due(&self, now: UnixMs) -> Option<UnixMs> {
+        let _shared = self.shared();
+        query::next_due(self, now)
+    }
+
+    /// Audit records, newest first.
+    #[must_use]
+    pub fn audit(&self, max: usize) -> Vec<AuditRecord> {
+        let _shared = self.shared();
+        query::audit(self, max)
+    }
+
+    /// Whether any record that has not ended needs this body.
+    #[must_use]
+    pub fn needs_body(&self, digest: &str) -> bool {
+        let _shared = self.shared();
+        query::needs_body(self, digest)
+    }
+
+    /// The policy version in force; zero before the first.
+    #[must_use]
+    pub fn policy_version(&self) -> u64 {
+        query::policy_version(self)
+    }
+
+    /// SHA-256 over the replicated state, in hex: equal on all servers at the same log index. Reads everything.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let _shared = self.shared();
+        super::keys::digest(self)
+    }
+}
+
+/// Bounds of the replicated keys, for export and import.
+pub(crate) const REPLICATED: std::ops::Range<&[u8]> = FIRST..LAST;

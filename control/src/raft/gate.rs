@@ -1,0 +1,218 @@
+//! The start-up gate: a pure judgement over what was found on disk. A server whose log or state is less than it has
+//! promised must not vote or acknowledge again; it says why, and what the operator does next.
+
+use super::{high_water::Mark, log_store::LogFacts, stamp::Stamp, types::LogId};
+
+/// What was found in the data folder.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Who this server is by its configuration and certificate.
+    pub wanted: Stamp,
+    /// The identity file.
+    pub identity: Option<Stamp>,
+    /// The high-water file.
+    pub mark: Mark,
+    /// The log.
+    pub log: LogFacts,
+    /// The state.
+    pub state: StateFacts,
+}
+
+/// What was found of the state.
+#[derive(Clone, Debug, Default)]
+pub struct StateFacts {
+    /// Whose state; `None` in a new store.
+    pub stamp: Option<Stamp>,
+    /// Last applied entry.
+    pub applied: Option<LogId>,
+    /// Whether a snapshot was installed last: then the log may still end before it.
+    pub installed: bool,
+    /// Whether a snapshot was being installed and could not be finished.
+    pub torn: bool,
+}
+
+/// How to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was ever promised here: stamp everything and begin.
+    Fresh,
+    /// Go on where it was.
+    Resume,
+}
+
+/// Why this server stays out of Raft.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Wrong folder or wrong configuration.
+    #[error("the data folder belongs to {found}, but this server is {wanted}: correct data folder, node id or certificate")]
+    OtherIdentity {
+        /// In the folder.
+        found: Stamp,
+        /// Configured.
+        wanted: Stamp,
+    },
+    /// Somebody removed the identity file.
+    #[error("the identity file is gone but the log is not empty; {WAY_OUT}")]
+    IdentityLost,
+    /// redb came back new, or the log of another server was put here.
+    #[error("the log came back new or is another server's; {WAY_OUT}")]
+    LogNotOurs,
+    /// sled came back new, or the state of another server was put here.
+    #[error("the state came back new or is another server's; {WAY_OUT}")]
+    StateNotOurs,
+    /// Without the mark nobody knows whether the log is whole.
+    #[error("the high-water mark is missing, damaged or another server's; {WAY_OUT}")]
+    MarkNotOurs,
+    /// A vote was given that is no longer known.
+    #[error("the vote is older than the high-water mark says: redb has lost a transaction; {WAY_OUT}")]
+    VoteBehind,
+    /// Entries were acknowledged that are no longer there.
+    #[error("the log ends before the high-water mark: redb has lost a transaction; {WAY_OUT}")]
+    LogBehind,
+    /// Entries in between are missing.
+    #[error("the log has a hole at index {at}; {WAY_OUT}")]
+    Hole {
+        /// First missing index.
+        at: u64,
+    },
+    /// The entries that would bring the state up to date are gone.
+    #[error("the state ends before what was purged from the log, which cannot rebuild it; {WAY_OUT}")]
+    AppliedBehindPurged,
+    /// The state knows entries that the log does not.
+    #[error("the state is further than the log: the log has lost its end; {WAY_OUT}")]
+    AppliedBeyondLog,
+    /// A snapshot was half installed and its file is gone.
+    #[error("a snapshot was half installed and cannot be finished; {WAY_OUT}")]
+    Torn,
+}
+
+const WAY_OUT: &str = "this server takes no part in Raft, because it could break what it has promised. The way out: keep \
+    the other servers up, move this data folder away, and let the server rejoin under a new node id, so that a \
+    snapshot fills it";
+
+/// Whether this server may take part in Raft.
+///
+/// # Errors
+/// The first reason why not.
+pub fn judge(facts: &Facts) -> Result<Start, Refusal> {
+    let Facts { wanted, log, state, .. } = facts;
+    let Some(identity) = &facts.identity else {
+        // The identity file is written last, so without it nothing was ever promised, unless somebody removed it.
+        let untouched = log.last.is_none() && log.vote.is_none() && state.applied.is_none();
+        return if untouched { Ok(Start::Fresh) } else { Err(Refusal::IdentityLost) };
+    };
+    if identity != wanted {
+        return Err(Refusal::OtherIdentity { found: identity.clone(), wanted: wanted.clone() });
+    }
+    if log.stamp.as_ref() != Some(wanted) {
+        return Err(Refusal::LogNotOurs);
+    }
+    if state.stamp.as_ref() != Some(wanted) {
+        return Err(Refusal::StateNotOurs);
+    }
+    let Mark::Found(mark) = &facts.mark else { return Err(Refusal::MarkNotOurs) };
+    if mark.stamp != *wanted {
+        return Err(Refusal::MarkNotOurs);
+    }
+    // Votes are only partly ordered: what cannot be compared counts as behind.
+    if mark.vote.is_some_and(|mark| log.vote.is_none_or(|vote| !(vote >= mark))) {
+        return Err(Refusal::VoteBehind);
+    }
+    if log.last < mark.last {
+        return Err(Refusal::LogBehind);
+    }
+    if let Some(at) = log.hole {
+        return Err(Refusal::Hole { at });
+    }
+    if state.torn {
+        return Err(Refusal::Torn);
+    }
+    if state.applied < log.purged.max(mark.purged) {
+        return Err(Refusal::AppliedBehindPurged);
+    }
+    if state.applied > log.last && !state.installed {
+        return Err(Refusal::AppliedBeyondLog);
+    }
+    Ok(Start::Resume)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::testing::log_id;
+
+    use super::{Facts, LogFacts, Refusal, Stamp, Start, StateFacts, judge};
+    use crate::raft::{
+        high_water::{HighWater, Mark},
+        types::Vote,
+    };
+
+    fn healthy() -> Facts {
+        let me = Stamp::new("c1", 2);
+        let (vote, last, purged) = (Some(Vote::new(4, 1)), Some(log_id(4, 1, 90)), Some(log_id(3, 1, 50)));
+        Facts {
+            wanted: me.clone(),
+            identity: Some(me.clone()),
+            mark: Mark::Found(HighWater { stamp: me.clone(), vote, last, purged }),
+            log: LogFacts { stamp: Some(me.clone()), vote, last, purged, hole: None },
+            state: StateFacts { stamp: Some(me), applied: Some(log_id(4, 1, 88)), installed: false, torn: false },
+        }
+    }
+
+    #[test]
+    fn each_case_of_the_gate_is_judged_as_the_plan_says() {
+        let other = Stamp::new("c1", 3);
+        let me = Stamp::new("c1", 2);
+        let identity = Refusal::OtherIdentity { found: other.clone(), wanted: me };
+        type Harm = Box<dyn Fn(&mut Facts)>;
+        let lower_mark = |facts: &mut Facts| {
+            if let Mark::Found(mark) = &mut facts.mark {
+                (mark.vote, mark.last) = (Some(Vote::new(3, 3)), Some(log_id(3, 3, 80)));
+            }
+        };
+        let foreign = other.clone();
+        let foreign_mark = move |facts: &mut Facts| {
+            if let Mark::Found(mark) = &mut facts.mark {
+                mark.stamp = foreign.clone();
+            }
+        };
+        let foreign = other.clone();
+        let table: Vec<(&str, Harm, Result<Start, Refusal>)> = vec![
+            ("healthy", Box::new(|_| ()), Ok(Start::Resume)),
+            ("mark below the log", Box::new(lower_mark), Ok(Start::Resume)),
+            ("new", Box::new(|f| (f.identity, f.log, f.state) = Default::default()), Ok(Start::Fresh)),
+            ("no identity file", Box::new(|f| f.identity = None), Err(Refusal::IdentityLost)),
+            ("another's folder", Box::new(move |f| f.identity = Some(other.clone())), Err(identity)),
+            ("log new", Box::new(|f| f.log = LogFacts::default()), Err(Refusal::LogNotOurs)),
+            ("state new", Box::new(|f| f.state = StateFacts::default()), Err(Refusal::StateNotOurs)),
+            ("another's state", Box::new(move |f| f.state.stamp = Some(foreign.clone())), Err(Refusal::StateNotOurs)),
+            ("no mark", Box::new(|f| f.mark = Mark::Missing), Err(Refusal::MarkNotOurs)),
+            ("mark damaged", Box::new(|f| f.mark = Mark::Unreadable), Err(Refusal::MarkNotOurs)),
+            ("another's mark", Box::new(foreign_mark), Err(Refusal::MarkNotOurs)),
+            ("vote lost", Box::new(|f| f.log.vote = Some(Vote::new(3, 9))), Err(Refusal::VoteBehind)),
+            ("no vote", Box::new(|f| f.log.vote = None), Err(Refusal::VoteBehind)),
+            ("last entry lost", Box::new(|f| f.log.last = Some(log_id(4, 1, 89))), Err(Refusal::LogBehind)),
+            ("longer log of an older term", Box::new(|f| f.log.last = Some(log_id(3, 1, 99))), Err(Refusal::LogBehind)),
+            ("hole", Box::new(|f| f.log.hole = Some(60)), Err(Refusal::Hole { at: 60 })),
+            ("torn", Box::new(|f| f.state.torn = true), Err(Refusal::Torn)),
+            ("state lost", Box::new(|f| f.state.applied = None), Err(Refusal::AppliedBehindPurged)),
+            ("state old", Box::new(|f| f.state.applied = Some(log_id(3, 1, 49))), Err(Refusal::AppliedBehindPurged)),
+            ("purge lost", Box::new(|f| (f.log.purged, f.state.applied) = (None, None)), Err(Refusal::AppliedBehindPurged)),
+            ("state ahead", Box::new(|f| f.state.applied = Some(log_id(4, 1, 91))), Err(Refusal::AppliedBeyondLog)),
+            (
+                "killed between snapshot and purge",
+                Box::new(|f| (f.state.applied, f.state.installed) = (Some(log_id(5, 1, 200)), true)),
+                Ok(Start::Resume),
+            ),
+        ];
+        for (name, harm, expected) in table {
+            let mut facts = healthy();
+            harm(&mut facts);
+            assert_eq!(judge(&facts), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_way_out() {
+        assert!(Refusal::LogBehind.to_string().contains("rejoin under a new node id"));
+    }
+}

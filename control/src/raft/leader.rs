@@ -1,0 +1,154 @@
+//! What only the leader can do: commit mutations, and name the index that a linearizable read needs. Here if this server
+//! leads, else by asking the one that does, over and over until the time is up.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::{
+    RaftMetrics,
+    error::{ClientWriteError, RaftError},
+};
+use proto::{
+    mutation::{Batch, Mutation, Outcome},
+    time::UnixMs,
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{
+    ELECTION_MS_MAX, ProposeError, RaftCall, Server,
+    network::Peers,
+    types::{LogId, PROPOSAL_VERSION, Proposal, Raft},
+};
+
+/// How long a caller waits in all: longer than an election or two.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one call to a leader may take before the leader is looked up again.
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// Pause before the next try when nothing has told us that something changed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server asks its leader.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// Commit these, in one entry.
+    Commit(Vec<Mutation>),
+    /// Up to which index must a read have applied?
+    ReadIndex,
+}
+
+/// What the leader answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// One for each mutation, in order.
+    Outcomes(Vec<Outcome>),
+    /// The index.
+    ReadIndex(u64),
+    /// Not the leader, or without a quorum: nothing was written.
+    NotLeader,
+    /// It may have been written.
+    Unknown,
+    /// Out of service: nothing was written.
+    Stopped(String),
+}
+
+/// The way to the leader. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Leader {
+    pub(super) me: u64,
+    pub(super) raft: Raft,
+    pub(super) peers: Arc<Peers>,
+}
+
+impl Leader {
+    /// Asks until there is an answer or `deadline` has come. Mutations carry their ids, so asking twice is harmless.
+    pub(super) async fn ask(&self, ask: &Ask, deadline: Instant) -> Result<Answer, ProposeError> {
+        let mut maybe_written = false;
+        let mut metrics = self.raft.metrics();
+        loop {
+            let known = leader_of(&metrics.borrow_and_update());
+            let answer = match known {
+                Some((leader, _)) if leader == self.me => self.answer(ask.clone(), deadline).await,
+                Some((leader, server)) => {
+                    let limit = CALL_LIMIT.min(deadline.saturating_duration_since(Instant::now()));
+                    match self.peers.ask((leader, &server), RaftCall::Forward, ask, limit).await {
+                        Ok(answer) => answer,
+                        Err(error) => {
+                            tracing::debug!(leader, "{error}");
+                            if error.maybe_arrived { Answer::Unknown } else { Answer::NotLeader }
+                        }
+                    }
+                }
+                None => Answer::NotLeader,
+            };
+            match answer {
+                Answer::Outcomes(_) | Answer::ReadIndex(_) => return Ok(answer),
+                Answer::Stopped(why) if leads(known_id(&metrics.borrow()), self.me) => {
+                    return Err(ProposeError::Stopped(why));
+                }
+                Answer::Unknown => maybe_written = true,
+                Answer::NotLeader | Answer::Stopped(_) => {}
+            }
+            if let Err(fatal) = &metrics.borrow().running_state {
+                return Err(ProposeError::Stopped(fatal.to_string()));
+            }
+            if Instant::now() + PAUSE >= deadline {
+                return Err(if maybe_written { ProposeError::Unknown } else { ProposeError::NoLeader });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Answers as the leader, if this server is.
+    pub(super) async fn answer(&self, ask: Ask, deadline: Instant) -> Answer {
+        // A leader that has lost its quorum does not know yet that it may have been replaced.
+        if !has_quorum(&self.raft.metrics().borrow()) {
+            return Answer::NotLeader;
+        }
+        match ask {
+            Ask::Commit(mutations) => self.commit(mutations, deadline).await,
+            Ask::ReadIndex => match self.raft.get_read_log_id().await {
+                Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id: LogId| id.index)),
+                Err(RaftError::APIError(_)) => Answer::NotLeader,
+                Err(RaftError::Fatal(fatal)) => Answer::Stopped(fatal.to_string()),
+            },
+        }
+    }
+
+    async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
+        let batch = Batch { at: UnixMs::now(), mutations };
+        let writing = self.raft.client_write(Proposal { version: PROPOSAL_VERSION, batch });
+        match tokio::time::timeout_at(deadline, writing).await {
+            Err(_) => Answer::Unknown,
+            Ok(Ok(written)) => Answer::Outcomes(written.data.0),
+            // Also when the entry was written and then overwritten by a new leader's: it is gone for certain.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Answer::NotLeader,
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => Answer::NotLeader,
+            Ok(Err(RaftError::Fatal(fatal))) => {
+                // The entry may have been replicated before this server stopped.
+                tracing::error!("commit a batch: {fatal}");
+                Answer::Unknown
+            }
+        }
+    }
+}
+
+/// The leader that this server knows of.
+fn leader_of(metrics: &RaftMetrics<u64, Server>) -> Option<(u64, Server)> {
+    let leader = metrics.current_leader?;
+    let server = metrics.membership_config.membership().get_node(&leader)?;
+    Some((leader, server.clone()))
+}
+
+fn known_id(metrics: &RaftMetrics<u64, Server>) -> Option<u64> {
+    metrics.current_leader
+}
+
+fn leads(leader: Option<u64>, me: u64) -> bool {
+    leader == Some(me)
+}
+
+/// Whether this server leads and a majority has answered within an election time-out.
+pub(super) fn has_quorum(metrics: &RaftMetrics<u64, Server>) -> bool {
+    leads(metrics.current_leader, metrics.id)
+        && metrics.millis_since_quorum_ack.is_some_and(|age_ms| age_ms <= ELECTION_MS_MAX)
+}

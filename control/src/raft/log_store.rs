@@ -1,0 +1,341 @@
+//! The Raft log and vote in redb: one transaction with fsync an append, then the high-water mark, then the acknowledgement.
+
+use std::{
+    fmt::Debug,
+    io,
+    ops::RangeBounds,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use openraft::{
+    AnyError, LogState, OptionalSend, RaftLogReader,
+    storage::{LogFlushed, RaftLogStorage},
+};
+use proto::codec;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::mpsc;
+
+use super::{
+    high_water::HighWaterFile,
+    stamp::Stamp,
+    types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
+};
+use crate::state::store::{StateStore, end_process};
+
+/// Name of the file in the data folder.
+pub(super) const FILE: &str = "log.redb";
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
+const CACHE_BYTES: usize = 64 * 1024 * 1024;
+/// What one read for replication returns at most, so that the RPC stays below its 16 MiB; one entry always.
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What went wrong with the log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// redb.
+    #[error(transparent)]
+    Redb(Box<redb::Error>),
+    /// The high-water file.
+    #[error("write the high-water mark: {0}")]
+    Mark(#[from] io::Error),
+    /// What is stored is not what was written.
+    #[error(transparent)]
+    Decode(#[from] codec::DecodeError),
+    /// The state could not be made durable before the log was purged.
+    #[error(transparent)]
+    State(#[from] crate::state::store::StoreError),
+}
+
+macro_rules! from_redb {
+    ($($error:ident)*) => {
+        $(impl From<redb::$error> for LogError {
+            fn from(error: redb::$error) -> Self {
+                Self::Redb(Box::new(error.into()))
+            }
+        })*
+    };
+}
+
+from_redb!(DatabaseError TransactionError TableError StorageError CommitError SetDurabilityError);
+
+/// What the start-up gate wants to know of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogFacts {
+    /// Whose log; `None` in a new file.
+    pub stamp: Option<Stamp>,
+    /// The vote saved last.
+    pub vote: Option<Vote>,
+    /// Last entry, or the last one purged when none is left.
+    pub last: Option<LogId>,
+    /// Last entry purged.
+    pub purged: Option<LogId>,
+    /// First index that is missing between the purged and the last entry.
+    pub hole: Option<u64>,
+}
+
+/// The open database, before the gate has let it pass.
+#[derive(Debug)]
+pub struct LogFile(Database);
+
+impl LogFile {
+    /// Opens or creates the database.
+    ///
+    /// # Errors
+    /// When redb finds it damaged or locked.
+    pub fn open(folder: &Path) -> Result<Self, LogError> {
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create(folder.join(FILE))?;
+        let this = Self(db);
+        this.write(|_, _| Ok(()))?;
+        Ok(this)
+    }
+
+    /// Stamps a new log, durably.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn set_stamp(&self, stamp: &Stamp) -> Result<(), LogError> {
+        self.write(|_, facts| put(facts, "stamp", stamp))
+    }
+
+    /// Reads the whole log's shape.
+    ///
+    /// # Errors
+    /// When redb finds damage or an entry cannot be read.
+    pub fn facts(&self) -> Result<LogFacts, LogError> {
+        let read = self.0.begin_read()?;
+        let table = read.open_table(LOG)?;
+        let purged: Option<LogId> = self.fact("purged")?;
+        let mut next = purged.map_or(0, |id| id.index + 1);
+        let mut hole = None;
+        for pair in table.iter()? {
+            let index = pair?.0.value();
+            if index != next && hole.is_none() {
+                hole = Some(next.min(index));
+            }
+            next = index + 1;
+        }
+        let last = self.last()?;
+        Ok(LogFacts { stamp: self.fact("stamp")?, vote: self.fact("vote")?, last, purged, hole })
+    }
+
+    fn fact<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, LogError> {
+        let table = self.0.begin_read()?.open_table(FACTS)?;
+        let value = table.get(name)?;
+        Ok(value.map(|value| codec::decode(name, value.value())).transpose()?)
+    }
+
+    fn last(&self) -> Result<Option<LogId>, LogError> {
+        let table = self.0.begin_read()?.open_table(LOG)?;
+        match table.last()? {
+            Some((_, value)) => Ok(Some(codec::decode::<Entry>("a log entry", value.value())?.log_id)),
+            None => self.fact("purged"),
+        }
+    }
+
+    fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
+        let table = self.0.begin_read()?.open_table(LOG)?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for pair in table.range(range)? {
+            let (_, value) = pair?;
+            bytes += value.value().len();
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(codec::decode("a log entry", value.value())?);
+        }
+        Ok(entries)
+    }
+
+    /// One transaction, on disk when this returns.
+    fn write(
+        &self,
+        change: impl FnOnce(&mut Table<'_, u64, &'static [u8]>, &mut Facts<'_>) -> Result<(), LogError>,
+    ) -> Result<(), LogError> {
+        let mut transaction: WriteTransaction = self.0.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        {
+            let mut log = transaction.open_table(LOG)?;
+            let mut facts = transaction.open_table(FACTS)?;
+            change(&mut log, &mut facts)?;
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+type Facts<'t> = Table<'t, &'static str, &'static [u8]>;
+
+fn put<T: Serialize>(facts: &mut Facts<'_>, name: &'static str, value: &T) -> Result<(), LogError> {
+    facts.insert(name, codec::encode(value).as_slice())?;
+    Ok(())
+}
+
+/// The log as openraft uses it. Cheap to clone; all writes go through one lock.
+#[derive(Clone, Debug)]
+pub struct LogStore {
+    inner: Arc<Inner>,
+    /// Kept so that `Group::stop` can see when the last user of the file is gone.
+    _open: mpsc::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: LogFile,
+    written: Mutex<Written>,
+    state: Arc<StateStore>,
+}
+
+#[derive(Debug)]
+struct Written {
+    mark: HighWaterFile,
+    /// Last committed id that Raft told us. It goes to disk with the next append: it only speeds up a restart.
+    committed: Option<LogId>,
+}
+
+impl LogStore {
+    /// Takes over what the gate has let pass.
+    #[must_use]
+    pub fn new(file: LogFile, mark: HighWaterFile, state: Arc<StateStore>, open: mpsc::Sender<()>) -> Self {
+        let written = Mutex::new(Written { mark, committed: None });
+        Self { inner: Arc::new(Inner { file, written, state }), _open: open }
+    }
+
+    /// Writes wait for the disk (1 to 3 ms an fsync), so they run beside the runtime's few worker threads, which carry the
+    /// heartbeats. A failed write ends the process.
+    async fn writing(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Inner, &mut Written) -> Result<(), LogError> + Send + 'static,
+    ) -> Result<(), StorageError> {
+        let inner = Arc::clone(&self.inner);
+        let done = tokio::task::spawn_blocking(move || {
+            let mut written = inner.written();
+            if let Err(error) = work(&inner, &mut written) {
+                end_process(what, &error);
+            }
+        });
+        match done.await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_cancelled() => Err(StorageIOError::write_logs(AnyError::new(&error)).into()),
+            Err(error) => end_process(what, &error),
+        }
+    }
+}
+
+impl Inner {
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn unreadable(error: &LogError) -> StorageError {
+    StorageIOError::read_logs(AnyError::error(error)).into()
+}
+
+// Reads come out of redb's cache or the page cache and are short: they run inline.
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        self.inner.file.entries(range, usize::MAX).map_err(|error| unreadable(&error))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        self.inner.file.entries(start..end, READ_BYTES_MAX).map_err(|error| unreadable(&error))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let state = || {
+            let file = &self.inner.file;
+            Ok(LogState { last_purged_log_id: file.fact("purged")?, last_log_id: file.last()? })
+        };
+        state().map_err(|error| unreadable(&error))
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let vote = *vote;
+        self.writing("save the vote", move |log, written| {
+            log.file.write(|_, facts| put(facts, "vote", &vote))?;
+            Ok(written.mark.advance(|mark| mark.vote = Some(vote))?)
+        })
+        .await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        self.inner.file.fact("vote").map_err(|error| unreadable(&error))
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        self.inner.written().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        let told = self.inner.written().committed;
+        let stored = self.inner.file.fact("committed").map_err(|error| unreadable(&error))?;
+        Ok(told.or(stored))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let encode = |entry: Entry| (entry.log_id, codec::encode(&entry));
+        let entries: Vec<(LogId, Vec<u8>)> = entries.into_iter().map(encode).collect();
+        self.writing("append to the log", move |log, written| {
+            let Some((last, _)) = entries.last() else { return Ok(()) };
+            log.file.write(|table, facts| {
+                for (id, bytes) in &entries {
+                    table.insert(id.index, bytes.as_slice())?;
+                }
+                written.committed.map_or(Ok(()), |committed| put(facts, "committed", &committed))
+            })?;
+            Ok(written.mark.advance(|mark| mark.last = Some(*last))?)
+        })
+        .await?;
+        callback.log_io_completed(Ok(()));
+        Ok(())
+    }
+
+    async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
+        self.writing("truncate the log", move |log, written| {
+            let before = since.index.checked_sub(1);
+            let entry = before.map_or(Ok(Vec::new()), |index| log.file.entries(index..since.index, usize::MAX))?;
+            let purged: Option<LogId> = log.file.fact("purged")?;
+            let last = entry.first().map(|entry| entry.log_id).or(purged);
+            // The mark goes down first: a crash in between leaves a log above its mark, which is fine.
+            written.mark.advance(|mark| mark.last = last)?;
+            log.file.write(|table, _| Ok(table.retain_in(since.index.., |_, _| false)?))
+        })
+        .await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
+        self.writing("purge the log", move |log, written| {
+            // What is purged can no longer rebuild the state: the state must be on disk before.
+            log.state.sync()?;
+            log.file.write(|table, facts| {
+                table.retain_in(..=upto.index, |_, _| false)?;
+                put(facts, "purged", &upto)
+            })?;
+            let last = log.file.last()?;
+            Ok(written.mark.advance(|mark| {
+                mark.purged = Some(upto);
+                mark.last = last;
+            })?)
+        })
+        .await
+    }
+}

@@ -1,0 +1,73 @@
+//! Who a data folder belongs to: written once into the identity file, the log and the state.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use proto::codec;
+use serde::{Deserialize, Serialize};
+
+/// Name of the identity file in the data folder.
+const FILE: &str = "identity.json";
+
+/// A cluster and a node id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Version of the encoding of everything in the folder.
+    pub version: u32,
+    /// The cluster's id, out of the certificate.
+    pub cluster: String,
+    /// Raft node id.
+    pub node: u64,
+}
+
+impl Stamp {
+    /// The stamp of this version of Postern.
+    #[must_use]
+    pub fn new(cluster: &str, node: u64) -> Self {
+        Self { version: codec::VERSION, cluster: cluster.to_owned(), node }
+    }
+
+    /// Reads the identity file; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read or understood.
+    pub fn read(folder: &Path) -> io::Result<Option<Self>> {
+        match std::fs::read(path(folder)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the identity file, durably and whole or not at all.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.as_file().sync_all()?;
+        file.persist(path(folder))?;
+        sync_folder(folder)
+    }
+}
+
+/// `node 2 of cluster abc (format 1)`.
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of cluster {} (format {})", self.node, self.cluster, self.version)
+    }
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join(FILE)
+}
+
+/// Makes the names in a folder durable.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,161 @@
+//! Moves held messages: a lease, what came of an attempt, an operator's release or deletion.
+
+use std::collections::BTreeSet;
+
+use proto::{
+    address::Address,
+    held::{Held, HeldId, HeldStatus, Lease},
+    mutation::{Grounds, Mutation, Outcome, Refused},
+    time::UnixMs,
+};
+
+use super::{
+    Step,
+    audit::{check_grounds, clipped},
+    held::{PROBLEM_CHARS_MAX, RETRY_MS_MAX, record},
+    keys::Keys,
+};
+
+/// Longest lease, in milliseconds.
+const LEASE_MS_MAX: u64 = 10 * 60 * 1000;
+/// How long delivery is tried after a message was accepted or released: five days (RFC 5321 section 4.5.4.1 asks for
+/// at least four to five).
+const TRIED_MS_MAX: u64 = 5 * 24 * 60 * 60 * 1000;
+
+/// What a node says about an attempt.
+pub(super) struct Attempt<'m> {
+    pub(super) delivered: &'m [Address],
+    pub(super) refused: &'m [Address],
+    pub(super) next_attempt: UnixMs,
+    pub(super) problem: &'m str,
+}
+
+/// Who released a record, if anybody.
+fn released(status: &HeldStatus) -> Option<&(String, UnixMs)> {
+    match status {
+        HeldStatus::Due { released }
+        | HeldStatus::Delivered { released, .. }
+        | HeldStatus::Undeliverable { released, .. } => released.as_ref(),
+        HeldStatus::Waiting | HeldStatus::Deleted { .. } => None,
+    }
+}
+
+fn live_lease(held: &Held, now: UnixMs) -> Option<&Lease> {
+    held.lease.as_ref().filter(|lease| lease.until > now)
+}
+
+/// Why a record that is neither waiting nor undeliverable cannot be moved by an operator.
+fn settled(held: &Held) -> Refused {
+    if let HeldStatus::Deleted { by, at } = &held.status {
+        return Refused::AlreadyDeleted { by: by.clone(), at: *at };
+    }
+    match released(&held.status) {
+        Some((by, at)) => Refused::AlreadyReleased { by: by.clone(), at: *at },
+        None => Refused::NotWaiting { status: held.status.to_string() },
+    }
+}
+
+impl<K: Keys> Step<'_, K> {
+    pub(super) fn lease(&mut self, id: HeldId, node: &str, for_ms: u64) -> Result<Outcome, Refused> {
+        let now = self.meta.now;
+        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        if let Some(lease) = live_lease(&held, now) {
+            return Err(Refused::Leased { node: lease.node.clone(), until: lease.until });
+        }
+        if !held.is_due(now) {
+            return Err(if matches!(held.status, HeldStatus::Due { .. }) { Refused::NotDue } else { settled(&held) });
+        }
+        let until = now.plus_ms(for_ms.clamp(1, LEASE_MS_MAX));
+        let leased = Held { lease: Some(Lease { node: node.to_owned(), until }), ..held.clone() };
+        self.store(Some(&held), leased.clone());
+        Ok(Outcome::Leased(Box::new(leased)))
+    }
+
+    /// The answer to a lease that was asked for before under the same mutation id.
+    pub(super) fn lease_again(&self, id: HeldId, node: &str) -> Outcome {
+        let held = record(&self.keys, id);
+        let mine = |held: &Held| live_lease(held, self.meta.now).is_some_and(|lease| lease.node == node);
+        held.filter(mine).map_or(Outcome::Refused(Refused::LeaseLost), |held| Outcome::Leased(Box::new(held)))
+    }
+
+    pub(super) fn attempted(&mut self, id: HeldId, node: &str, attempt: &Attempt<'_>) -> Result<Outcome, Refused> {
+        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        // A lease that has run out but that nobody has taken over still counts: what was delivered was delivered.
+        if held.lease.as_ref().is_none_or(|lease| lease.node != node) {
+            return Err(Refused::LeaseLost);
+        }
+        let after = self.after_attempt(&held, attempt);
+        self.store(Some(&held), after);
+        Ok(Outcome::Done)
+    }
+
+    fn after_attempt(&self, held: &Held, attempt: &Attempt<'_>) -> Held {
+        let now = self.meta.now;
+        let delivered: BTreeSet<&Address> = attempt.delivered.iter().collect();
+        let refused: BTreeSet<&Address> = attempt.refused.iter().collect();
+        let mut after = held.clone();
+        after.lease = None;
+        after.recipients.clear();
+        for recipient in &held.recipients {
+            // A recipient in both lists has the message: delivered wins, so that it gets no second copy.
+            let list = if delivered.contains(recipient) {
+                &mut after.delivered
+            } else if refused.contains(recipient) {
+                &mut after.refused
+            } else {
+                &mut after.recipients
+            };
+            list.push(recipient.clone());
+        }
+        let released = released(&held.status).cloned();
+        let since = released.as_ref().map_or(held.received_at, |(_, at)| *at);
+        after.status = match (after.recipients.is_empty(), after.refused.is_empty()) {
+            (true, true) => HeldStatus::Delivered { at: now, released },
+            (true, false) => HeldStatus::Undeliverable { at: now, released },
+            (false, _) if now.since_ms(since) >= TRIED_MS_MAX => HeldStatus::Undeliverable { at: now, released },
+            (false, _) => HeldStatus::Due { released },
+        };
+        if !matches!(after.status, HeldStatus::Delivered { .. }) {
+            after.attempts = held.attempts.saturating_add(1);
+        }
+        after.next_attempt = attempt.next_attempt.clamp(now, now.plus_ms(RETRY_MS_MAX));
+        after.last_problem = clipped(attempt.problem, PROBLEM_CHARS_MAX);
+        after
+    }
+
+    pub(super) fn release(&mut self, mutation: &Mutation, id: HeldId, grounds: &Grounds) -> Result<Outcome, Refused> {
+        check_grounds(grounds)?;
+        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        match held.status {
+            HeldStatus::Waiting | HeldStatus::Undeliverable { .. } => {}
+            HeldStatus::Due { .. } | HeldStatus::Delivered { .. } | HeldStatus::Deleted { .. } => {
+                return Err(settled(&held));
+            }
+        }
+        let mut due = held.clone();
+        due.recipients.append(&mut due.refused);
+        due.status = HeldStatus::Due { released: Some((mutation.by.to_string(), self.meta.now)) };
+        due.next_attempt = self.meta.now;
+        self.store(Some(&held), due);
+        self.audit(mutation, format!("released held message {id} of transaction {}", held.transaction), grounds);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn delete(&mut self, mutation: &Mutation, id: HeldId, grounds: &Grounds) -> Result<Outcome, Refused> {
+        check_grounds(grounds)?;
+        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        if let Some(lease) = live_lease(&held, self.meta.now) {
+            return Err(Refused::Leased { node: lease.node.clone(), until: lease.until });
+        }
+        match held.status {
+            HeldStatus::Waiting | HeldStatus::Undeliverable { .. } => {}
+            HeldStatus::Due { .. } | HeldStatus::Delivered { .. } | HeldStatus::Deleted { .. } => {
+                return Err(settled(&held));
+            }
+        }
+        let status = HeldStatus::Deleted { by: mutation.by.to_string(), at: self.meta.now };
+        self.store(Some(&held), Held { status, lease: None, ..held.clone() });
+        self.audit(mutation, format!("deleted held message {id} of transaction {}", held.transaction), grounds);
+        Ok(Outcome::Done)
+    }
+}

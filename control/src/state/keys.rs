@@ -1,0 +1,228 @@
+//! Where the state reads and what it wants written: ordered keys, the writes of one apply on top of them, and the names
+//! of all keys.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use proto::codec;
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+/// Longest value stored under one key, in bytes. Larger ones are split: sled keeps values up to 64 KiB inline with a
+/// segment size of 8 MiB, and what it puts beside its file it never fsyncs.
+pub const PART_BYTES: usize = 48 * 1024;
+
+/// Ordered keys that can be read. A `BTreeMap` in tests, sled in production.
+pub trait Keys {
+    /// The value under a key.
+    fn value(&self, key: &[u8]) -> Option<Vec<u8>>;
+
+    /// All pairs with `from <= key < to`, in order of the keys.
+    fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, Vec<u8>)>;
+}
+
+impl Keys for BTreeMap<Vec<u8>, Vec<u8>> {
+    fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.get(key).cloned()
+    }
+
+    fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, Vec<u8>)> {
+        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(from), Bound::Excluded(to.max(from)));
+        Self::range::<[u8], _>(self, bounds).map(|(key, value)| (key.clone(), value.clone()))
+    }
+}
+
+/// What one apply wants written: a value, or the key's removal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writes(BTreeMap<Vec<u8>, Option<Vec<u8>>>);
+
+impl Writes {
+    /// Each key with its new value; `None` removes it.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.0.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))
+    }
+
+    /// Writes into a map.
+    pub fn store_into(self, map: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
+        for (key, value) in self.0 {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+    }
+}
+
+/// Writes over a reader, so that mutations of one batch see each other.
+pub(super) struct Overlay<'k, K> {
+    under: &'k K,
+    writes: Writes,
+}
+
+impl<'k, K: Keys> Overlay<'k, K> {
+    pub(super) fn over(under: &'k K) -> Self {
+        Self { under, writes: Writes::default() }
+    }
+
+    pub(super) fn into_writes(self) -> Writes {
+        self.writes
+    }
+
+    pub(super) fn put<T: Serialize>(&mut self, key: Vec<u8>, value: &T) {
+        self.put_bytes(key, codec::encode(value));
+    }
+
+    /// An equal value is not written again: the digest is the same and the disk has less to do.
+    pub(super) fn put_bytes(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        if self.value(&key).as_ref() != Some(&value) {
+            self.writes.0.insert(key, Some(value));
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: Vec<u8>) {
+        self.writes.0.insert(key, None);
+    }
+
+    /// Stores a value of any length in parts.
+    pub(super) fn put_parts<T: Serialize>(&mut self, base: &[u8], value: &T) {
+        let bytes = codec::encode(value);
+        let mut parts = 0;
+        for (number, part) in (0..).zip(bytes.chunks(PART_BYTES)) {
+            self.put_bytes(part_key(base, number), part.to_vec());
+            parts = number + 1;
+        }
+        self.remove_parts_from(base, parts);
+    }
+
+    pub(super) fn remove_parts(&mut self, base: &[u8]) {
+        self.remove_parts_from(base, 0);
+    }
+
+    fn remove_parts_from(&mut self, base: &[u8], first: u16) {
+        for number in first.. {
+            let key = part_key(base, number);
+            if self.value(&key).is_none() {
+                break;
+            }
+            self.remove(key);
+        }
+    }
+}
+
+impl<K: Keys> Keys for Overlay<'_, K> {
+    fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.writes.0.get(key).map_or_else(|| self.under.value(key), Clone::clone)
+    }
+
+    /// Merged in memory: only short ranges are read while applying.
+    fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, Vec<u8>)> {
+        let mut merged: BTreeMap<Vec<u8>, Vec<u8>> = self.under.range(from, to).collect();
+        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(from), Bound::Excluded(to.max(from)));
+        for (key, value) in self.writes.0.range::<[u8], _>(bounds) {
+            match value {
+                Some(value) => merged.insert(key.clone(), value.clone()),
+                None => merged.remove(key),
+            };
+        }
+        merged.into_iter()
+    }
+}
+
+/// Reads a value stored under one key.
+///
+/// # Panics
+/// When the stored bytes are not what was written: the state is damaged and the server must not go on with it.
+pub(super) fn read<T: DeserializeOwned>(keys: &impl Keys, what: &'static str, key: &[u8]) -> Option<T> {
+    keys.value(key).map(|bytes| stored(what, &bytes))
+}
+
+/// Reads a value stored in parts.
+pub(super) fn read_parts<T: DeserializeOwned>(keys: &impl Keys, what: &'static str, base: &[u8]) -> Option<T> {
+    let mut bytes = keys.value(&part_key(base, 0))?;
+    let mut number = 0;
+    // A part of full length may be followed by another.
+    while bytes.len() == (usize::from(number) + 1) * PART_BYTES {
+        number += 1;
+        let Some(part) = keys.value(&part_key(base, number)) else { break };
+        bytes.extend(part);
+    }
+    Some(stored(what, &bytes))
+}
+
+/// Reads what this state has written.
+pub(super) fn stored<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> T {
+    codec::decode(what, bytes).expect("the state on disk is as it was written; otherwise the server must stop")
+}
+
+fn part_key(base: &[u8], number: u16) -> Vec<u8> {
+    [base, &number.to_be_bytes()].concat()
+}
+
+/// SHA-256 over all keys and values of the state in order, in hex: equal on all replicas at the same log index. What a
+/// server keeps for itself lies below the first key.
+pub fn digest(keys: &impl Keys) -> String {
+    let mut hasher = Sha256::new();
+    for (key, value) in keys.range(FIRST, LAST) {
+        for part in [key, value] {
+            hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hasher.update(part);
+        }
+    }
+    hex::encode(hasher.finalize())
+}
+
+/// Lower bound of the state's own keys; a server's private keys begin with a zero byte.
+pub const FIRST: &[u8] = &[1];
+/// Upper bound of the state's own keys.
+pub const LAST: &[u8] = &[0xff];
+
+/// The first byte of each key says what it holds.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// `Meta`.
+    Meta = b'M',
+    /// `StateSettings`, in parts.
+    Settings = b'S',
+    /// Department id, zero byte: `Department`, in parts.
+    Department = b'D',
+    /// Version: `PolicyRecord`, in parts.
+    Policy = b'P',
+    /// Held id: `Held`, in parts.
+    Held = b'H',
+    /// Sequence number: `AuditRecord`.
+    Audit = b'A',
+    /// Mutation id: `Remembered`.
+    Remembered = b'R',
+    /// Sequence number: the mutation id remembered then.
+    RememberedAt = b'Q',
+    /// Ended or not, received, held id: nothing.
+    ByTime = b't',
+    /// Ended or not, department, zero byte, received, held id: nothing.
+    ByDepartment = b'd',
+    /// Ended or not, recipient, zero byte, received, held id: nothing.
+    ByRecipient = b'r',
+    /// When it can be leased, held id: nothing. Only for what is due.
+    ByDue = b'q',
+    /// When it ended, held id: nothing.
+    ByEnd = b'e',
+    /// Body digest, held id: nothing. Only for what has not ended.
+    ByBody = b'b',
+}
+
+/// A key of this kind.
+pub(super) fn key(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![kind as u8];
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// The first key behind all that begin with `prefix`, which is not empty and does not end with 0xff.
+pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
+    let mut key = prefix.to_vec();
+    if let Some(last) = key.last_mut() {
+        *last = last.saturating_add(1);
+    }
+    key
+}

@@ -1,0 +1,128 @@
+//! Puts a whole new policy in force: one version an entry, checked again however well the proposer has checked.
+
+use std::collections::BTreeMap;
+
+use proto::{
+    codec,
+    department::{Department, DepartmentId},
+    mutation::{Grounds, Mutation, Outcome, Refused},
+    policy::MESSAGE_BYTES_MAX,
+    view::StateSettings,
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Step,
+    audit::check_grounds,
+    keys::{Keys, Kind, key},
+    query::{self, PolicyRecord},
+};
+
+/// Most departments.
+const DEPARTMENTS_MAX: usize = 1_000;
+/// Most domains of one department.
+const DOMAINS_MAX: usize = 1_000;
+/// Largest policy with all departments, encoded, in bytes: it must fit into one log entry and one RPC.
+pub(super) const POLICY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most lines of a plan in the history.
+const PLAN_LINES_MAX: usize = 10_000;
+
+/// A policy as proposed.
+pub(super) struct Plan<'m> {
+    pub(super) base_version: u64,
+    pub(super) settings: &'m StateSettings,
+    pub(super) departments: &'m [Department],
+    pub(super) changes: &'m [String],
+}
+
+impl Plan<'_> {
+    fn check(&self) -> Result<(), Refused> {
+        full("departments", self.departments.len(), DEPARTMENTS_MAX)?;
+        full("lines of the plan", self.changes.len(), PLAN_LINES_MAX)?;
+        let mut owners = BTreeMap::new();
+        let mut ids = BTreeMap::new();
+        let layers = self.departments.iter().map(|department| &department.policy).chain([&self.settings.policy]);
+        for layer in layers {
+            if layer.message_bytes_max.is_some_and(|bytes| bytes > MESSAGE_BYTES_MAX) {
+                return Err(Refused::Invalid(format!("message_bytes_max may not exceed {MESSAGE_BYTES_MAX}")));
+            }
+        }
+        for department in self.departments {
+            full("domains of a department", department.domains.len(), DOMAINS_MAX)?;
+            if ids.insert(&department.id, ()).is_some() {
+                return Err(Refused::Invalid(format!("department {} is there twice", department.id)));
+            }
+            for domain in &department.domains {
+                if let Some(other) = owners.insert(domain, &department.id) {
+                    let both = format!("{domain} belongs to {other} and to {}", department.id);
+                    return Err(Refused::Invalid(both));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses more than `cap`.
+pub(super) fn full(what: &str, count: usize, cap: usize) -> Result<(), Refused> {
+    if count <= cap {
+        return Ok(());
+    }
+    Err(Refused::Full { what: what.to_owned(), cap: u64::try_from(cap).unwrap_or(u64::MAX) })
+}
+
+/// Key of a department's value.
+pub(super) fn department_key(id: &DepartmentId) -> Vec<u8> {
+    key(Kind::Department, &[id.as_str().as_bytes(), &[0]])
+}
+
+/// Key of a version's value.
+pub(super) fn version_key(version: u64) -> Vec<u8> {
+    key(Kind::Policy, &[&version.to_be_bytes()])
+}
+
+impl<K: Keys> Step<'_, K> {
+    pub(super) fn apply_policy(
+        &mut self,
+        mutation: &Mutation,
+        plan: &Plan<'_>,
+        grounds: &Grounds,
+    ) -> Result<Outcome, Refused> {
+        let current = self.meta.policy_version;
+        if plan.base_version != current {
+            return Err(Refused::VersionMoved { planned: plan.base_version, current });
+        }
+        check_grounds(grounds)?;
+        plan.check()?;
+        let encoded = codec::encode(&(plan.settings, plan.departments));
+        full("bytes of the policy", encoded.len(), POLICY_BYTES_MAX)?;
+
+        let version = current + 1;
+        for gone in query::department_ids(&self.keys) {
+            if !plan.departments.iter().any(|department| department.id == gone) {
+                self.keys.remove_parts(&department_key(&gone));
+            }
+        }
+        for department in plan.departments {
+            self.keys.put_parts(&department_key(&department.id), department);
+        }
+        self.keys.put_parts(&key(Kind::Settings, &[]), plan.settings);
+        let record = PolicyRecord {
+            version,
+            index: self.index,
+            at: self.meta.now,
+            by: mutation.by.to_string(),
+            grounds: grounds.clone(),
+            digest: hex::encode(Sha256::digest(encoded)),
+            changes: plan.changes.to_vec(),
+        };
+        self.keys.put_parts(&version_key(version), &record);
+        if let Some(old) = version.checked_sub(self.caps.versions) {
+            self.keys.remove_parts(&version_key(old));
+        }
+        self.meta.policy_version = version;
+        let what = format!("put policy version {version} in force: {} changes", plan.changes.len());
+        self.audit(mutation, what, grounds);
+        Ok(Outcome::PolicyApplied { version })
+    }
+}

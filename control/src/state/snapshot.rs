@@ -1,0 +1,199 @@
+//! The state as a stream of bytes and back: what Raft sends to a server that lacks too much of the log.
+//!
+//! Magic, then pairs (`u32` length of the key, `u32` of the value, both), a zero length, and the SHA-256 of all before.
+
+use std::{
+    fs::File,
+    io::{BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use proto::codec;
+use sha2::{Digest, Sha256};
+
+use super::{
+    keys::{Keys, PART_BYTES},
+    store::{INSTALLING, POSITION, Position, REPLICATED, StateStore, StoreError, disk},
+};
+
+const MAGIC: &[u8; 16] = b"postern-state-1\n";
+const KEY_BYTES_MAX: usize = 4 * 1024;
+/// Parts and positions are far smaller.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Pairs that one sled batch carries while installing.
+const PAIRS_A_BATCH: usize = 1_000;
+const _: () = assert!(PART_BYTES < VALUE_BYTES_MAX, "a part fits into a pair");
+
+impl StateStore {
+    /// Writes all keys with the position as of one moment, and says which.
+    ///
+    /// Applies wait meanwhile: sled has no snapshots of its own.
+    ///
+    /// # Errors
+    /// When nothing has been applied yet or the disk fails.
+    pub fn export(&self, out: impl Write) -> Result<Position, StoreError> {
+        let mut out = Hashing { under: BufWriter::new(out), hasher: Sha256::new() };
+        let _shared = self.shared();
+        let position = self.position()?.unwrap_or_default();
+        let all = self.range(REPLICATED.start, REPLICATED.end);
+        let write = || {
+            out.write_all(MAGIC)?;
+            for (key, value) in all.chain([(POSITION.to_vec(), codec::encode(&position))]) {
+                out.write_all(&length(&key).to_be_bytes())?;
+                out.write_all(&length(&value).to_be_bytes())?;
+                out.write_all(&key)?;
+                out.write_all(&value)?;
+            }
+            out.write_all(&0_u32.to_be_bytes())?;
+            let digest = out.hasher.clone().finalize();
+            out.write_all(&digest)?;
+            out.flush()
+        };
+        write().map_err(disk("write a snapshot"))?;
+        Ok(position)
+    }
+
+    /// Replaces all keys by those of a snapshot, after checking its digest. A mark stands in the store from the first
+    /// change to the last: `is_torn` tells that the process ended in between.
+    ///
+    /// # Errors
+    /// When the bytes are no snapshot (nothing has been changed then), or when the disk fails.
+    pub fn import(&self, mut from: impl Read + Seek) -> Result<Position, StoreError> {
+        check(BufReader::new(&mut from))?;
+        from.seek(SeekFrom::Start(0)).map_err(disk("read a snapshot"))?;
+        let _alone = self.alone();
+        let mut mark = sled::Batch::default();
+        mark.insert(INSTALLING, &[1]);
+        mark.remove(POSITION);
+        self.tree.apply_batch(mark).map_err(disk("mark the state as torn"))?;
+        self.sync()?;
+        self.clear()?;
+        let position = self.load(BufReader::new(from))?;
+        let mut done = sled::Batch::default();
+        done.insert(POSITION, codec::encode(&position));
+        done.remove(INSTALLING);
+        // The keys must be on disk before the mark goes.
+        self.sync()?;
+        self.tree.apply_batch(done).map_err(disk("write the state"))?;
+        self.sync()?;
+        Ok(position)
+    }
+
+    /// Whether a file is a whole snapshot.
+    ///
+    /// # Errors
+    /// When it is not, or cannot be read.
+    pub fn verify(path: &Path) -> Result<(), StoreError> {
+        check(BufReader::new(File::open(path).map_err(disk("open a snapshot"))?))
+    }
+
+    fn clear(&self) -> Result<(), StoreError> {
+        let mut keys = self.range(REPLICATED.start, REPLICATED.end).map(|(key, _)| key).peekable();
+        while keys.peek().is_some() {
+            let mut batch = sled::Batch::default();
+            keys.by_ref().take(PAIRS_A_BATCH).for_each(|key| batch.remove(key));
+            self.tree.apply_batch(batch).map_err(disk("clear the state"))?;
+        }
+        Ok(())
+    }
+
+    fn load(&self, mut from: impl Read) -> Result<Position, StoreError> {
+        let mut magic = [0; MAGIC.len()];
+        from.read_exact(&mut magic).map_err(disk("read a snapshot"))?;
+        let mut position = None;
+        let mut batch = sled::Batch::default();
+        let mut count = 0;
+        while let Some((key, value)) = pair(&mut from)? {
+            if key == POSITION {
+                position = Some(value);
+                continue;
+            }
+            if !REPLICATED.contains(&key.as_slice()) {
+                return Err(StoreError::Snapshot("a key that is not the state's"));
+            }
+            batch.insert(key, value);
+            count += 1;
+            if count % PAIRS_A_BATCH == 0 {
+                self.tree.apply_batch(std::mem::take(&mut batch)).map_err(disk("write the state"))?;
+            }
+        }
+        self.tree.apply_batch(batch).map_err(disk("write the state"))?;
+        let position = position.ok_or(StoreError::Snapshot("no position"))?;
+        let position: Position = codec::decode("a position", &position).map_err(disk("read a snapshot"))?;
+        Ok(Position { installed: true, ..position })
+    }
+}
+
+/// Whether the bytes are a whole snapshot.
+fn check(from: impl Read) -> Result<(), StoreError> {
+    let mut from = Hashing { under: from, hasher: Sha256::new() };
+    let mut magic = [0; MAGIC.len()];
+    from.read_exact(&mut magic).map_err(disk("read a snapshot"))?;
+    if magic != *MAGIC {
+        return Err(StoreError::Snapshot("not a snapshot, or of another version of Postern"));
+    }
+    let mut positions = 0;
+    while let Some((key, _)) = pair(&mut from)? {
+        positions += usize::from(key == POSITION);
+        if key != POSITION && !REPLICATED.contains(&key.as_slice()) {
+            return Err(StoreError::Snapshot("a key that is not the state's"));
+        }
+    }
+    let expected = from.hasher.clone().finalize();
+    let mut found = [0; 32];
+    from.read_exact(&mut found).map_err(disk("read a snapshot"))?;
+    if found != *expected {
+        return Err(StoreError::Snapshot("the checksum is wrong"));
+    }
+    if positions == 1 { Ok(()) } else { Err(StoreError::Snapshot("not one position")) }
+}
+
+fn pair(from: &mut impl Read) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    let key_bytes = read_length(from, KEY_BYTES_MAX)?;
+    if key_bytes == 0 {
+        return Ok(None);
+    }
+    let value_bytes = read_length(from, VALUE_BYTES_MAX)?;
+    let (mut key, mut value) = (vec![0; key_bytes], vec![0; value_bytes]);
+    from.read_exact(&mut key).map_err(disk("read a snapshot"))?;
+    from.read_exact(&mut value).map_err(disk("read a snapshot"))?;
+    Ok(Some((key, value)))
+}
+
+fn read_length(from: &mut impl Read, max: usize) -> Result<usize, StoreError> {
+    let mut bytes = [0; 4];
+    from.read_exact(&mut bytes).map_err(disk("read a snapshot"))?;
+    let length = usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX);
+    if length > max { Err(StoreError::Snapshot("a length beyond its bound")) } else { Ok(length) }
+}
+
+/// Lengths of keys and values are far below 4 GiB.
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// Hashes what passes through.
+struct Hashing<T> {
+    under: T,
+    hasher: Sha256,
+}
+
+impl<T: Write> Write for Hashing<T> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.under.write(bytes)?;
+        self.hasher.update(bytes.get(..written).ok_or(ErrorKind::InvalidData)?);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.under.flush()
+    }
+}
+
+impl<T: Read> Read for Hashing<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.under.read(bytes)?;
+        self.hasher.update(bytes.get(..read).ok_or(ErrorKind::InvalidData)?);
+        Ok(read)
+    }
+}
