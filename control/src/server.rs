@@ -64,7 +64,10 @@ pub async fn run(
             stop.send_replace(true);
             match tokio::time::timeout(DRAIN, answering).await {
                 Ok(ended) => ended.context("answer gRPC"),
-                Err(_) => Ok(tracing::warn!("some requests did not finish in time")),
+                Err(_) => {
+                    tracing::warn!("some requests did not finish in time");
+                    Ok(())
+                }
             }
         }
     };
@@ -98,5 +101,27 @@ async fn sweep(bodies: Bodies, group: Group, mut stopping: watch::Receiver<bool>
             _ = stopping.wait_for(|stopping| *stopping) => return,
             () = once() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::identity::Role;
+
+    use super::run;
+    use crate::{config::Config, rpc::test_pki::Ca};
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_with_the_way_out_before_anything_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = taken.local_addr().expect("an address");
+        Ca::new().write(folder.path(), "c1", Role::Control, "control-1");
+        let text = format!("id: 1\nname: control-1\nsite: north\ndata: data\nlisten: {port}\ncredentials: .\n");
+        let config = Config::parse("c.yaml", &text, folder.path()).expect("a configuration");
+        let error = run(config, std::future::pending(), |_| {}).await.expect_err("the port is taken");
+        let told = format!("{error:#}");
+        assert!(told.contains(&port.to_string()) && told.contains("key listen") && told.contains("in use"), "{told}");
+        assert!(!folder.path().join("data").exists());
     }
 }

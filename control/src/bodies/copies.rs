@@ -88,6 +88,20 @@ async fn first_to_store<'s, F: Future<Output = Result<String, String>>>(
     }
 }
 
+/// Why no server gave a body.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The request cannot mean a body.
+    #[error(transparent)]
+    Asked(BodyError),
+    /// Every member was asked and none has it.
+    #[error("no control server has this body")]
+    Nowhere,
+    /// Some could not be asked, or have it damaged; another try may do.
+    #[error("no control server can give this body now: {0}")]
+    NotNow(String),
+}
+
 /// A body from this server's disk, or, when it is missing or damaged here, from another member; then it is stored here
 /// again.
 ///
@@ -100,20 +114,18 @@ pub async fn load(
     peers: &Peers,
     me: &Server,
     members: &BTreeMap<u64, Server>,
-) -> Result<Body, BodyError> {
-    let problem = match bodies.read(Sender::Node, digest, size_bytes).await {
+) -> Result<Body, LoadError> {
+    let mut problems = Vec::new();
+    match bodies.read(Sender::Node, digest, size_bytes).await {
         Ok(body) => return Ok(body),
-        Err(error @ (BodyError::Name | BodyError::TooLarge)) => return Err(error),
+        Err(error @ (BodyError::Name | BodyError::TooLarge)) => return Err(LoadError::Asked(error)),
+        Err(BodyError::Missing) => {}
         Err(
-            error @ (BodyError::Missing
-            | BodyError::Length { .. }
-            | BodyError::Digest
-            | BodyError::BrokenOff(_)
-            | BodyError::Store(_)),
-        ) => error,
-    };
-    if !matches!(problem, BodyError::Missing) {
-        tracing::error!(digest, %problem, "a body on this disk is damaged; fetching it from another server");
+            problem @ (BodyError::Length { .. } | BodyError::Digest | BodyError::BrokenOff(_) | BodyError::Store(_)),
+        ) => {
+            tracing::error!(digest, %problem, "a body on this disk is damaged; fetching it from another server");
+            problems.push(format!("{}: {problem}", me.name));
+        }
     }
     for server in members.values().filter(|server| server.name != me.name) {
         match peers.fetch(server, bodies, digest, size_bytes).await {
@@ -123,10 +135,14 @@ pub async fn load(
                 }
                 return Ok(body);
             }
-            Err(problem) => tracing::warn!(digest, server = server.name, %problem, "fetch a body"),
+            Err(BodyError::Missing) => {}
+            Err(problem) => {
+                tracing::warn!(digest, server = server.name, %problem, "fetch a body");
+                problems.push(problem.to_string());
+            }
         }
     }
-    Err(problem)
+    Err(if problems.is_empty() { LoadError::Nowhere } else { LoadError::NotNow(problems.join("; ")) })
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ use proto::{
     identity::{Credentials, Role},
     wire::raft::{CopyRequest, raft_client::RaftClient},
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use super::{Bodies, Body, BodyError, Sender, chunks};
 use crate::raft::Server;
@@ -92,9 +95,11 @@ impl Peers {
         let mut client = self.client(server).map_err(broken)?;
         let fetch = async {
             let request = CopyRequest { digest: digest.to_owned(), size_bytes };
-            let chunks = client.get_copy(request).await.map_err(|status| broken(status.message().to_owned()))?;
+            let chunks = client.get_copy(request).await.map_err(|status| {
+                if status.code() == Code::NotFound { BodyError::Missing } else { broken(status.message().to_owned()) }
+            })?;
             let body = bodies.receive(Sender::Node, chunks.into_inner()).await?;
-            if body.digest() != digest { Err(BodyError::Digest) } else { Ok(body) }
+            if body.digest() == digest && body.size_bytes() == size_bytes { Ok(body) } else { Err(BodyError::Digest) }
         };
         tokio::time::timeout(COPY_TIMEOUT, fetch)
             .await

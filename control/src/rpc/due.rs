@@ -49,7 +49,7 @@ pub async fn due(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{
         net::{IpAddr, Ipv4Addr},
         sync::atomic::{AtomicBool, Ordering},
@@ -67,7 +67,7 @@ mod tests {
     use super::due;
     use crate::raft::Applied;
 
-    fn record() -> Held {
+    pub(crate) fn record() -> Held {
         Held {
             id: HeldId::fresh(),
             transaction: TransactionId::fresh(),

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::bodies::{
     Sender, chunks,
-    copies::{self, CopyError},
+    copies::{self, CopyError, LoadError},
 };
 
 /// How long a body may take from its first chunk until it is durable in two sites, or until it is found.
@@ -47,6 +47,16 @@ impl From<CopyError> for Status {
         match error {
             CopyError::OneSite { .. } | CopyError::NoneTook(_) => Self::unavailable(error.to_string()),
             CopyError::Here(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoadError> for Status {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Asked(error) => error.into(),
+            LoadError::Nowhere => Self::not_found(error.to_string()),
+            LoadError::NotNow(_) => Self::unavailable(error.to_string()),
         }
     }
 }

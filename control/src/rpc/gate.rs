@@ -82,4 +82,4 @@ impl<S: NamedService> NamedService for Gate<S> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

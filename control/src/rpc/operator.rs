@@ -204,7 +204,7 @@ impl Operator for OperatorService {
         match policy::apply(files.unwrap_or_default(), base_version, current, grounds)? {
             policy::Apply::Answer(response) => Ok(Response::new(response)),
             policy::Apply::Propose { change, changes } => {
-                let outcome = self.propose(&caller, change).await?;
+                let outcome = self.propose(&caller, *change).await?;
                 Ok(Response::new(ApplyResponse { version: policy::applied(outcome)?, changes, faults: Vec::new() }))
             }
         }

@@ -25,7 +25,7 @@ pub enum Apply {
     /// A new version.
     Propose {
         /// For the log.
-        change: Change,
+        change: Box<Change>,
         /// The plan's lines.
         changes: Vec<String>,
     },
@@ -70,24 +70,27 @@ pub fn plan(files: PolicyFiles, current: ViewChange) -> Result<Plan, Status> {
 /// # Errors
 /// `INVALID_ARGUMENT` for too many or no files, `FAILED_PRECONDITION` when another version is in force.
 pub fn apply(files: PolicyFiles, base_version: u64, current: ViewChange, grounds: Grounds) -> Result<Apply, Status> {
-    let wanted = match read(files)? {
-        Ok(wanted) => wanted,
-        Err(faults) => return Ok(Apply::Answer(ApplyResponse { faults, ..ApplyResponse::default() })),
-    };
+    match read(files)? {
+        Ok(wanted) => against(base_version, current, wanted, grounds),
+        Err(faults) => Ok(Apply::Answer(ApplyResponse { faults, ..ApplyResponse::default() })),
+    }
+}
+
+fn against(base_version: u64, current: ViewChange, wanted: PolicySet, grounds: Grounds) -> Result<Apply, Status> {
     let version = current.policy_version;
     if base_version != version {
         let moved = Refused::VersionMoved { planned: base_version, current: version };
         return Err(Status::failed_precondition(moved.to_string()));
     }
     let old = in_force(current);
-    let same = version > 0 && old.settings == wanted.settings && by_id(&old.departments) == by_id(&wanted.departments);
-    if same {
+    let same = old.settings == wanted.settings && by_id(&old.departments) == by_id(&wanted.departments);
+    if version > 0 && same {
         return Ok(Apply::Answer(ApplyResponse { version, ..ApplyResponse::default() }));
     }
     let changes = policy_files::changes(&old, &wanted);
     let PolicySet { settings, departments } = wanted;
     let change = Change::ApplyPolicy { base_version, settings, departments, changes: changes.clone(), grounds };
-    Ok(Apply::Propose { change, changes })
+    Ok(Apply::Propose { change: Box::new(change), changes })
 }
 
 fn by_id(departments: &[Department]) -> Vec<&Department> {
@@ -135,5 +138,59 @@ pub fn entry(record: PolicyRecord) -> HistoryEntry {
         ticket: record.grounds.ticket,
         digest: record.digest,
         changes: record.changes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        mutation::{Grounds, Outcome, Refused},
+        view::{StateSettings, ViewChange},
+        wire::operator::{ApplyResponse, PolicyFile, PolicyFiles},
+    };
+    use tonic::Code;
+
+    use super::{Apply, FILES_MAX, against, applied, apply};
+    use crate::policy_files::PolicySet;
+
+    fn in_force(version: u64) -> ViewChange {
+        let (settings, departments, removed) = (Some(StateSettings::default()), Vec::new(), Vec::new());
+        ViewChange { index: 9, policy_version: version, whole: true, settings, departments, removed }
+    }
+
+    fn same() -> PolicySet {
+        PolicySet { settings: StateSettings::default(), departments: Vec::new() }
+    }
+
+    #[test]
+    fn a_plan_against_another_version_is_refused() {
+        for base in [0, 2, 4] {
+            let refused = against(base, in_force(3), same(), Grounds::default()).expect_err("another version");
+            assert_eq!(refused.code(), Code::FailedPrecondition);
+            assert!(refused.message().contains("version 3 is in force: plan again"), "{}", refused.message());
+        }
+    }
+
+    #[test]
+    fn a_policy_that_is_in_force_already_makes_no_version() {
+        let answer = against(3, in_force(3), same(), Grounds::default()).expect("an answer");
+        assert_eq!(answer, Apply::Answer(ApplyResponse { version: 3, ..ApplyResponse::default() }));
+    }
+
+    #[test]
+    fn a_policy_has_files_and_not_too_many() {
+        for count in [0, FILES_MAX + 1] {
+            let files = PolicyFiles { files: vec![PolicyFile::default(); count] };
+            let refused = apply(files, 3, in_force(3), Grounds::default()).expect_err("refused");
+            assert_eq!(refused.code(), Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn what_the_state_refuses_is_never_a_version() {
+        assert_eq!(applied(Outcome::PolicyApplied { version: 4 }).expect("a version"), 4);
+        let moved = applied(Outcome::Refused(Refused::VersionMoved { planned: 3, current: 4 })).expect_err("refused");
+        assert_eq!(moved.code(), Code::FailedPrecondition);
+        assert_eq!(applied(Outcome::Done).expect_err("nonsense").code(), Code::Internal);
     }
 }

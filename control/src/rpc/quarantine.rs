@@ -81,3 +81,44 @@ pub fn detail(held: &Held) -> HeldDetail {
         lease: held.lease.as_ref().map(|lease| format!("{} until {}", lease.node, lease.until)).unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        held::{HeldStatus, Lease},
+        time::UnixMs,
+        wire::operator::ListRequest,
+    };
+
+    use super::{detail, filter, held_id, summary};
+    use crate::rpc::due::tests::record;
+
+    #[test]
+    fn a_record_is_shown_in_words_and_its_next_attempt_only_while_it_is_due() {
+        let mut held = record();
+        held.lease = Some(Lease { node: "node-1".into(), until: UnixMs(1_795_000_000_000) });
+        held.next_attempt = UnixMs(7);
+        let shown = detail(&held);
+        assert_eq!((shown.next_attempt_ms, shown.lease.as_str()), (Some(7), "node-1 until 2026-11-18T11:06:40Z"));
+        assert_eq!(shown.summary, Some(summary(&held)));
+        held.status = HeldStatus::Deleted { by: "operator/anna".into(), at: UnixMs(1_795_000_000_000) };
+        assert_eq!(detail(&held).next_attempt_ms, None);
+        assert_eq!(summary(&held).status, "deleted by operator/anna at 2026-11-18T11:06:40Z");
+        assert_eq!(held_id(&summary(&held).id).expect("its id"), held.id);
+    }
+
+    #[test]
+    fn a_list_takes_a_department_and_a_recipient_and_nothing_that_is_neither() {
+        let ask = |department: &str, recipient: &str| {
+            let request =
+                ListRequest { department: department.into(), recipient: recipient.into(), ended: false, max: 0 };
+            filter(&request, 7)
+        };
+        let wanted = ask("interior", "Anna@Interior.gov.test").expect("a filter");
+        assert_eq!(wanted.recipient.as_deref(), Some("anna@interior.gov.test"));
+        assert!(wanted.department.is_some() && wanted.max == 7);
+        assert!(ask("", "").expect("all").department.is_none());
+        assert!(ask("In terior", "").is_err() && ask("", "anna").is_err());
+        assert!(held_id("../../x").is_err());
+    }
+}

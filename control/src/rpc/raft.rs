@@ -1,5 +1,6 @@
 //! The `raft` service: what control servers say to each other.
 
+use futures::Stream;
 use proto::{
     codec,
     wire::raft::{BodyChunk, CopyRequest, CopyStored, Payload, raft_server::Raft},
@@ -9,8 +10,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, edge::BODY_TIMEOUT};
 use crate::{
-    bodies::{Sender, chunks},
-    raft::RaftCall,
+    bodies::{Bodies, Sender, chunks},
+    raft::{RaftCall, Server},
 };
 
 /// Answers peers.
@@ -53,6 +54,27 @@ fn check(payload: &Payload, cluster: &str) -> Result<(), Status> {
     Ok(())
 }
 
+/// Receives a copy and makes it durable here.
+async fn store_copy(
+    bodies: &Bodies,
+    me: &Server,
+    chunks: impl Stream<Item = Result<BodyChunk, Status>> + Unpin,
+) -> Result<CopyStored, Status> {
+    let put = async {
+        let body = bodies.receive(Sender::Peer, chunks).await?;
+        bodies.put(&body).await
+    };
+    tokio::time::timeout(BODY_TIMEOUT, put)
+        .await
+        .map_err(|_| Status::deadline_exceeded("the copy did not come in time"))??;
+    Ok(CopyStored { server: me.name.clone(), site: me.site.clone() })
+}
+
+/// Reads a copy that is here and right.
+async fn send_copy(bodies: &Bodies, request: CopyRequest) -> Result<ReceiverStream<Result<BodyChunk, Status>>, Status> {
+    Ok(chunks::send(bodies.read(Sender::Peer, &request.digest, request.size_bytes).await?))
+}
+
 #[tonic::async_trait]
 impl Raft for RaftService {
     async fn append_entries(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
@@ -72,39 +94,15 @@ impl Raft for RaftService {
     }
 
     async fn put_copy(&self, request: Request<Streaming<BodyChunk>>) -> Result<Response<CopyStored>, Status> {
-        let put = async {
-            let body = self.shared.bodies.receive(Sender::Peer, request.into_inner()).await?;
-            self.shared.bodies.put(&body).await
-        };
-        tokio::time::timeout(BODY_TIMEOUT, put)
-            .await
-            .map_err(|_| Status::deadline_exceeded("the copy did not come in time"))??;
-        let (_, me) = self.shared.group.me();
-        Ok(Response::new(CopyStored { server: me.name.clone(), site: me.site.clone() }))
+        Ok(Response::new(store_copy(&self.shared.bodies, self.shared.group.me().1, request.into_inner()).await?))
     }
 
     type GetCopyStream = ReceiverStream<Result<BodyChunk, Status>>;
 
     async fn get_copy(&self, request: Request<CopyRequest>) -> Result<Response<Self::GetCopyStream>, Status> {
-        let CopyRequest { digest, size_bytes } = request.into_inner();
-        let body = self.shared.bodies.read(Sender::Peer, &digest, size_bytes).await?;
-        Ok(Response::new(chunks::send(body)))
+        Ok(Response::new(send_copy(&self.shared.bodies, request.into_inner()).await?))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proto::{codec, wire::raft::Payload};
-
-    use super::check;
-
-    #[test]
-    fn a_message_of_another_cluster_or_encoding_is_refused() {
-        let payload = |cluster: &str, version| Payload { cluster: cluster.into(), version, data: Vec::new() };
-        assert!(check(&payload("c1", codec::VERSION), "c1").is_ok());
-        assert!(check(&payload("c2", codec::VERSION), "c1").is_err());
-        assert!(check(&payload("", codec::VERSION), "c1").is_err());
-        assert!(check(&payload("c1", codec::VERSION + 1), "c1").is_err());
-        assert!(check(&payload("c1", 0), "c1").is_err());
-    }
-}
+mod tests;

@@ -26,7 +26,13 @@ use tonic::{
 use crate::rpc::{listener, router, test_pki::Ca};
 
 /// Stands for the service `S` and answers nothing.
-struct Closed<S>(PhantomData<fn() -> S>);
+pub(crate) struct Closed<S>(PhantomData<fn() -> S>);
+
+impl<S> Closed<S> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl<S> Clone for Closed<S> {
     fn clone(&self) -> Self {
@@ -67,9 +73,9 @@ impl Running {
         let (stop, stopped) = oneshot::channel::<()>();
         let services = router(
             &cluster,
-            Closed::<raft::raft_server::RaftServer<()>>(PhantomData),
-            Closed::<edge::edge_server::EdgeServer<()>>(PhantomData),
-            Closed::<operator::operator_server::OperatorServer<()>>(PhantomData),
+            Closed::<raft::raft_server::RaftServer<()>>::new(),
+            Closed::<edge::edge_server::EdgeServer<()>>::new(),
+            Closed::<operator::operator_server::OperatorServer<()>>::new(),
         );
         let task = tokio::spawn(async move {
             let ended = async { drop(stopped.await) };

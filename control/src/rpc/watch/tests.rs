@@ -53,11 +53,19 @@ fn departments() -> impl Strategy<Value = Vec<Department>> {
 }
 
 /// All that a view answers with.
-fn shown(view: &View) -> (u64, u64, StateSettings, Vec<(Department, String)>, Vec<Option<String>>) {
+#[derive(Debug, PartialEq)]
+struct Shown {
+    at: (u64, u64),
+    settings: StateSettings,
+    tenants: Vec<(Department, String)>,
+    owners: Vec<Option<String>>,
+}
+
+fn shown(view: &View) -> Shown {
     let tenants = view.tenants().map(|one| (one.department.clone(), format!("{:?}", one.policy))).collect();
     let domains = (0..12).map(|name| Domain::parse(&format!("d{name}.gov.test")).expect("a domain"));
     let owners = domains.map(|domain| view.tenant_of(&domain).map(|one| one.department.id.to_string())).collect();
-    (view.index, view.policy_version, view.settings.clone(), tenants, owners)
+    Shown { at: (view.index, view.policy_version), settings: view.settings.clone(), tenants, owners }
 }
 
 proptest! {
