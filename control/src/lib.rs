@@ -6,4 +6,5 @@ pub mod ctl;
 pub mod policy_files;
 pub mod raft;
 pub mod rpc;
+pub mod server;
 pub mod state;

@@ -1,1 +1,86 @@
-fn main() {}
+//! postern-control: one of the servers that agree upon policy, quarantine and reputation.
+
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Parser;
+use control::{config::Config, server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const EXAMPLE: &str = "\
+Example of FILE (YAML; folders are relative to the file's own):
+
+  id: 1                       # Raft id, never used again after the server is lost
+  name: control-1             # the name in the certificate
+  site: north                 # bodies are kept in two sites
+  data: data                  # Raft log, state and message bodies
+  listen: 10.1.0.5:7001       # gRPC with mTLS
+  advertise: control-1.north.example:7001   # how others reach it; default: listen
+  credentials: credentials    # ca.pem, certificate.pem, key.pem of posternctl cluster init
+
+When it answers it prints one line on stdout: {\"ready\":{\"grpc\":\"10.1.0.5:7001\"}}
+Its log is JSON on stderr. SIGTERM or SIGINT ends it. Exit code 1: the reason is on stderr.";
+
+/// What is logged without --log and RUST_LOG.
+const LOG_DEFAULT: &str = "info,openraft=warn,sled=warn,h2=warn,hyper=warn,tower=warn";
+
+/// A control server of a Postern cluster: one of the three or five, one a site, that agree upon policy, quarantine and
+/// reputation, and keep the bodies of held messages.
+#[derive(Debug, Parser)]
+#[command(name = "postern-control", version, after_help = EXAMPLE)]
+struct Arguments {
+    /// The server's YAML file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// What to log: error, warn, info, debug, trace, or directives such as control=debug,openraft=info [default: the
+    /// variable RUST_LOG, else info].
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match start(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // When even stderr is gone, the exit code still tells.
+            drop(writeln!(std::io::stderr(), "postern-control: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<()> {
+    log(arguments.log.as_deref())?;
+    let config = Config::load(&arguments.config).context("the configuration is not usable")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let end = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        server::run(config, end, ready).await
+    })
+}
+
+fn log(level: Option<&str>) -> anyhow::Result<()> {
+    let filter = match level {
+        Some(directives) => EnvFilter::try_new(directives).context("--log")?,
+        None => match EnvFilter::try_from_default_env() {
+            Ok(filter) => filter,
+            Err(_) => EnvFilter::try_new(LOG_DEFAULT)?,
+        },
+    };
+    tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter).init();
+    Ok(())
+}
+
+/// The one line on stdout. Whoever started us may have closed it; that is no reason to end.
+fn ready(address: SocketAddr) {
+    let line = serde_json::json!({ "ready": { "grpc": address.to_string() } });
+    let mut stdout = std::io::stdout();
+    drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
+}

@@ -1,9 +1,10 @@
 //! Who is who: a role and a name as a SPIFFE-style URI in the certificate (`spiffe://CLUSTER/ROLE/NAME`), and the mTLS
 //! settings that every process makes out of its three PEM files.
 
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, sync::Arc};
 
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier, version::TLS13};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use tonic::{
     Request, Status,
@@ -84,6 +85,9 @@ pub enum IdentityError {
     /// A file does not hold a certificate.
     #[error("{0} is not a PEM certificate")]
     NotPem(String),
+    /// The three files do not make a TLS server.
+    #[error("ca.pem, certificate.pem and key.pem do not fit together: {0}")]
+    Unfit(String),
     /// Exactly one URI SAN must name cluster, role and name.
     #[error("the certificate names nobody: it needs one URI spiffe://CLUSTER/ROLE/NAME")]
     Nameless,
@@ -176,6 +180,32 @@ impl Credentials {
     #[must_use]
     pub fn server_tls(&self) -> ServerTlsConfig {
         ServerTlsConfig::new().identity(self.tls_identity()).client_ca_root(Certificate::from_pem(&self.ca))
+    }
+
+    /// The same for a listener that does the handshakes itself, to bound and log them: TLS 1.3, HTTP/2 only.
+    ///
+    /// # Errors
+    /// When a file holds no certificate or key, or the key is not the certificate's.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, IdentityError> {
+        let unfit = |problem: &dyn fmt::Display| IdentityError::Unfit(problem.to_string());
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(&self.ca) {
+            roots.add(root.map_err(|error| unfit(&error))?).map_err(|error| unfit(&error))?;
+        }
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| unfit(&error))?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| unfit(&error))?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| unfit(&error))?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain.map_err(|error| unfit(&error))?, key)
+            .map_err(|error| unfit(&error))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
     }
 
     /// For a gRPC client of a server that must hold a certificate of `role`.

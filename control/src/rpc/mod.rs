@@ -1,1 +1,171 @@
-//! To come.
+//! The three gRPC services of a control server, on one mTLS listener: `raft` for its peers, `edge` for nodes,
+//! `operator` for people.
+
+pub mod due;
+pub mod edge;
+pub mod gate;
+pub mod listener;
+pub mod operator;
+pub mod policy;
+pub mod quarantine;
+pub mod raft;
+#[cfg(test)]
+pub(crate) mod test_pki;
+pub mod watch;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use proto::{
+    identity::{Identity, Role},
+    mutation::{Change, Mutation, Outcome, Principal},
+    wire,
+};
+use tokio::sync::watch as channel;
+use tonic::{
+    Request, Status,
+    body::Body,
+    codegen::{Service, http},
+    server::NamedService,
+    transport::{Server as GrpcServer, server::Router},
+};
+
+use self::gate::Gate;
+use crate::{
+    bodies::{Bodies, BodyError, peers::Peers},
+    raft::{Group, ProposeError},
+};
+
+/// Largest message of a request, in bytes: a mutation, a policy or a chunk; bodies come in chunks.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Requests that one connection may have under way.
+const REQUESTS_MAX: usize = 256;
+/// No request may take longer; streams are only held to it until they begin.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A peer that does not answer a ping within twice this time is gone.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// What the services share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// The Raft group.
+    pub group: Group,
+    /// The cluster's id.
+    pub cluster: Arc<str>,
+    /// Bodies on this disk.
+    pub bodies: Bodies,
+    /// Bodies elsewhere.
+    pub peers: Peers,
+    /// Becomes true when the server is to end: long polls and watches end then.
+    pub stopping: channel::Receiver<bool>,
+}
+
+impl Shared {
+    /// Proposes a change in the name of the caller's certificate.
+    ///
+    /// # Errors
+    /// `ProposeError`.
+    pub async fn propose(
+        &self,
+        id: proto::held::MutationId,
+        caller: &Identity,
+        change: Change,
+    ) -> Result<Outcome, ProposeError> {
+        let by = Principal { role: caller.role, name: caller.name.clone() };
+        self.group.propose(Mutation { id, by, change }).await
+    }
+}
+
+/// Which role may call which service: the whole matrix. A service that is not in it admits nobody.
+#[must_use]
+pub fn admitted(service: &str) -> Option<Role> {
+    match service {
+        wire::raft::raft_server::SERVICE_NAME => Some(Role::Control),
+        wire::edge::edge_server::SERVICE_NAME => Some(Role::Node),
+        wire::operator::operator_server::SERVICE_NAME => Some(Role::Operator),
+        _ => None,
+    }
+}
+
+/// A gRPC service as the generated code makes it.
+pub trait Grpc:
+    Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send + 'static>
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Grpc for S where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible, Future: Send + 'static>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// The three services, each behind its gate, with the limits of a connection.
+#[must_use]
+pub fn router(cluster: &Arc<str>, raft: impl Grpc, edge: impl Grpc, operator: impl Grpc) -> Router {
+    GrpcServer::builder()
+        .concurrency_limit_per_connection(REQUESTS_MAX)
+        .max_concurrent_streams(u32::try_from(REQUESTS_MAX * 2).ok())
+        .timeout(REQUEST_TIMEOUT)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        // A body of 50 MiB between sites 40 ms apart would crawl through the default window of 64 KiB.
+        .initial_stream_window_size(Some(1024 * 1024))
+        .initial_connection_window_size(Some(8 * 1024 * 1024))
+        .add_service(Gate::new(raft, cluster))
+        .add_service(Gate::new(edge, cluster))
+        .add_service(Gate::new(operator, cluster))
+}
+
+/// The three services of a server that takes part in a group.
+#[must_use]
+pub fn services(shared: &Shared) -> Router {
+    let raft = wire::raft::raft_server::RaftServer::new(raft::RaftService::new(shared.clone()));
+    let edge = wire::edge::edge_server::EdgeServer::new(edge::EdgeService::new(shared.clone()));
+    let operator = wire::operator::operator_server::OperatorServer::new(operator::OperatorService::new(shared.clone()));
+    router(
+        &shared.cluster,
+        raft.max_decoding_message_size(MESSAGE_BYTES_MAX),
+        edge.max_decoding_message_size(MESSAGE_BYTES_MAX),
+        operator.max_decoding_message_size(MESSAGE_BYTES_MAX),
+    )
+}
+
+/// Who calls, as the gate found it. Fails closed when a service is reached around the gate.
+pub(crate) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
+    request.extensions().get::<Identity>().cloned().ok_or_else(|| Status::unauthenticated("nobody was identified"))
+}
+
+impl From<ProposeError> for Status {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NoLeader | ProposeError::Stopped(_) => Self::unavailable(error.to_string()),
+            ProposeError::Unknown => Self::deadline_exceeded(error.to_string()),
+        }
+    }
+}
+
+impl From<BodyError> for Status {
+    fn from(error: BodyError) -> Self {
+        let text = error.to_string();
+        match error {
+            BodyError::Name | BodyError::Length { .. } | BodyError::Digest => Self::invalid_argument(text),
+            BodyError::TooLarge => Self::resource_exhausted(text),
+            BodyError::Missing => Self::not_found(text),
+            BodyError::BrokenOff(_) => Self::aborted(text),
+            BodyError::Store(_) => Self::unavailable(text),
+        }
+    }
+}
+
+/// What a long poll or a watch ends with when the server ends.
+pub(crate) fn ending() -> Status {
+    Status::unavailable("this control server is ending; ask another one")
+}

@@ -1,0 +1,192 @@
+//! Two copies in two sites before a body counts (promise 1), and a damaged or missing one made whole from another.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+
+use super::{Bodies, Body, BodyError, Sender, peers::Peers};
+use crate::raft::Server;
+
+/// When a server has not stored a copy within this time, the next one is tried beside it.
+const NEXT_AFTER: Duration = Duration::from_secs(2);
+
+/// Why a body is not in two sites.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Nobody to copy it to.
+    #[error("no member of the cluster stands in another site than {site}: a body needs control servers in two sites")]
+    OneSite {
+        /// Ours.
+        site: String,
+    },
+    /// None took it.
+    #[error("no control server in another site has stored the copy: {0}")]
+    NoneTook(String),
+    /// Our own disk.
+    #[error(transparent)]
+    Here(#[from] BodyError),
+}
+
+/// The members that stand in other sites, each once; `turn` says with which one to begin, so that not all servers
+/// burden the same one.
+#[must_use]
+pub fn candidates(me: &Server, members: &BTreeMap<u64, Server>, turn: usize) -> Vec<Server> {
+    let mut others: Vec<Server> =
+        members.values().filter(|server| server.site != me.site && server.name != me.name).cloned().collect();
+    if !others.is_empty() {
+        let begin = turn % others.len();
+        others.rotate_left(begin);
+    }
+    others
+}
+
+/// Makes a body durable here and on a server of another site; returns the names of both.
+///
+/// # Errors
+/// When one of the two could not be done. A single copy may then be left; no record names it, and a sweep removes it.
+pub async fn store(
+    body: &Body,
+    bodies: &Bodies,
+    peers: &Peers,
+    me: &Server,
+    members: &BTreeMap<u64, Server>,
+) -> Result<Vec<String>, CopyError> {
+    let turn = body.digest().bytes().map(usize::from).sum();
+    let others = candidates(me, members, turn);
+    if others.is_empty() {
+        return Err(CopyError::OneSite { site: me.site.clone() });
+    }
+    let there = first_to_store(&others, |server| peers.put(server, body));
+    let here = async { bodies.put(body).await.map_err(CopyError::Here) };
+    let ((), other) = tokio::try_join!(here, there)?;
+    Ok(vec![me.name.clone(), other])
+}
+
+/// Tries one server after the other, the next one as soon as the one before fails or is slow; the first success counts.
+async fn first_to_store<'s, F: Future<Output = Result<String, String>>>(
+    servers: &'s [Server],
+    put: impl Fn(&'s Server) -> F,
+) -> Result<String, CopyError> {
+    let mut waiting = servers.iter();
+    let mut trying = FuturesUnordered::new();
+    let mut problems = Vec::new();
+    loop {
+        let more = waiting.next().map(|server| trying.push(put(server))).is_some();
+        let answer = if more {
+            match tokio::time::timeout(NEXT_AFTER, trying.next()).await {
+                Ok(answer) => answer,
+                Err(_slow) => continue,
+            }
+        } else {
+            trying.next().await
+        };
+        match answer {
+            Some(Ok(name)) => return Ok(name),
+            Some(Err(problem)) => problems.push(problem),
+            None => return Err(CopyError::NoneTook(problems.join("; "))),
+        }
+    }
+}
+
+/// Why no server gave a body.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The request cannot mean a body.
+    #[error(transparent)]
+    Asked(BodyError),
+    /// Every member was asked and none has it.
+    #[error("no control server has this body")]
+    Nowhere,
+    /// Some could not be asked, or have it damaged; another try may do.
+    #[error("no control server can give this body now: {0}")]
+    NotNow(String),
+}
+
+/// A body from this server's disk, or, when it is missing or damaged here, from another member; then it is stored here
+/// again.
+///
+/// # Errors
+/// When no member has it right.
+pub async fn load(
+    digest: &str,
+    size_bytes: u64,
+    bodies: &Bodies,
+    peers: &Peers,
+    me: &Server,
+    members: &BTreeMap<u64, Server>,
+) -> Result<Body, LoadError> {
+    let mut problems = Vec::new();
+    match bodies.read(Sender::Node, digest, size_bytes).await {
+        Ok(body) => return Ok(body),
+        Err(error @ (BodyError::Name | BodyError::TooLarge)) => return Err(LoadError::Asked(error)),
+        Err(BodyError::Missing) => {}
+        Err(
+            problem @ (BodyError::Length { .. } | BodyError::Digest | BodyError::BrokenOff(_) | BodyError::Store(_)),
+        ) => {
+            tracing::error!(digest, %problem, "a body on this disk is damaged; fetching it from another server");
+            problems.push(format!("{}: {problem}", me.name));
+        }
+    }
+    for server in members.values().filter(|server| server.name != me.name) {
+        match peers.fetch(server, bodies, digest, size_bytes).await {
+            Ok(body) => {
+                if let Err(problem) = bodies.put(&body).await {
+                    tracing::error!(digest, %problem, "a fetched body could not be stored here");
+                }
+                return Ok(body);
+            }
+            Err(BodyError::Missing) => {}
+            Err(problem) => {
+                tracing::warn!(digest, server = server.name, %problem, "fetch a body");
+                problems.push(problem.to_string());
+            }
+        }
+    }
+    Err(if problems.is_empty() { LoadError::Nowhere } else { LoadError::NotNow(problems.join("; ")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{CopyError, candidates, first_to_store};
+    use crate::raft::Server;
+
+    fn server(name: &str, site: &str) -> Server {
+        Server { name: name.into(), site: site.into(), address: format!("127.0.0.1:{}", name.len()) }
+    }
+
+    fn names(servers: &[Server]) -> Vec<&str> {
+        servers.iter().map(|server| server.name.as_str()).collect()
+    }
+
+    #[test]
+    fn only_servers_of_other_sites_may_take_the_second_copy() {
+        let all = [server("a", "north"), server("b", "north"), server("c", "south"), server("d", "west")];
+        let members: BTreeMap<u64, Server> = (1..).zip(all.clone()).collect();
+        assert_eq!(names(&candidates(&all[0], &members, 0)), ["c", "d"]);
+        assert_eq!(names(&candidates(&all[0], &members, 1)), ["d", "c"]);
+        assert_eq!(names(&candidates(&all[2], &members, 0)), ["a", "b", "d"]);
+        let one_site: BTreeMap<u64, Server> = (1..).zip(all[..2].to_vec()).collect();
+        assert!(candidates(&all[0], &one_site, 0).is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_next_server_is_tried_when_one_refuses_and_beside_one_that_is_silent() {
+        let servers = [server("refuses", "x"), server("silent", "y"), server("stores", "z")];
+        let put = async |server: &Server| match server.name.as_str() {
+            "refuses" => Err("disk full".to_owned()),
+            "silent" => std::future::pending().await,
+            name => Ok(name.to_owned()),
+        };
+        assert_eq!(first_to_store(&servers, put).await.expect("the third stores it"), "stores");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_nobody_takes_is_not_stored_and_all_reasons_are_told() {
+        let servers = [server("a", "x"), server("b", "y")];
+        let put = async |server: &Server| Err(format!("{}: disk full", server.name));
+        let error = first_to_store(&servers, put).await.expect_err("nobody took it");
+        assert!(matches!(&error, CopyError::NoneTook(why) if why == "a: disk full; b: disk full"), "{error}");
+    }
+}

@@ -1,0 +1,108 @@
+//! The other control servers as keepers of bodies: sends them copies and fetches bodies from them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::{
+    identity::{Credentials, Role},
+    wire::raft::{CopyRequest, raft_client::RaftClient},
+};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
+
+use super::{Bodies, Body, BodyError, Sender, chunks};
+use crate::raft::Server;
+
+/// How long a server may take to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a server may take to receive a whole body and make it durable, or to send one.
+const COPY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many channels are kept; more addresses than a cluster has members, so that it is only reached after many moves.
+const CHANNELS_MAX: usize = 32;
+
+/// Channels to the other control servers. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    credentials: Credentials,
+    channels: Arc<Mutex<HashMap<String, Channel>>>,
+}
+
+impl Peers {
+    /// None yet; each channel is opened when it is first needed.
+    #[must_use]
+    pub fn new(credentials: Credentials) -> Self {
+        Self { credentials, channels: Arc::default() }
+    }
+
+    fn client(&self, server: &Server) -> Result<RaftClient<Channel>, String> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&server.address) {
+            return Ok(RaftClient::new(channel.clone()));
+        }
+        let channel = Endpoint::from_shared(format!("https://{}", server.address))
+            .and_then(|endpoint| endpoint.tls_config(self.credentials.client_tls(Role::Control)))
+            .map_err(|error| format!("address {}: {error}", server.address))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .connect_lazy();
+        if channels.len() >= CHANNELS_MAX {
+            channels.clear();
+        }
+        channels.insert(server.address.clone(), channel.clone());
+        Ok(RaftClient::new(channel))
+    }
+
+    /// Copies a body to a server; it is durable there when this returns its name.
+    ///
+    /// # Errors
+    /// In words, with the server's name.
+    pub async fn put(&self, server: &Server, body: &Body) -> Result<String, String> {
+        let named = |problem: String| format!("{}: {problem}", server.name);
+        let mut client = self.client(server).map_err(named)?;
+        let chunks = chunks::cut(body.digest().to_owned(), body.bytes().clone()).map(Into::into);
+        let put = client.put_copy(tokio_stream::iter(chunks));
+        let stored = tokio::time::timeout(COPY_TIMEOUT, put)
+            .await
+            .map_err(|_| named(format!("no answer within {} s", COPY_TIMEOUT.as_secs())))?
+            .map_err(|status| named(status.message().to_owned()))?
+            .into_inner();
+        // Another server, or one that stands elsewhere than the membership says, may be in our own site.
+        if (&stored.server, &stored.site) == (&server.name, &server.site) {
+            Ok(stored.server)
+        } else {
+            Err(named(format!("{} in site {} answered at its address", stored.server, stored.site)))
+        }
+    }
+
+    /// Fetches a body from a server and checks it.
+    ///
+    /// # Errors
+    /// When the server has not got it, or not right.
+    pub async fn fetch(
+        &self,
+        server: &Server,
+        bodies: &Bodies,
+        digest: &str,
+        size_bytes: u64,
+    ) -> Result<Body, BodyError> {
+        let broken = |problem: String| BodyError::BrokenOff(format!("{}: {problem}", server.name));
+        let mut client = self.client(server).map_err(broken)?;
+        let fetch = async {
+            let request = CopyRequest { digest: digest.to_owned(), size_bytes };
+            let chunks = client.get_copy(request).await.map_err(|status| {
+                if status.code() == Code::NotFound { BodyError::Missing } else { broken(status.message().to_owned()) }
+            })?;
+            let body = bodies.receive(Sender::Node, chunks.into_inner()).await?;
+            if body.digest() == digest && body.size_bytes() == size_bytes { Ok(body) } else { Err(BodyError::Digest) }
+        };
+        tokio::time::timeout(COPY_TIMEOUT, fetch)
+            .await
+            .map_err(|_| broken(format!("no answer within {} s", COPY_TIMEOUT.as_secs())))?
+    }
+}

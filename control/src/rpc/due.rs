@@ -1,0 +1,145 @@
+//! The long poll for held messages that are due.
+
+use std::time::Duration;
+
+use proto::{held::Held, time::UnixMs};
+use tokio::{sync::watch, time::Instant};
+use tonic::Status;
+
+use super::ending;
+use crate::raft::Applied;
+
+/// Most records in one answer.
+const MAX: u32 = 64;
+/// Longest wait, in milliseconds.
+const WAIT_MS_MAX: u64 = 30_000;
+/// Shortest sleep, so that a wall clock that stands still or disagrees with the state cannot make the loop spin.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// Waits until something is due: looks again at each applied entry and when the next record falls due.
+///
+/// # Errors
+/// `UNAVAILABLE` when the server ends.
+pub async fn due(
+    mut applied: watch::Receiver<Applied>,
+    mut stopping: watch::Receiver<bool>,
+    records: impl Fn(UnixMs, usize) -> Vec<Held>,
+    next: impl Fn(UnixMs) -> Option<UnixMs>,
+    max: u32,
+    wait_ms: u64,
+) -> Result<Vec<Held>, Status> {
+    let end = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
+    loop {
+        applied.mark_unchanged();
+        let now = UnixMs::now();
+        let found = records(now, max.clamp(1, MAX) as usize);
+        if !found.is_empty() || Instant::now() >= end {
+            return Ok(found);
+        }
+        let until = next(now).map_or(end, |at| {
+            let pause = Duration::from_millis(at.since_ms(now).min(WAIT_MS_MAX)).max(PAUSE_MIN);
+            end.min(Instant::now() + pause)
+        });
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return Err(ending()),
+            moved = applied.changed() => moved.map_err(|_| ending())?,
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{
+        net::{IpAddr, Ipv4Addr},
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use proto::{
+        address::{Address, ReversePath},
+        held::{BodyRef, Held, HeldId, HeldKind, HeldStatus, TransactionId},
+        score::Score,
+        time::UnixMs,
+        verdict::{Disposition, Verdict},
+    };
+    use tokio::sync::watch;
+
+    use super::due;
+    use crate::raft::Applied;
+
+    pub(crate) fn record() -> Held {
+        Held {
+            id: HeldId::fresh(),
+            transaction: TransactionId::fresh(),
+            kind: HeldKind::Deferred,
+            status: HeldStatus::Due { released: None },
+            department: None,
+            from_department: None,
+            reverse_path: ReversePath::Null,
+            recipients: vec![Address::parse("anna@interior.gov.test").expect("an address")],
+            body: BodyRef { digest: "0".repeat(64), size_bytes: 1, servers: Vec::new() },
+            verdict: Verdict {
+                disposition: Disposition::Accept,
+                score: Score::ZERO,
+                tagged: false,
+                reasons: Vec::new(),
+                policy_version: 1,
+            },
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            subject: String::new(),
+            received_at: UnixMs(0),
+            lease: None,
+            attempts: 0,
+            next_attempt: UnixMs(0),
+            last_problem: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_poll_wakes_when_an_entry_makes_something_due() {
+        let (applied, watching) = watch::channel(Applied::default());
+        let (_stop, stopping) = watch::channel(false);
+        let there = AtomicBool::new(false);
+        let records = |_, _| if there.load(Ordering::SeqCst) { vec![record()] } else { Vec::new() };
+        let poll = due(watching, stopping, records, |_| None, 8, 30_000);
+        let apply = async {
+            there.store(true, Ordering::SeqCst);
+            applied.send_replace(Applied { index: 1, policy_version: 0 });
+        };
+        let (found, ()) = tokio::join!(poll, apply);
+        assert_eq!(found.expect("records").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_poll_wakes_when_the_next_record_falls_due() {
+        let (_applied, watching) = watch::channel(Applied::default());
+        let (_stop, stopping) = watch::channel(false);
+        let at = UnixMs::now().plus_ms(60);
+        let records = |now, _| if now >= at { vec![record()] } else { Vec::new() };
+        let found = due(watching, stopping, records, |now| (now < at).then_some(at), 8, 30_000).await;
+        assert_eq!(found.expect("records").len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_poll_ends_empty_after_its_wait_and_with_an_error_when_the_server_ends() {
+        let (_applied, watching) = watch::channel(Applied::default());
+        let (stop, stopping) = watch::channel(false);
+        let nothing = |_, _| Vec::new();
+        let found = due(watching.clone(), stopping.clone(), nothing, |_| None, 8, 1).await;
+        assert!(found.expect("no record").is_empty());
+        stop.send_replace(true);
+        assert!(due(watching, stopping, nothing, |_| None, 8, 30_000).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_poll_may_not_ask_for_more_than_the_cap_or_for_none() {
+        let (_applied, watching) = watch::channel(Applied::default());
+        let (_stop, stopping) = watch::channel(false);
+        let records = |_, max| (0..max).map(|_| record()).collect();
+        let count = async |max| {
+            let found = due(watching.clone(), stopping.clone(), records, |_| None, max, 0).await;
+            found.expect("records").len()
+        };
+        assert_eq!((count(u32::MAX).await, count(5).await, count(0).await), (64, 5, 1));
+    }
+}

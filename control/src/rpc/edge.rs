@@ -1,0 +1,130 @@
+//! The `edge` service: all that a node may do.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures::Stream;
+use proto::{
+    codec,
+    held::MutationId,
+    mutation::Change,
+    wire::edge::{
+        BodyChunk, BodyRequest, BodyStored, DueRequest, DueResponse, ProposeRequest, ProposeResponse, ViewUpdate,
+        WatchRequest, edge_server::Edge,
+    },
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Shared, caller,
+    due::due,
+    watch::{Feed, updates},
+};
+use crate::bodies::{
+    Sender, chunks,
+    copies::{self, CopyError, LoadError},
+};
+
+/// How long a body may take from its first chunk until it is durable in two sites, or until it is found.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Answers nodes.
+#[derive(Clone, Debug)]
+pub struct EdgeService {
+    shared: Shared,
+}
+
+impl EdgeService {
+    /// Over the group.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self { shared }
+    }
+}
+
+impl From<CopyError> for Status {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::OneSite { .. } | CopyError::NoneTook(_) => Self::unavailable(error.to_string()),
+            CopyError::Here(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoadError> for Status {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Asked(error) => error.into(),
+            LoadError::Nowhere => Self::not_found(error.to_string()),
+            LoadError::NotNow(_) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Edge for EdgeService {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<ViewUpdate, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (viewing, touching) = (self.shared.group.clone(), self.shared.group.clone());
+        let feed = Feed {
+            applied: self.shared.group.applied(),
+            stopping: self.shared.stopping.clone(),
+            view: Arc::new(move || viewing.state().view()),
+            in_touch: Arc::new(move || touching.in_touch()),
+        };
+        Ok(Response::new(Box::pin(updates(feed, request.into_inner().from_index))))
+    }
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {
+        let caller = caller(&request)?;
+        let (id, change): (MutationId, Change) = codec::decode("proposal", &request.into_inner().proposal)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if !change.allowed_for(caller.role) {
+            tracing::warn!(%caller, "a node proposed what only an operator may");
+            return Err(Status::permission_denied(format!("a {} may not propose this", caller.role)));
+        }
+        let outcome = self.shared.propose(id, &caller, change).await?;
+        Ok(Response::new(ProposeResponse { outcome: codec::encode(&outcome) }))
+    }
+
+    async fn put_body(&self, request: Request<Streaming<BodyChunk>>) -> Result<Response<BodyStored>, Status> {
+        let Shared { group, bodies, peers, .. } = &self.shared;
+        let put = async {
+            let body = bodies.receive(Sender::Node, request.into_inner()).await.map_err(CopyError::Here)?;
+            copies::store(&body, bodies, peers, group.me().1, &group.status().members).await
+        };
+        let servers = tokio::time::timeout(BODY_TIMEOUT, put)
+            .await
+            .map_err(|_| Status::deadline_exceeded("the body was not durable in two sites in time"))??;
+        Ok(Response::new(BodyStored { servers }))
+    }
+
+    type GetBodyStream = ReceiverStream<Result<BodyChunk, Status>>;
+
+    async fn get_body(&self, request: Request<BodyRequest>) -> Result<Response<Self::GetBodyStream>, Status> {
+        let Shared { group, bodies, peers, .. } = &self.shared;
+        let BodyRequest { digest, size_bytes } = request.into_inner();
+        let members = group.status().members;
+        let load = copies::load(&digest, size_bytes, bodies, peers, group.me().1, &members);
+        let body = tokio::time::timeout(BODY_TIMEOUT, load)
+            .await
+            .map_err(|_| Status::deadline_exceeded("no server had the body in time"))??;
+        Ok(Response::new(chunks::send(body)))
+    }
+
+    async fn due(&self, request: Request<DueRequest>) -> Result<Response<DueResponse>, Status> {
+        let group = &self.shared.group;
+        let DueRequest { max, wait_ms } = request.into_inner();
+        let held = due(
+            group.applied(),
+            self.shared.stopping.clone(),
+            |now, max| group.state().due(now, max),
+            |now| group.state().next_due(now),
+            max,
+            wait_ms,
+        )
+        .await?;
+        Ok(Response::new(DueResponse { held: held.iter().map(codec::encode).collect() }))
+    }
+}

@@ -1,0 +1,310 @@
+//! The `operator` service: what people with an operator's certificate do to the cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use proto::{
+    held::MutationId,
+    identity::Identity,
+    mutation::{Change, Grounds, Outcome},
+    wire::operator::{
+        ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, FormRequest,
+        FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse, Member,
+        Plan, PolicyFiles, Server as WireServer, StatusRequest, StatusResponse, operator_server::Operator,
+    },
+};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::{Shared, caller, policy, quarantine};
+use crate::raft::{GroupStatus, ProposeError, Server};
+
+/// Longest reason, in characters (`Grounds`).
+const WHY_CHARS_MAX: usize = 500;
+/// Longest ticket number, in characters.
+const TICKET_CHARS_MAX: usize = 100;
+/// How long a change is proposed again, under the same id, while a leader is being elected.
+const PROPOSE_FOR: Duration = Duration::from_secs(10);
+/// Time between two of those tries.
+const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// Most servers in a group; each write waits for a majority of them.
+const SERVERS_MAX: usize = 9;
+/// Most records in one answer.
+const RECORDS_MAX: u32 = 1000;
+/// Records in one answer when the request does not say.
+const RECORDS_DEFAULT: u32 = 100;
+
+/// Answers operators.
+#[derive(Clone, Debug)]
+pub struct OperatorService {
+    shared: Shared,
+}
+
+impl OperatorService {
+    /// Over the group.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self { shared }
+    }
+
+    async fn linearize(&self) -> Result<(), Status> {
+        Ok(self.shared.group.linearize().await?)
+    }
+
+    /// Proposes a change, again under the same id while there is no leader.
+    async fn propose(&self, caller: &Identity, change: Change) -> Result<Outcome, Status> {
+        if !change.allowed_for(caller.role) {
+            return Err(Status::permission_denied(format!("a {} may not do this", caller.role)));
+        }
+        let id = MutationId::fresh();
+        let end = Instant::now() + PROPOSE_FOR;
+        loop {
+            match self.shared.propose(id, caller, change.clone()).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(ProposeError::NoLeader | ProposeError::Unknown) if Instant::now() + PROPOSE_AGAIN_AFTER < end => {
+                    tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Releases or deletes: a refusal is an answer in words, not an error.
+    async fn act(
+        &self,
+        request: Request<ActRequest>,
+        change: impl FnOnce(proto::held::HeldId, Grounds) -> Change,
+    ) -> Result<Response<ActResponse>, Status> {
+        let caller = caller(&request)?;
+        let ActRequest { id, why, ticket } = request.into_inner();
+        let (id, grounds) = (quarantine::held_id(&id)?, grounds(why, ticket)?);
+        self.linearize().await?;
+        let response = match self.propose(&caller, change(id, grounds)).await? {
+            Outcome::Done => ActResponse { done: true, refused: String::new() },
+            Outcome::Refused(refused) => ActResponse { done: false, refused: refused.to_string() },
+            Outcome::PolicyApplied { .. } | Outcome::Leased(_) => {
+                return Err(Status::internal("the state answered something else than was asked"));
+            }
+        };
+        Ok(Response::new(response))
+    }
+}
+
+/// Bounded, and without control characters: they are shown on terminals.
+fn grounds(why: String, ticket: String) -> Result<Grounds, Status> {
+    for (name, text, max) in [("why", &why, WHY_CHARS_MAX), ("ticket", &ticket, TICKET_CHARS_MAX)] {
+        if text.chars().count() > max {
+            return Err(Status::invalid_argument(format!("{name}: at most {max} characters")));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(Status::invalid_argument(format!("{name}: no line breaks or control characters")));
+        }
+    }
+    Ok(Grounds { why: why.trim().to_owned(), ticket: ticket.trim().to_owned() })
+}
+
+/// How many records to answer with.
+fn bounded(max: u32) -> usize {
+    let max = if max == 0 { RECORDS_DEFAULT } else { max.min(RECORDS_MAX) };
+    max as usize
+}
+
+fn wire_server(id: u64, server: &Server) -> WireServer {
+    let Server { name, site, address } = server.clone();
+    WireServer { id, name, site, address }
+}
+
+/// The membership that a request names: each id, name and address once, and this server among them.
+fn membership(request: FormRequest, me: (u64, &Server)) -> Result<BTreeMap<u64, Server>, Status> {
+    let invalid = |problem: String| Err(Status::invalid_argument(problem));
+    let count = request.servers.len();
+    if !(1..=SERVERS_MAX).contains(&count) {
+        return invalid(format!("a group has 1 to {SERVERS_MAX} servers, 3 or 5 in practice, not {count}"));
+    }
+    let (mut names, mut addresses, mut members) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    for WireServer { id, name, site, address } in request.servers {
+        if id == 0 || name.is_empty() || site.is_empty() || address.is_empty() {
+            return invalid("each server needs an id from 1, a name, a site and an address".to_owned());
+        }
+        if !names.insert(name.clone()) || !addresses.insert(address.clone()) {
+            return invalid(format!("the name {name} or the address {address} is there twice"));
+        }
+        if members.insert(id, Server { name, site, address }).is_some() {
+            return invalid(format!("the id {id} is there twice"));
+        }
+    }
+    let (id, server) = me;
+    if members.get(&id) != Some(server) {
+        return invalid(format!(
+            "the server that answers must be one of them: id {id}, name {}, site {}, address {}",
+            server.name, server.site, server.address
+        ));
+    }
+    Ok(members)
+}
+
+fn members(status: &GroupStatus) -> Vec<Member> {
+    let member = |(id, server): (&u64, &Server)| Member {
+        server: Some(wire_server(*id, server)),
+        role: if status.leader == Some(*id) { "leader" } else { "follower" }.to_owned(),
+        matched_index: status.matched.get(id).copied(),
+    };
+    status.members.iter().map(member).collect()
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorService {
+    async fn form(&self, request: Request<FormRequest>) -> Result<Response<FormResponse>, Status> {
+        let caller = caller(&request)?;
+        let group = &self.shared.group;
+        if !group.status().members.is_empty() {
+            return Err(Status::failed_precondition("the group is formed already; posternctl cluster status shows it"));
+        }
+        let members = membership(request.into_inner(), group.me())?;
+        let count = members.len();
+        group.form(members).await.map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
+        tracing::info!(%caller, count, "the group is formed");
+        Ok(Response::new(FormResponse {}))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let group = &self.shared.group;
+        let (id, me) = group.me();
+        let status = group.status();
+        Ok(Response::new(StatusResponse {
+            answering: Some(wire_server(id, me)),
+            leader: status.leader.unwrap_or(0),
+            term: status.term,
+            applied_index: status.applied_index,
+            last_log_index: status.last_log_index,
+            policy_version: group.applied().borrow().policy_version,
+            held: group.state().held_count(),
+            quorum_age_ms: status.quorum_age_ms,
+            members: members(&status),
+        }))
+    }
+
+    async fn policy_plan(&self, request: Request<PolicyFiles>) -> Result<Response<Plan>, Status> {
+        self.linearize().await?;
+        let current = self.shared.group.state().view();
+        Ok(Response::new(policy::plan(request.into_inner(), current)?))
+    }
+
+    async fn policy_apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let caller = caller(&request)?;
+        let ApplyRequest { files, base_version, why, ticket } = request.into_inner();
+        let grounds = grounds(why, ticket)?;
+        if grounds.why.is_empty() {
+            return Err(Status::invalid_argument("why: a reason is needed to change the policy"));
+        }
+        self.linearize().await?;
+        let current = self.shared.group.state().view();
+        match policy::apply(files.unwrap_or_default(), base_version, current, grounds)? {
+            policy::Apply::Answer(response) => Ok(Response::new(response)),
+            policy::Apply::Propose { change, changes } => {
+                let outcome = self.propose(&caller, *change).await?;
+                Ok(Response::new(ApplyResponse { version: policy::applied(outcome)?, changes, faults: Vec::new() }))
+            }
+        }
+    }
+
+    async fn policy_history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
+        self.linearize().await?;
+        let records = self.shared.group.state().history(bounded(request.into_inner().max));
+        Ok(Response::new(HistoryResponse { entries: records.into_iter().map(policy::entry).collect() }))
+    }
+
+    async fn quarantine_list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let request = request.into_inner();
+        let filter = quarantine::filter(&request, bounded(request.max))?;
+        self.linearize().await?;
+        let group = self.shared.group.clone();
+        let held = tokio::task::spawn_blocking(move || group.state().held_list(&filter))
+            .await
+            .map_err(|error| Status::internal(format!("read the state: {error}")))?;
+        Ok(Response::new(ListResponse { held: held.iter().map(quarantine::summary).collect() }))
+    }
+
+    async fn quarantine_show(&self, request: Request<HeldRequest>) -> Result<Response<HeldDetail>, Status> {
+        let id = quarantine::held_id(&request.into_inner().id)?;
+        self.linearize().await?;
+        let held = self.shared.group.state().held(id).ok_or_else(|| Status::not_found("no such held message"))?;
+        Ok(Response::new(quarantine::detail(&held)))
+    }
+
+    async fn quarantine_release(&self, request: Request<ActRequest>) -> Result<Response<ActResponse>, Status> {
+        self.act(request, |held, grounds| Change::Release { held, grounds }).await
+    }
+
+    async fn quarantine_delete(&self, request: Request<ActRequest>) -> Result<Response<ActResponse>, Status> {
+        self.act(request, |held, grounds| Change::Delete { held, grounds }).await
+    }
+
+    async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
+        self.linearize().await?;
+        let (group, max) = (self.shared.group.clone(), bounded(request.into_inner().max));
+        let records = tokio::task::spawn_blocking(move || group.state().audit(max))
+            .await
+            .map_err(|error| Status::internal(format!("read the state: {error}")))?;
+        let entry = |record: proto::audit::AuditRecord| AuditEntry {
+            hash: record.hash(),
+            seq: record.seq,
+            at_ms: record.at.0,
+            by: record.by,
+            what: record.what,
+            why: record.why,
+            ticket: record.ticket,
+            previous: record.previous,
+        };
+        Ok(Response::new(AuditResponse { entries: records.into_iter().map(entry).collect() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::wire::operator::{FormRequest, Server as WireServer};
+
+    use super::{bounded, grounds, membership};
+    use crate::raft::Server;
+
+    fn wire(id: u64, name: &str, address: &str) -> WireServer {
+        WireServer { id, name: name.into(), site: "north".into(), address: address.into() }
+    }
+
+    #[test]
+    fn a_membership_names_each_server_once_and_the_one_that_answers() {
+        let me = Server { name: "c1".into(), site: "north".into(), address: "127.0.0.1:7001".into() };
+        let form = |servers: Vec<WireServer>| membership(FormRequest { servers }, (1, &me));
+        let (first, second) = (wire(1, "c1", "127.0.0.1:7001"), wire(2, "c2", "127.0.0.1:7002"));
+        assert_eq!(form(vec![first.clone(), second.clone()]).expect("a membership").len(), 2);
+        for bad in [
+            vec![],
+            vec![second.clone()],
+            vec![first.clone(), wire(1, "c2", "127.0.0.1:7002")],
+            vec![first.clone(), wire(2, "c1", "127.0.0.1:7002")],
+            vec![first.clone(), wire(2, "c2", "127.0.0.1:7001")],
+            vec![first.clone(), wire(0, "c2", "127.0.0.1:7002")],
+            vec![first.clone(), wire(2, "", "127.0.0.1:7002")],
+            vec![wire(1, "c1", "127.0.0.1:7009"), second],
+        ] {
+            assert!(form(bad.clone()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_short_and_cannot_write_to_a_terminal() {
+        let kept = grounds(" moved next hop ".into(), "T-1".into()).expect("grounds");
+        assert_eq!((kept.why.as_str(), kept.ticket.as_str()), ("moved next hop", "T-1"));
+        assert!(grounds("ü".repeat(500), String::new()).is_ok());
+        assert!(grounds("x".repeat(501), String::new()).is_err());
+        assert!(grounds("a\u{1b}[2J".into(), String::new()).is_err());
+        assert!(grounds(String::new(), "T\n1".into()).is_err());
+    }
+
+    #[test]
+    fn an_answer_has_a_bounded_number_of_records() {
+        assert_eq!((bounded(0), bounded(7), bounded(u32::MAX)), (100, 7, 1000));
+    }
+}

@@ -1,0 +1,108 @@
+//! The `raft` service: what control servers say to each other.
+
+use futures::Stream;
+use proto::{
+    codec,
+    wire::raft::{BodyChunk, CopyRequest, CopyStored, Payload, raft_server::Raft},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Shared, caller, edge::BODY_TIMEOUT};
+use crate::{
+    bodies::{Bodies, Sender, chunks},
+    raft::{RaftCall, Server},
+};
+
+/// Answers peers.
+#[derive(Clone, Debug)]
+pub struct RaftService {
+    shared: Shared,
+}
+
+impl RaftService {
+    /// Over the group.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self { shared }
+    }
+
+    async fn answer(&self, call: RaftCall, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        let from = caller(&request)?;
+        let payload = request.into_inner();
+        check(&payload, &self.shared.cluster).inspect_err(|status| {
+            tracing::warn!(%from, ?call, refused = status.message(), "a Raft message was turned away");
+        })?;
+        let answer = self.shared.group.answer(call, &payload.data).await;
+        let data = answer.map_err(|error| Status::internal(format!("{error:#}")))?;
+        Ok(Response::new(Payload { cluster: payload.cluster, version: codec::VERSION, data }))
+    }
+}
+
+/// A message of another cluster or another encoding never reaches Raft.
+fn check(payload: &Payload, cluster: &str) -> Result<(), Status> {
+    if payload.cluster != cluster {
+        return Err(Status::failed_precondition("the message is of another cluster"));
+    }
+    if payload.version != codec::VERSION {
+        return Err(Status::failed_precondition(format!(
+            "the message has encoding version {}, this server reads {}",
+            payload.version,
+            codec::VERSION
+        )));
+    }
+    Ok(())
+}
+
+/// Receives a copy and makes it durable here.
+async fn store_copy(
+    bodies: &Bodies,
+    me: &Server,
+    chunks: impl Stream<Item = Result<BodyChunk, Status>> + Unpin,
+) -> Result<CopyStored, Status> {
+    let put = async {
+        let body = bodies.receive(Sender::Peer, chunks).await?;
+        bodies.put(&body).await
+    };
+    tokio::time::timeout(BODY_TIMEOUT, put)
+        .await
+        .map_err(|_| Status::deadline_exceeded("the copy did not come in time"))??;
+    Ok(CopyStored { server: me.name.clone(), site: me.site.clone() })
+}
+
+/// Reads a copy that is here and right.
+async fn send_copy(bodies: &Bodies, request: CopyRequest) -> Result<ReceiverStream<Result<BodyChunk, Status>>, Status> {
+    Ok(chunks::send(bodies.read(Sender::Peer, &request.digest, request.size_bytes).await?))
+}
+
+#[tonic::async_trait]
+impl Raft for RaftService {
+    async fn append_entries(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        self.answer(RaftCall::AppendEntries, request).await
+    }
+
+    async fn vote(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        self.answer(RaftCall::Vote, request).await
+    }
+
+    async fn install_snapshot(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        self.answer(RaftCall::InstallSnapshot, request).await
+    }
+
+    async fn forward(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
+        self.answer(RaftCall::Forward, request).await
+    }
+
+    async fn put_copy(&self, request: Request<Streaming<BodyChunk>>) -> Result<Response<CopyStored>, Status> {
+        Ok(Response::new(store_copy(&self.shared.bodies, self.shared.group.me().1, request.into_inner()).await?))
+    }
+
+    type GetCopyStream = ReceiverStream<Result<BodyChunk, Status>>;
+
+    async fn get_copy(&self, request: Request<CopyRequest>) -> Result<Response<Self::GetCopyStream>, Status> {
+        Ok(Response::new(send_copy(&self.shared.bodies, request.into_inner()).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

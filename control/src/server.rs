@@ -1,0 +1,127 @@
+//! A control server from its configuration to its end: opens what it holds, answers, and leaves in order.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    bodies::{Bodies, peers::Peers},
+    config::Config,
+    raft::Group,
+    rpc::{self, Shared, listener},
+};
+
+/// Time from one sweep of the body store to the next.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How long requests may take to finish once the server is to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs a control server until `end` resolves. `ready` is told the address once requests are answered.
+///
+/// # Errors
+/// When the port is taken, the start-up gate refuses, or the listener breaks; each says what to do.
+pub async fn run(
+    config: Config,
+    end: impl Future<Output = ()> + Send,
+    ready: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
+    let tls = config.credentials.server_config().context("load the credentials")?;
+    // Before anything is opened, so that a second start by mistake ends here.
+    let port = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listen on {}: choose another address with the key listen", config.listen))?;
+    let address = port.local_addr().context("read the listener's address")?;
+    std::fs::create_dir_all(&config.data)
+        .with_context(|| format!("make the data folder {}: check the key data", config.data.display()))?;
+    let bodies = Bodies::open(&config.data).context("open the body store")?;
+    let group = Group::open(config.group()).await.context("open the Raft group")?;
+
+    let (stop, stopping) = watch::channel(false);
+    let shared = Shared {
+        group: group.clone(),
+        cluster: Arc::from(config.credentials.identity.cluster.as_str()),
+        bodies: bodies.clone(),
+        peers: Peers::new(config.credentials.clone()),
+        stopping: stopping.clone(),
+    };
+    let sweeper = tokio::spawn(sweep(bodies, group.clone(), stopping.clone()));
+    let mut ending = stopping;
+    let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
+    let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, tls), ended);
+    let mut answering = std::pin::pin!(answering);
+    ready(address);
+    tracing::info!(name = config.name, site = config.site, %address, "answering");
+
+    let answered = tokio::select! {
+        broken = &mut answering => broken.context("answer gRPC"),
+        () = end => {
+            tracing::info!("ending");
+            stop.send_replace(true);
+            match tokio::time::timeout(DRAIN, answering).await {
+                Ok(ended) => ended.context("answer gRPC"),
+                Err(_) => {
+                    tracing::warn!("some requests did not finish in time");
+                    Ok(())
+                }
+            }
+        }
+    };
+    stop.send_replace(true);
+    let swept = sweeper.await.context("sweep the body store");
+    group.stop().await;
+    tracing::info!("ended");
+    answered.and(swept)
+}
+
+/// Deletes bodies that no record needs any more, at the start and then every ten minutes.
+async fn sweep(bodies: Bodies, group: Group, mut stopping: watch::Receiver<bool>) {
+    let mut turn = tokio::time::interval(SWEEP_EVERY);
+    let once = async || {
+        // A server that has been away must not judge by an old state: it might not know of a record yet.
+        if let Err(problem) = group.linearize().await {
+            return tracing::info!(%problem, "no sweep of the body store this time");
+        }
+        match bodies.sweep(Instant::now(), |digest| group.state().needs_body(digest)).await {
+            Ok(0) => {}
+            Ok(deleted) => tracing::info!(deleted, "bodies that no record needs are deleted"),
+            Err(problem) => tracing::error!(%problem, "sweep the body store"),
+        }
+    };
+    loop {
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            _ = turn.tick() => {}
+        }
+        tokio::select! {
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            () = once() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::identity::Role;
+
+    use super::run;
+    use crate::{config::Config, rpc::test_pki::Ca};
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_with_the_way_out_before_anything_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = taken.local_addr().expect("an address");
+        Ca::new().write(folder.path(), "c1", Role::Control, "control-1");
+        let text = format!("id: 1\nname: control-1\nsite: north\ndata: data\nlisten: {port}\ncredentials: .\n");
+        let config = Config::parse("c.yaml", &text, folder.path()).expect("a configuration");
+        let error = run(config, std::future::pending(), |_| {}).await.expect_err("the port is taken");
+        let told = format!("{error:#}");
+        assert!(told.contains(&port.to_string()) && told.contains("key listen") && told.contains("in use"), "{told}");
+        assert!(!folder.path().join("data").exists());
+    }
+}
