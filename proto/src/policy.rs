@@ -107,6 +107,41 @@ pub enum ContentKind {
     Image,
 }
 
+/// A value as a policy file writes it.
+trait Shown {
+    fn shown(&self) -> String;
+}
+
+impl Shown for Score {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for u64 {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl<T: Shown> Shown for Vec<T> {
+    fn shown(&self) -> String {
+        format!("[{}]", self.iter().map(Shown::shown).collect::<Vec<_>>().join(", "))
+    }
+}
+
+macro_rules! shown_as_a_word {
+    ($($word:ty)*) => {
+        $(impl Shown for $word {
+            fn shown(&self) -> String {
+                format!("{self:?}").to_lowercase()
+            }
+        })*
+    };
+}
+
+shown_as_a_word!(Refusal DmarcAction Unavailable AuthUnavailable VirusScan ContentKind);
+
 macro_rules! policy {
     ($($(#[$doc:meta])* $field:ident: $type:ty = $default:expr;)*) => {
         /// Every value that holds for a recipient.
@@ -136,7 +171,7 @@ macro_rules! policy {
             /// Each value as text with its key and layer, for plans and `show`.
             #[must_use]
             pub fn rows(&self) -> Vec<(&'static str, String, Layer)> {
-                vec![$((stringify!($field), format!("{:?}", self.$field.value).to_lowercase(), self.$field.layer),)*]
+                vec![$((stringify!($field), self.$field.value.shown(), self.$field.layer),)*]
             }
         }
     };
@@ -189,5 +224,14 @@ mod tests {
         assert_eq!((policy.reject_at.value, policy.reject_at.layer), (Score::points(9, 0), Layer::Department));
         assert_eq!((policy.tag_at.value, policy.tag_at.layer), (Score::points(3, 0), Layer::State));
         assert_eq!(policy.malware.layer, Layer::BuiltIn);
+    }
+    #[test]
+    fn values_are_shown_as_the_files_write_them() {
+        let rows = Policy::built_in().rows();
+        let shown = |key| rows.iter().find(|(name, ..)| *name == key).map(|(_, text, _)| text.as_str());
+        assert_eq!(shown("reject_at"), Some("12.00"));
+        assert_eq!(shown("blocked_types"), Some("[executable, script]"));
+        assert_eq!(shown("message_bytes_max"), Some("52428800"));
+        assert_eq!(shown("virus_unavailable"), Some("defer"));
     }
 }

@@ -215,6 +215,18 @@ impl<'d> Map<'d, '_> {
         self.keep(read(&node))
     }
 
+    /// A fault when a list is left out or empty; a value that is no list is left to the one who reads it.
+    pub fn at_least_one(&mut self, key: &'static str) {
+        match self.node(key) {
+            None => self.missing(key),
+            Some(node) => {
+                if node.items().is_ok_and(|items| items.is_empty()) {
+                    self.faults.push(node.fault("at least one is needed"));
+                }
+            }
+        }
+    }
+
     /// A value that must be there; `None` after a fault.
     pub fn required<T>(
         &mut self,

@@ -1,0 +1,226 @@
+//! A good set of files, bad ones with the exact place of each fault, and the lines of a plan.
+
+use proto::{address::Domain, department::TlsRule, policy::Layer, policy::Policy, score::Score};
+
+use super::{PolicySet, changes, read};
+
+const STATE: &str = include_str!("../../tests/policy/state.yaml");
+const INTERIOR: &str = include_str!("../../tests/policy/interior.yaml");
+const HEALTH: &str = include_str!("../../tests/policy/health.yaml");
+
+fn files(files: &[(&str, &str)]) -> Vec<(String, String)> {
+    files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+fn example() -> Vec<(String, String)> {
+    files(&[("state.yaml", STATE), ("interior.yaml", INTERIOR), ("health.yaml", HEALTH)])
+}
+
+fn good(input: &[(String, String)]) -> PolicySet {
+    read(input).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+fn faults(input: &[(&str, &str)]) -> Vec<String> {
+    read(&files(input)).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_example_files_make_a_policy() {
+    let policy = good(&example());
+    let ids: Vec<&str> = policy.departments.iter().map(|department| department.id.as_str()).collect();
+    assert_eq!(ids, ["health", "interior"]);
+    assert_eq!(policy.settings.view_age_max_ms, 86_400_000);
+    let interior = &policy.departments[1];
+    assert_eq!(interior.next_hops[0].tls, TlsRule::Required);
+    assert_eq!((interior.next_hops[1].port, interior.next_hops[1].tls), (25, TlsRule::Opportunistic));
+    assert!(interior.domains.contains(&Domain::parse("police.gov.test").expect("a domain")));
+    assert_eq!(policy.departments[0].recipients.as_ref().map(std::collections::BTreeSet::len), Some(3));
+    let layers = Policy::built_in().with(&policy.settings.policy, Layer::State);
+    let layers = layers.with(&interior.policy, Layer::Department);
+    assert_eq!((layers.reject_at.value, layers.reject_at.layer), (Score::points(9, 0), Layer::Department));
+    assert_eq!((layers.quarantine_at.value, layers.quarantine_at.layer), (Score::points(6, 50), Layer::State));
+}
+
+#[test]
+fn a_bare_state_file_takes_the_defaults() {
+    let policy = good(&files(&[("conf/state.yaml", "state: x\npolicy: {virus_scan: off}\n")]));
+    assert_eq!(policy.settings.view_age_max_ms, 86_400_000);
+    assert!(policy.departments.is_empty());
+}
+
+#[test]
+fn each_fault_is_named_with_file_line_and_key() {
+    let state = "state: S\n";
+    let a = "department: a\nname: A\ndomains: [a.test]\nnext_hops: [{host: h, port: 1}]\n";
+    let with = |more: &str| format!("{a}{more}");
+    let cases: &[(&str, &str, &[&str])] = &[
+        (
+            "state: S\nstat: T\n",
+            a,
+            &["state.yaml:2:1: stat: unknown key; known here: arc_sealers, internet_relays, \
+            policy, state, view_age_max"],
+        ),
+        ("state: 7\n", a, &["state.yaml:1:8: state: text is expected"]),
+        ("state: S\nview_age_max: 24\n", a, &["state.yaml:2:15: view_age_max: text is expected"]),
+        (
+            "state: S\nview_age_max: 40d\n",
+            a,
+            &["state.yaml:2:15: view_age_max: \"40d\": a time such as 90s, 10m, \
+            24h or 2d is expected, from 1s to 30d"],
+        ),
+        (
+            "state: S\npolicy: {malware: accept}\n",
+            a,
+            &["state.yaml:2:19: policy.malware: one of reject, quarantine, \
+            discard is expected"],
+        ),
+        (
+            "state: S\npolicy: {message_bytes_max: 52428801}\n",
+            a,
+            &["state.yaml:2:29: policy.message_bytes_max: \
+            a whole number from 1024 to 52428800 is expected"],
+        ),
+        (
+            "state: S\npolicy: {quarantine_at: 13}\n",
+            a,
+            &["state.yaml:2:25: policy.quarantine_at: tag_at <= \
+            quarantine_at <= reject_at must hold, but they are 4.00 (built in), 13.00 (state), 12.00 (built in)"],
+        ),
+        (
+            state,
+            "name: A\ndomains: []\n",
+            &[
+                "a.yaml:1:1: department: is missing",
+                "a.yaml:1:1: next_hops: is missing",
+                "a.yaml:2:10: domains: at least one is needed",
+            ],
+        ),
+        (
+            state,
+            &with("sources: [10.0.0.1/8, 0.0.0.0/0, x]\n"),
+            &[
+                "a.yaml:5:11: sources[0]: \"10.0.0.1/8\": has bits beyond its prefix; is 10.0.0.0/8 meant?",
+                "a.yaml:5:23: sources[1]: \"0.0.0.0/0\": wider than /8: too many hosts would speak for the department",
+                "a.yaml:5:34: sources[2]: \"x\": an IP address or a network such as 10.1.0.0/16 is expected",
+            ],
+        ),
+        (
+            state,
+            &with("recipients: [a b, 12]\n"),
+            &[
+                "a.yaml:5:14: recipients[0]: \"a b\": the part of an address before the @ is expected",
+                "a.yaml:5:19: recipients[1]: text is expected",
+            ],
+        ),
+        (
+            state,
+            &with("policy: {reject_at: 3}\n"),
+            &["a.yaml:5:21: policy.reject_at: tag_at <= quarantine_at <= \
+            reject_at must hold, but they are 4.00 (built in), 6.00 (built in), 3.00 (department)"],
+        ),
+        (
+            state,
+            "department: A\nname: \"\\e\"\ndomains: [a..b]\nnext_hops: [{host: a/b, port: 0, tls: yes}]\n",
+            &[
+                "a.yaml:1:13: department: \"A\": a department's id is 1 to 63 lower-case letters, digits and hyphens",
+                "a.yaml:2:7: name: \"\\u{1b}\": a name of 1 to 200 characters without control characters is expected",
+                "a.yaml:3:11: domains[0]: \"a..b\": not a domain name",
+                "a.yaml:4:20: next_hops[0].host: \"a/b\": not a domain name: a host name or an IP address is expected",
+                "a.yaml:4:31: next_hops[0].port: a whole number from 1 to 65535 is expected",
+                "a.yaml:4:39: next_hops[0].tls: one of none, opportunistic, required is expected",
+            ],
+        ),
+    ];
+    for (state, department, expected) in cases {
+        assert_eq!(faults(&[("state.yaml", state), ("a.yaml", department)]), *expected, "{state}{department}");
+    }
+}
+
+#[test]
+fn what_two_files_claim_is_found_even_when_one_is_faulty() {
+    let a = "department: a\nname: A\ndomains: [a.test, a.test]\nnext_hops: [{host: h}]\nsources: [10.1.0.0/16]\n";
+    let b = "department: a\nnaem: B\ndomains: [x.a.test, a.test]\nnext_hops: [{host: h}]\nsources: [10.1.2.3]\n";
+    assert_eq!(
+        faults(&[("state.yaml", "state: S\n"), ("b.yaml", b), ("a.yaml", a)]),
+        [
+            "b.yaml:1:1: name: is missing",
+            "b.yaml:2:1: naem: unknown key; known here: department, domains, name, next_hops, policy, recipients, \
+             services, sources",
+            "b.yaml:5:11: sources[0]: 10.1.2.3/32 overlaps 10.1.0.0/16 of a (a.yaml:5)",
+            "a.yaml:1:13: department: a is already the id in b.yaml:1",
+            "a.yaml:3:11: domains[0]: a.test belongs to a (b.yaml:3) already",
+            "a.yaml:3:19: domains[1]: a.test belongs to a (b.yaml:3) already",
+        ]
+    );
+}
+
+#[test]
+fn a_domain_below_another_departments_is_a_fault_but_below_its_own_is_not() {
+    let department = |id: &str, domains: &str| {
+        format!("department: {id}\nname: N\ndomains: [{domains}]\nnext_hops: [{{host: h}}]\n")
+    };
+    let a = department("a", "gov.test, x.gov.test");
+    assert_eq!(
+        faults(&[("a.yaml", &a), ("state.yaml", "state: S\n"), ("b.yaml", &department("b", "y.x.gov.test"))]),
+        ["b.yaml:3:11: domains[0]: y.x.gov.test lies below x.gov.test, which belongs to a (a.yaml:3)"]
+    );
+    assert_eq!(faults(&[("a.yaml", &a), ("state.yaml", "state: S\n")]), [""; 0]);
+}
+
+#[test]
+fn there_is_exactly_one_state_file() {
+    let missing = "state.yaml:1:1: is missing: each policy has one, with at least `state: NAME`";
+    assert_eq!(faults(&[]), [missing]);
+    assert_eq!(
+        faults(&[("state.yaml", "state: S\n"), ("x/state.yaml", "state: S\n"), ("notes.txt", "")]),
+        ["x/state.yaml:1:1: there may be only one state.yaml", "notes.txt:1:1: a policy file's name ends in .yaml"]
+    );
+}
+
+#[test]
+fn a_plan_says_what_changes_and_by_which_layer() {
+    let old = good(&example());
+    assert_eq!(changes(&old, &old), [""; 0]);
+    assert_eq!(
+        changes(&PolicySet::default(), &old),
+        [
+            "+ state \"Testland\"",
+            "~ state: arc_sealers + lists.example",
+            "~ state: quarantine_at 6.00 -> 6.50 (state)",
+            "+ department health (1 domain)",
+            "+ department interior (2 domains)"
+        ]
+    );
+    let state = STATE.replace("reject_at: 12", "reject_at: 11").replace("24h", "36h");
+    let interior = INTERIOR
+        .replace("  reject_at: 9\n", "")
+        .replace("police.gov.test", "border.gov.test")
+        .replace(", port: 25, tls: required", ", port: 26");
+    let health =
+        HEALTH.replace("recipients: [anna", "recipients: [carl") + "policy:\n  reject_at: 10\n  blocked_types: []\n";
+    let stays = good(&files(&[
+        ("state.yaml", &STATE.replace("  reject_at: 12\n", "")),
+        ("interior.yaml", INTERIOR),
+        ("health.yaml", HEALTH),
+    ]));
+    assert_eq!(changes(&old, &stays), ["~ state: reject_at stays 12.00, now built in"]);
+    let zoo = "department: zoo\nname: Zoo\ndomains: [zoo.test]\nnext_hops: [{host: h}]\n";
+    let set = [("state.yaml", &*state), ("interior.yaml", &*interior), ("health.yaml", &*health), ("zoo.yaml", zoo)];
+    let new = good(&files(&set));
+    assert_eq!(
+        changes(&old, &new),
+        [
+            "~ state: view_age_max 1d -> 36h",
+            "~ state: reject_at 12.00 -> 11.00 (state)",
+            "~ health: recipients + carl, - anna",
+            "~ health: reject_at 12.00 -> 10.00 (department)",
+            "~ health: blocked_types [executable, script] -> [] (department)",
+            "~ interior: domains + border.gov.test, - police.gov.test",
+            "~ interior: next_hops mail.interior.csg.test:25 (TLS required), 10.1.0.26:25 -> \
+             mail.interior.csg.test:26, 10.1.0.26:25",
+            "~ interior: reject_at 9.00 -> 11.00 (state)",
+            "+ department zoo (1 domain)",
+        ]
+    );
+    assert_eq!(changes(&new, &old).last().map(String::as_str), Some("- department zoo (1 domain)"));
+}
