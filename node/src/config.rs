@@ -234,6 +234,8 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         relay_timeout,
         relay_time_max,
         control_timeout,
+        watch_quiet_max,
+        redelivery_delay,
         messages_max,
         messages_wait_max,
     } = limits;
@@ -267,6 +269,8 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         ("relay_timeout", relay_timeout),
         ("relay_time_max", relay_time_max),
         ("control_timeout", control_timeout),
+        ("watch_quiet_max", watch_quiet_max),
+        ("redelivery_delay", redelivery_delay),
         ("messages_wait_max", messages_wait_max),
     ];
     for (key, limit) in durations {
@@ -374,7 +378,7 @@ limits:
     #[test]
     fn limits_have_bounds() {
         for (key, bad) in
-            [("read_timeout", "25h"), ("read_timeout", "0s"), ("depth_max", "65"), ("drain_time_max", "\u{e9}")]
+            [("connect_timeout", "25h"), ("connect_timeout", "0s"), ("depth_max", "65"), ("drain_time_max", "\u{e9}")]
         {
             assert!(faults(&format!("{WHOLE}  {key}: {bad}\n")).contains(key), "{key}: {bad}");
         }

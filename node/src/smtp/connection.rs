@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use super::{
-    reply::Reply,
+    reply::{Class, Reply},
     session::{Moment, Session, Settings, Step},
     stream::{Stream, StreamError},
     transaction::{Listener, Transaction},
@@ -74,6 +74,7 @@ enum Ending {
 /// A connection that has been accepted.
 pub struct Connection {
     service: Arc<Service>,
+    client: IpAddr,
     session: Session,
     tls: Option<TlsAcceptor>,
     /// Turns true when the server stops.
@@ -91,7 +92,7 @@ impl Connection {
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let session = Session::new(Arc::clone(&service.settings), client, listener);
-        Self { service, session, tls, stopping }
+        Self { service, client, session, tls, stopping }
     }
 
     /// Serves the client until one side has enough. `early_talk` says that the client spoke before the greeting.
@@ -158,7 +159,12 @@ impl Connection {
             let view = Arc::clone(&self.service.view.borrow());
             let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
             match step {
-                Step::Reply(reply) => stream.queue(&reply).await?,
+                Step::Reply(reply) => {
+                    if !matches!(reply.class(), Class::Done) {
+                        debug!(client = %self.client, reply = %reply.to_string().trim_end(), "refused");
+                    }
+                    stream.queue(&reply).await?;
+                }
                 Step::StartTls(reply) => {
                     stream.queue(&reply).await?;
                     stream.flush().await?;

@@ -72,7 +72,7 @@ impl DataDecoder {
                 self.store(head);
                 rest = tail;
             }
-            let Some((byte, tail)) = rest.split_first() else { return None };
+            let (byte, tail) = rest.split_first()?;
             self.place = self.after(*byte);
             rest = tail;
         }
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(message(".\r\n"), Some((3, Ok(Vec::new()))));
         assert_eq!(
             message("a\r\n..b\r\n.c\r\n...\r\n.\r\nQUIT\r\n"),
-            Some((21, Ok(b"a\r\n.b\r\nc\r\n..\r\n".to_vec())))
+            Some((20, Ok(b"a\r\n.b\r\nc\r\n..\r\n".to_vec())))
         );
         assert_eq!(message("a.\r\n"), None);
         assert_eq!(message("a\0\u{e9}\r\n.\r\n").map(|(_, result)| result.is_ok()), Some(true));

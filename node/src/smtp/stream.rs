@@ -22,6 +22,11 @@ const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 /// For so long a message may come more slowly than the smallest rate.
 const RATE_GRACE: Duration = Duration::from_secs(60);
 
+/// For so long the end of the client's input is waited for when we close.
+const LINGER: Duration = Duration::from_secs(2);
+/// What is read and thrown away then, in bytes.
+const LINGER_BYTES_MAX: u64 = 256 * 1024;
+
 /// Why a conversation ended before its time.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -146,12 +151,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Ok(timeout_at(until, write).await.map_err(|_| StreamError::TooSlow)??)
     }
 
-    /// Sends what is queued and says that no more comes. Nobody is left to hear of an error.
+    /// Sends what is queued, says that no more comes, and reads for a moment what the client has still sent: closing on
+    /// unread input would reset the connection and take the last reply with it. Nobody is left to hear of an error.
     pub async fn close(&mut self) {
-        if self.flush().await.is_ok() {
-            let until = Instant::now() + Duration::from_secs(5).min(self.read_timeout);
-            drop(timeout_at(until, self.io.shutdown()).await);
-        }
+        let until = Instant::now() + LINGER.min(self.read_timeout);
+        let farewell = async {
+            self.flush().await?;
+            self.io.shutdown().await?;
+            let mut rest = (&mut self.io).take(LINGER_BYTES_MAX);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+            Ok::<(), StreamError>(())
+        };
+        drop(timeout_at(until, farewell).await);
     }
 
     async fn fill(&mut self, deadline: Instant) -> Result<(), StreamError> {
