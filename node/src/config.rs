@@ -1,1 +1,386 @@
-//! To come.
+//! The node's settings file, `node.yaml`: read strictly, all faults told together.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use proto::{
+    address::Domain,
+    identity::{Credentials, IdentityError, Role},
+    policy::MESSAGE_BYTES_MAX,
+    yaml::{self, Fault, Faults, Map, Node},
+};
+
+use crate::{
+    limits::Limits,
+    smtp::server::{Listeners, TlsFiles},
+};
+
+/// Control servers that a node may be told of.
+const CONTROL_SERVERS_MAX: usize = 16;
+/// Name servers that a node may be told of.
+const NAME_SERVERS_MAX: usize = 8;
+
+/// Where clamd listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClamdAddress {
+    /// `ip:port`.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// A node's settings. Paths are relative to the folder of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The node's name; its certificate says the same.
+    pub name: String,
+    /// The site that it stands in.
+    pub site: String,
+    /// What it calls itself towards other mail servers, and its authserv-id (RFC 8601).
+    pub hostname: Domain,
+    /// The folder with `ca.pem`, `certificate.pem` and `key.pem`.
+    pub credentials: PathBuf,
+    /// Control servers as `host:port`, 1 to 16.
+    pub control: Vec<String>,
+    /// Where mail comes in; at least one.
+    pub listeners: Listeners,
+    /// Where operators look into the node.
+    pub inspect: Option<SocketAddr>,
+    /// Name servers; those of the system when empty.
+    pub dns: Vec<SocketAddr>,
+    /// The virus scanner. Without it what policy demands to be scanned is not delivered.
+    pub clamd: Option<ClamdAddress>,
+    /// What STARTTLS is offered with.
+    pub tls: Option<TlsFiles>,
+    /// PEM file of the roots that next hops are checked against where policy demands TLS.
+    pub next_hop_roots: Option<PathBuf>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is missing or unreadable.
+    #[error("read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What is in it is wrong.
+    #[error(transparent)]
+    Faults(#[from] Faults),
+    /// The credentials cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The credentials are somebody else's.
+    #[error("{folder} holds the certificate of {held}; a certificate of node {name} is needed")]
+    NotOurs {
+        /// The folder.
+        folder: String,
+        /// Whose certificate it is.
+        held: String,
+        /// Who we are.
+        name: String,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or with all that is wrong in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        Ok(Self::parse(&name, &text, folder)?)
+    }
+
+    /// Reads a document; `folder` is what its paths are relative to.
+    ///
+    /// # Errors
+    /// All that is wrong in it.
+    pub fn parse(file: &str, text: &str, folder: &Path) -> Result<Self, Faults> {
+        let config = yaml::read(file, text, |map| root(map, folder))?;
+        // Without a fault nothing that is required is missing.
+        config.ok_or_else(|| Faults(Vec::new()))
+    }
+
+    /// Reads the credentials and checks that they are this node's.
+    ///
+    /// # Errors
+    /// When they are missing, or of another name or role.
+    pub fn load_credentials(&self) -> Result<Credentials, ConfigError> {
+        let credentials = Credentials::load(&self.credentials)?;
+        let held = &credentials.identity;
+        if held.role == Role::Node && held.name == self.name {
+            return Ok(credentials);
+        }
+        let folder = self.credentials.display().to_string();
+        Err(ConfigError::NotOurs { folder, held: held.to_string(), name: self.name.clone() })
+    }
+}
+
+fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
+    let path = |node: &Node<'_, '_>| node.text().map(|text| folder.join(text));
+    let name = map.required("name", label);
+    let site = map.required("site", label);
+    let hostname = map.required("hostname", |node| node.parsed(Domain::parse));
+    let credentials = map.required("credentials", path);
+    let control = map.list("control", host_port);
+    let control_ok = control.as_ref().is_some_and(|servers| (1..=CONTROL_SERVERS_MAX).contains(&servers.len()));
+    if !control_ok {
+        map.fault(format!("control: 1 to {CONTROL_SERVERS_MAX} control servers as host:port are expected"));
+    }
+    let listeners = map
+        .section("listeners", |listeners| Listeners {
+            internet: listeners.optional("internet", socket_address),
+            departments: listeners.optional("departments", socket_address),
+        })
+        .unwrap_or_default();
+    if listeners == Listeners::default() {
+        map.fault("listeners: at least one of internet and departments is expected");
+    }
+    let dns = map.list("dns", socket_address).unwrap_or_default();
+    if dns.len() > NAME_SERVERS_MAX {
+        map.fault(format!("dns: at most {NAME_SERVERS_MAX} name servers are expected"));
+    }
+    let tls = map.section("tls", |tls| {
+        let (certificate, key) = (tls.required("certificate", path), tls.required("key", path));
+        Some(TlsFiles { certificate: certificate?, key: key? })
+    });
+    let mut limits = Limits::default();
+    map.section("limits", |section| read_limits(section, &mut limits));
+    Some(Config {
+        inspect: map.optional("inspect", socket_address),
+        clamd: map.optional("clamd", |node| clamd_address(node, folder)),
+        next_hop_roots: map.optional("next_hop_roots", path),
+        name: name?,
+        site: site?,
+        hostname: hostname?,
+        credentials: credentials?,
+        control: control?,
+        listeners,
+        dns,
+        tls: tls.flatten(),
+        limits,
+    })
+}
+
+/// A name as certificates carry it.
+fn label(node: &Node<'_, '_>) -> Result<String, Fault> {
+    let text = node.text()?;
+    let ok = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if ok { Ok(text) } else { Err(node.fault("1 to 63 lower-case letters, digits and hyphens are expected")) }
+}
+
+fn socket_address(node: &Node<'_, '_>) -> Result<SocketAddr, Fault> {
+    node.text()?.parse().map_err(|_| node.fault("an address and port such as 192.0.2.1:25 is expected"))
+}
+
+fn host_port(node: &Node<'_, '_>) -> Result<String, Fault> {
+    let text = node.text()?;
+    let named = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| Domain::parse(host).is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0));
+    if named || text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) {
+        return Ok(text);
+    }
+    Err(node.fault("host:port is expected"))
+}
+
+fn clamd_address(node: &Node<'_, '_>, folder: &Path) -> Result<ClamdAddress, Fault> {
+    let text = node.text()?;
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(ClamdAddress::Unix(folder.join(path))),
+        Some(_) | None => text
+            .parse()
+            .map(ClamdAddress::Tcp)
+            .map_err(|_| node.fault("an address and port, or unix:/path, is expected")),
+    }
+}
+
+fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
+    let Limits {
+        connections_max,
+        connections_per_client_max,
+        line_bytes_max,
+        recipients_max,
+        message_bytes_max,
+        header_bytes_max,
+        hops_max,
+        parts_max,
+        depth_max,
+        errors_max,
+        idle_commands_max,
+        read_timeout,
+        connection_time_max,
+        data_time_max,
+        data_bytes_per_second_min,
+        handshake_timeout,
+        drain_time_max,
+        checks_time_max,
+        authentication_time_max,
+        virus_time_max,
+        dkim_signatures_max,
+        connect_timeout,
+        relay_timeout,
+        relay_time_max,
+        control_timeout,
+        watch_quiet_max,
+        redelivery_delay,
+        messages_max,
+        messages_wait_max,
+    } = limits;
+    let message_bytes_top = usize::try_from(MESSAGE_BYTES_MAX).unwrap_or(usize::MAX);
+    count(map, "connections_max", connections_max, 1, 1_000_000);
+    count(map, "connections_per_client_max", connections_per_client_max, 1, 1_000_000);
+    count(map, "line_bytes_max", line_bytes_max, 512, 65_536);
+    count(map, "recipients_max", recipients_max, 100, 10_000);
+    count(map, "message_bytes_max", message_bytes_max, 65_536, message_bytes_top);
+    count(map, "header_bytes_max", header_bytes_max, 4096, 1 << 20);
+    count(map, "hops_max", hops_max, 10, 1000);
+    count(map, "parts_max", parts_max, 10, 100_000);
+    count(map, "depth_max", depth_max, 2, 64);
+    count(map, "dkim_signatures_max", dkim_signatures_max, 1, 100);
+    count(map, "messages_max", messages_max, 1, 100_000);
+    number(map, "errors_max", errors_max, 1, 1000);
+    number(map, "idle_commands_max", idle_commands_max, 10, 10_000);
+    if let Some(value) = map.optional("data_bytes_per_second_min", |node| node.integer(1..=1_000_000)) {
+        *data_bytes_per_second_min = value;
+    }
+    let durations = [
+        ("read_timeout", read_timeout),
+        ("connection_time_max", connection_time_max),
+        ("data_time_max", data_time_max),
+        ("handshake_timeout", handshake_timeout),
+        ("drain_time_max", drain_time_max),
+        ("checks_time_max", checks_time_max),
+        ("authentication_time_max", authentication_time_max),
+        ("virus_time_max", virus_time_max),
+        ("connect_timeout", connect_timeout),
+        ("relay_timeout", relay_timeout),
+        ("relay_time_max", relay_time_max),
+        ("control_timeout", control_timeout),
+        ("watch_quiet_max", watch_quiet_max),
+        ("redelivery_delay", redelivery_delay),
+        ("messages_wait_max", messages_wait_max),
+    ];
+    for (key, limit) in durations {
+        if let Some(value) = map.optional(key, duration) {
+            *limit = value;
+        }
+    }
+}
+
+fn count(map: &mut Map<'_, '_>, key: &'static str, limit: &mut usize, least: usize, most: usize) {
+    let value = map.optional(key, |node| node.integer(least as u64..=most as u64));
+    if let Some(value) = value.and_then(|value| usize::try_from(value).ok()) {
+        *limit = value;
+    }
+}
+
+fn number(map: &mut Map<'_, '_>, key: &'static str, limit: &mut u32, least: u32, most: u32) {
+    let value = map.optional(key, |node| node.integer(u64::from(least)..=u64::from(most)));
+    if let Some(value) = value.and_then(|value| u32::try_from(value).ok()) {
+        *limit = value;
+    }
+}
+
+/// `300s`, `5m` or `1h`; from one second to a day.
+fn duration(node: &Node<'_, '_>) -> Result<Duration, Fault> {
+    let wanted = || node.fault("a time from 1s to 24h is expected, such as 300s, 5m or 1h");
+    let text = node.text().map_err(|_| wanted())?;
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wanted)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(wanted()),
+    };
+    let all_digits = (1..=5).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
+    let number: u64 = number.parse().ok().filter(|_| all_digits).ok_or_else(wanted)?;
+    let seconds = number * seconds;
+    if (1..=86_400).contains(&seconds) { Ok(Duration::from_secs(seconds)) } else { Err(wanted()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, time::Duration};
+
+    use super::{ClamdAddress, Config};
+
+    const WHOLE: &str = "\
+name: node-a
+site: north
+hostname: mx1.gov.test
+credentials: credentials/node-a
+control: [127.0.0.1:7001, control-b:7001]
+listeners:
+  internet: 127.0.0.1:2525
+  departments: 127.0.0.1:2526
+inspect: 127.0.0.1:7400
+dns: ['127.0.0.1:5300']
+clamd: unix:/run/clamd.sock
+tls: {certificate: mx.pem, key: /etc/mx.key}
+limits:
+  connections_max: 7
+  read_timeout: 5m
+";
+
+    fn faults(text: &str) -> String {
+        Config::parse("node.yaml", text, Path::new("/etc/postern"))
+            .err()
+            .map_or_else(String::new, |faults| faults.to_string())
+    }
+
+    #[test]
+    fn a_whole_file_is_read_with_paths_relative_to_it() {
+        let config = Config::parse("node.yaml", WHOLE, Path::new("/etc/postern")).expect("a config");
+        assert_eq!(config.credentials, Path::new("/etc/postern/credentials/node-a"));
+        let tls = config.tls.expect("TLS files");
+        assert_eq!(
+            (tls.certificate.as_path(), tls.key.as_path()),
+            (Path::new("/etc/postern/mx.pem"), Path::new("/etc/mx.key"))
+        );
+        assert_eq!(config.clamd, Some(ClamdAddress::Unix("/run/clamd.sock".into())));
+        assert_eq!((config.limits.connections_max, config.limits.read_timeout), (7, Duration::from_secs(300)));
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once() {
+        let told = faults(
+            "name: Node A\nhostname: '-'\ncontrol: [nowhere]\ndns: [127.0.0.1]\nlimits:\n  read_timeout: 5\n  conections_max: 3\n",
+        );
+        for expected in [
+            "site: is missing",
+            "credentials: is missing",
+            "node.yaml:1:7: name: 1 to 63",
+            "hostname",
+            "control[0]: host:port",
+            "control: 1 to 16",
+            "listeners: at least one",
+            "dns[0]: an address and port",
+            "node.yaml:6:17: limits.read_timeout: a time from 1s",
+            "limits.conections_max: unknown key",
+        ] {
+            assert!(told.contains(expected), "{expected} in:\n{told}");
+        }
+    }
+
+    #[test]
+    fn limits_have_bounds() {
+        for (key, bad) in
+            [("connect_timeout", "25h"), ("connect_timeout", "0s"), ("depth_max", "65"), ("drain_time_max", "\u{e9}")]
+        {
+            assert!(faults(&format!("{WHOLE}  {key}: {bad}\n")).contains(key), "{key}: {bad}");
+        }
+    }
+}

@@ -33,6 +33,12 @@ pub struct Limits {
     pub connection_time_max: Duration,
     /// The whole of DATA.
     pub data_time_max: Duration,
+    /// A message that comes more slowly than this for long ends with 421.
+    pub data_bytes_per_second_min: u64,
+    /// A TLS handshake with a client.
+    pub handshake_timeout: Duration,
+    /// Transactions under way when the server stops.
+    pub drain_time_max: Duration,
     /// All checks of a message together.
     pub checks_time_max: Duration,
     /// SPF, DKIM, DMARC and ARC together.
@@ -49,8 +55,14 @@ pub struct Limits {
     pub relay_time_max: Duration,
     /// One call to a control server.
     pub control_timeout: Duration,
+    /// A watch of the view without any update; then the next control server is tried.
+    pub watch_quiet_max: Duration,
+    /// Before a held message is tried again for the first time; doubled with each attempt, up to an hour.
+    pub redelivery_delay: Duration,
     /// Messages in the pipeline at once: each holds its bytes in memory.
     pub messages_max: usize,
+    /// Waiting for a place among them, before DATA is answered with 451.
+    pub messages_wait_max: Duration,
 }
 
 impl Default for Limits {
@@ -70,6 +82,9 @@ impl Default for Limits {
             read_timeout: Duration::from_secs(300),
             connection_time_max: Duration::from_secs(3600),
             data_time_max: Duration::from_secs(600),
+            data_bytes_per_second_min: 500,
+            handshake_timeout: Duration::from_secs(30),
+            drain_time_max: Duration::from_secs(60),
             checks_time_max: Duration::from_secs(20),
             authentication_time_max: Duration::from_secs(5),
             virus_time_max: Duration::from_secs(15),
@@ -78,7 +93,10 @@ impl Default for Limits {
             relay_timeout: Duration::from_secs(20),
             relay_time_max: Duration::from_secs(30),
             control_timeout: Duration::from_secs(5),
+            watch_quiet_max: Duration::from_secs(5),
+            redelivery_delay: Duration::from_secs(30),
             messages_max: 256,
+            messages_wait_max: Duration::from_secs(10),
         }
     }
 }

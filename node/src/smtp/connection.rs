@@ -1,1 +1,221 @@
-//! To come.
+//! One connection: greets, pumps lines through the session, reads messages and has them delivered.
+
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use proto::{held::TransactionId, view::View};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{Semaphore, watch},
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+
+use super::{
+    reply::{Class, Reply},
+    session::{Moment, Session, Settings, Step},
+    stream::{Stream, StreamError},
+    transaction::{Listener, Transaction},
+};
+
+/// Takes a message through all stages; [`crate::pipeline::Pipeline::run`] in production.
+pub type Deliver = Arc<dyn Fn(Transaction, Bytes) -> BoxFuture<'static, Reply> + Send + Sync>;
+
+/// Since the view was last confirmed; [`crate::cluster::Cluster::view_age`] in production.
+pub type ViewAge = Arc<dyn Fn() -> Duration + Send + Sync>;
+
+/// What all connections share.
+pub struct Service {
+    /// For the sessions.
+    pub settings: Arc<Settings>,
+    /// The view as it moves.
+    pub view: watch::Receiver<Arc<View>>,
+    /// Its age.
+    pub view_age: ViewAge,
+    /// What is done with a message.
+    pub deliver: Deliver,
+    /// One permit a message, from 354 to its reply: that bounds the memory.
+    pub messages: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Puts together what connections need; the bound on messages comes from the limits.
+    #[must_use]
+    pub fn new(settings: Settings, view: watch::Receiver<Arc<View>>, view_age: ViewAge, deliver: Deliver) -> Self {
+        let messages = Arc::new(Semaphore::new(settings.limits.messages_max));
+        Self { settings: Arc::new(settings), view, view_age, deliver, messages }
+    }
+
+    fn view_fresh(&self, view: &View) -> bool {
+        (self.view_age)() <= Duration::from_millis(view.settings.view_age_max_ms)
+    }
+}
+
+/// Waits until the flag is true or nobody is left to raise it.
+pub(super) async fn told(flag: &mut watch::Receiver<bool>) {
+    drop(flag.wait_for(|raised| *raised).await);
+}
+
+/// How a conversation ended.
+enum Ending {
+    Closed,
+    StartTls,
+}
+
+/// A connection that has been accepted.
+pub struct Connection {
+    service: Arc<Service>,
+    client: IpAddr,
+    session: Session,
+    tls: Option<TlsAcceptor>,
+    /// Turns true when the server stops.
+    stopping: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// For a client that came in at `listener`.
+    #[must_use]
+    pub fn new(
+        service: Arc<Service>,
+        client: IpAddr,
+        listener: Listener,
+        tls: Option<TlsAcceptor>,
+        stopping: watch::Receiver<bool>,
+    ) -> Self {
+        let session = Session::new(Arc::clone(&service.settings), client, listener);
+        Self { service, client, session, tls, stopping }
+    }
+
+    /// Serves the client until one side has enough. `early_talk` says that the client spoke before the greeting.
+    pub async fn run(mut self, socket: TcpStream, early_talk: bool) {
+        let limits = self.service.settings.limits.clone();
+        let deadline = Instant::now() + limits.connection_time_max;
+        let mut stream = Stream::new(socket, &limits, deadline);
+        if !self.greet(&mut stream, early_talk).await {
+            return;
+        }
+        let Some(Ending::StartTls) = self.until_end(&mut stream).await else { return };
+        let Some(acceptor) = self.tls.clone() else { return };
+        match timeout(limits.handshake_timeout, acceptor.accept(stream.into_inner())).await {
+            Ok(Ok(socket)) => {
+                self.session.tls_started();
+                let mut stream = Stream::new(socket, &limits, deadline);
+                self.until_end(&mut stream).await;
+            }
+            Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+            Err(_) => debug!("TLS handshake took too long"),
+        }
+    }
+
+    async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>, early_talk: bool) -> bool {
+        let view = Arc::clone(&self.service.view.borrow());
+        let step = self.session.greeting(&self.moment(&view, early_talk));
+        match step {
+            Step::Reply(reply) => stream.queue(&reply).await.is_ok(),
+            Step::Close(reply) | Step::StartTls(reply) | Step::ReadData { reply, .. } => {
+                drop(stream.queue(&reply).await);
+                stream.close().await;
+                false
+            }
+        }
+    }
+
+    /// Talks, and says why when the client is cut off.
+    async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>) -> Option<Ending> {
+        let ending = self.talk(stream).await;
+        match ending {
+            Ok(Ending::StartTls) => return Some(Ending::StartTls),
+            Ok(Ending::Closed) => stream.close().await,
+            Err(StreamError::TooSlow) => {
+                let reply = Reply::temporary(21, (4, 2), "too slow; closing");
+                drop(stream.queue(&reply).await);
+                stream.close().await;
+            }
+            Err(StreamError::Gone) => debug!("the client has closed the connection"),
+        }
+        None
+    }
+
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>) -> Result<Ending, StreamError> {
+        loop {
+            // A transaction that has begun may end, within the time that the server gives itself to stop.
+            let line = tokio::select! {
+                biased;
+                () = told(&mut self.stopping), if !self.session.in_transaction() => {
+                    stream.queue(&Reply::temporary(21, (3, 2), "the server stops; come back")).await?;
+                    return Ok(Ending::Closed);
+                }
+                line = stream.line() => line?,
+            };
+            let view = Arc::clone(&self.service.view.borrow());
+            let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
+            match step {
+                Step::Reply(reply) => {
+                    if !matches!(reply.class(), Class::Done) {
+                        debug!(client = %self.client, reply = %reply.to_string().trim_end(), "refused");
+                    }
+                    stream.queue(&reply).await?;
+                }
+                Step::StartTls(reply) => {
+                    stream.queue(&reply).await?;
+                    stream.flush().await?;
+                    return Ok(Ending::StartTls);
+                }
+                Step::ReadData { reply, transaction, bytes_max } => {
+                    let reply = self.message(stream, &reply, *transaction, bytes_max).await?;
+                    if let Step::Reply(reply) = self.session.finished(reply) {
+                        stream.queue(&reply).await?;
+                    }
+                }
+                Step::Close(reply) => {
+                    stream.queue(&reply).await?;
+                    return Ok(Ending::Closed);
+                }
+            }
+        }
+    }
+
+    /// Reads one message and has it delivered. The delivery is a task of its own: it goes on when this connection does
+    /// not, and its panic is an answer of 451 and not a lost connection.
+    async fn message<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut Stream<S>,
+        go_on: &Reply,
+        transaction: Transaction,
+        bytes_max: usize,
+    ) -> Result<Reply, StreamError> {
+        let messages = Arc::clone(&self.service.messages);
+        let wait = self.service.settings.limits.messages_wait_max;
+        let Ok(Ok(permit)) = timeout(wait, messages.acquire_owned()).await else {
+            return Ok(Reply::temporary(51, (3, 2), "too many messages at once; come back later"));
+        };
+        stream.queue(go_on).await?;
+        let bytes = match stream.message(bytes_max).await? {
+            Ok(bytes) => bytes,
+            Err(fault) => return Ok(fault.reply()),
+        };
+        let delivery = (self.service.deliver)(transaction, bytes);
+        let task = tokio::spawn(async move {
+            let reply = delivery.await;
+            drop(permit);
+            reply
+        });
+        Ok(task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a delivery broke off; the sender keeps the message");
+            Reply::temporary(51, (3, 0), "internal error; come back later")
+        }))
+    }
+
+    fn moment<'v>(&self, view: &'v Arc<View>, more_input: bool) -> Moment<'v> {
+        Moment { view, view_fresh: self.service.view_fresh(view), fresh_id: TransactionId::fresh(), more_input }
+    }
+}

@@ -1,7 +1,10 @@
 //! SMTP as a server (RFC 5321): words, the pure session, and the edges around it.
 
+pub mod admission;
 pub mod command;
 pub mod connection;
+pub mod data;
+pub mod line;
 pub mod reply;
 pub mod server;
 pub mod session;

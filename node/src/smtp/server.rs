@@ -1,1 +1,257 @@
-//! To come.
+//! The listeners: a permit before each accept, a bound for each client, and an orderly stop.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{self, ServerConfig},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    connection::{Connection, Service, told},
+    reply::Reply,
+    transaction::Listener,
+};
+
+/// Where to listen; port 0 takes a free one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listeners {
+    /// The MX side.
+    pub internet: Option<SocketAddr>,
+    /// The private network's side.
+    pub departments: Option<SocketAddr>,
+}
+
+/// The PEM files that STARTTLS is offered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The port is taken, or the address is not ours.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A PEM file is missing or is none.
+    #[error("read {path}: {problem}")]
+    Pem {
+        /// The file.
+        path: String,
+        /// Why.
+        problem: String,
+    },
+    /// Key and certificate do not go together.
+    #[error("use the TLS certificate: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl TlsFiles {
+    /// Reads the files into an acceptor. Each listener gets one of its own, so that a session of one is never resumed on
+    /// the other.
+    ///
+    /// # Errors
+    /// When a file is missing or wrong.
+    pub fn acceptor(&self) -> Result<TlsAcceptor, ServerError> {
+        fn pem(path: &Path, error: &rustls_pki_types::pem::Error) -> ServerError {
+            ServerError::Pem { path: path.display().to_string(), problem: error.to_string() }
+        }
+        let chain = CertificateDer::pem_file_iter(&self.certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| pem(&self.certificate, &error))?;
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| pem(&self.key, &error))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+/// A bound listener.
+struct Port {
+    listener: Listener,
+    socket: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+}
+
+/// The SMTP server.
+pub struct Server {
+    service: Arc<Service>,
+    ports: Vec<Port>,
+    connections: Arc<Semaphore>,
+    clients: Arc<Clients>,
+}
+
+impl Server {
+    /// Opens the listeners. STARTTLS is offered when `tls` is there; `service.settings.tls_offered` must say the same.
+    ///
+    /// # Errors
+    /// When a port is taken or a certificate cannot be used.
+    pub async fn bind(listeners: &Listeners, tls: Option<&TlsFiles>, service: Service) -> Result<Self, ServerError> {
+        let wanted = [(Listener::Internet, listeners.internet), (Listener::Departments, listeners.departments)];
+        let mut ports = Vec::new();
+        for (listener, address) in wanted {
+            let Some(address) = address else { continue };
+            let failed = |source| ServerError::Listen { address, source };
+            let socket = TcpListener::bind(address).await.map_err(failed)?;
+            let address = socket.local_addr().map_err(failed)?;
+            ports.push(Port { listener, socket, address, tls: tls.map(TlsFiles::acceptor).transpose()? });
+        }
+        let limits = &service.settings.limits;
+        let connections = Arc::new(Semaphore::new(limits.connections_max));
+        let clients = Arc::new(Clients::new(limits.connections_per_client_max));
+        Ok(Self { service: Arc::new(service), ports, connections, clients })
+    }
+
+    /// Where a listener is.
+    #[must_use]
+    pub fn address(&self, listener: Listener) -> Option<SocketAddr> {
+        self.ports.iter().find(|port| port.listener == listener).map(|port| port.address)
+    }
+
+    /// Serves until `shutdown` turns true (or its sender is gone): then accepts nobody, says 421 to who is idle, and waits
+    /// for the transactions under way, at most `Limits::drain_time_max`. What is unfinished then got no 250, so its sender
+    /// still has it.
+    pub async fn serve(self, mut shutdown: watch::Receiver<bool>) {
+        let (stop, stopping) = watch::channel(false);
+        let (abort, aborted) = watch::channel(false);
+        let limits = self.service.settings.limits.clone();
+        let accepting = self.ports.iter().map(|port| self.accept(port, &stopping, &aborted));
+        tokio::select! {
+            _ = futures::future::join_all(accepting) => {}
+            () = told(&mut shutdown) => {}
+        }
+        let Self { ports, connections, .. } = self;
+        drop(ports);
+        stop.send_replace(true);
+        let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
+        if timeout(limits.drain_time_max, connections.acquire_many(all)).await.is_err() {
+            warn!("some clients did not finish in time and are cut off; they keep their messages");
+            abort.send_replace(true);
+        }
+        info!("SMTP listeners are closed");
+    }
+
+    async fn accept(&self, port: &Port, stopping: &watch::Receiver<bool>, aborted: &watch::Receiver<bool>) {
+        loop {
+            // Without a permit the client waits in the kernel's queue: that costs us nothing.
+            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            match port.socket.accept().await {
+                Ok((socket, peer)) => self.begin(port, socket, peer.ip().to_canonical(), permit, stopping, aborted),
+                Err(error) => {
+                    warn!(%error, "accept failed; next try in 100 ms");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        port: &Port,
+        socket: TcpStream,
+        client: IpAddr,
+        permit: OwnedSemaphorePermit,
+        stopping: &watch::Receiver<bool>,
+        aborted: &watch::Receiver<bool>,
+    ) {
+        let Some(seat) = Clients::seat(&self.clients, client) else {
+            debug!(%client, "too many connections of one client");
+            tokio::spawn(turn_away(socket, permit));
+            return;
+        };
+        let connection =
+            Connection::new(Arc::clone(&self.service), client, port.listener, port.tls.clone(), stopping.clone());
+        let mut aborted = aborted.clone();
+        tokio::spawn(async move {
+            let _held = (permit, seat);
+            let Ok((socket, early_talk)) = has_spoken(socket) else { return };
+            tokio::select! {
+                () = connection.run(socket, early_talk) => {}
+                () = told(&mut aborted) => {}
+            }
+        });
+    }
+}
+
+/// Whether the client has sent something before the greeting: a look at what the kernel already has, without waiting.
+fn has_spoken(socket: TcpStream) -> std::io::Result<(TcpStream, bool)> {
+    socket.set_nodelay(true)?;
+    let socket = socket.into_std()?;
+    let early_talk = matches!(socket.peek(&mut [0]), Ok(1..));
+    Ok((TcpStream::from_std(socket)?, early_talk))
+}
+
+async fn turn_away(mut socket: TcpStream, permit: OwnedSemaphorePermit) {
+    let reply = Reply::temporary(21, (7, 0), "too many connections from you; come back later").to_string();
+    drop(timeout(Duration::from_secs(5), socket.write_all(reply.as_bytes())).await);
+    drop(permit);
+}
+
+/// Connections now, by client. Never more entries than connections.
+#[derive(Debug)]
+struct Clients {
+    per_client_max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Clients {
+    fn new(per_client_max: usize) -> Self {
+        Self { per_client_max, counts: Mutex::new(HashMap::new()) }
+    }
+
+    fn seat(clients: &Arc<Self>, client: IpAddr) -> Option<Seat> {
+        let mut counts = clients.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client).or_insert(0);
+        if *count >= clients.per_client_max {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { clients: Arc::clone(clients), client })
+    }
+}
+
+/// A client's connection in the count, until dropped.
+#[derive(Debug)]
+struct Seat {
+    clients: Arc<Clients>,
+    client: IpAddr,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut counts = self.clients.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.client);
+            }
+        }
+    }
+}

@@ -1,1 +1,175 @@
-//! To come.
+//! Bytes to lines and messages, replies to bytes, each with its deadline and a bounded buffer.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    data::{DataDecoder, DataFault},
+    line::{Line, LineDecoder},
+    reply::Reply,
+};
+use crate::limits::Limits;
+
+/// Read from the socket at once, in bytes.
+const READ_BYTES: usize = 16 * 1024;
+/// Replies that wait for the end of the input are sent when they are as long as this, in bytes.
+const OUTPUT_BYTES_MAX: usize = 16 * 1024;
+/// For so long a message may come more slowly than the smallest rate.
+const RATE_GRACE: Duration = Duration::from_secs(60);
+
+/// For so long the end of the client's input is waited for when we close.
+const LINGER: Duration = Duration::from_secs(2);
+/// What is read and thrown away then, in bytes.
+const LINGER_BYTES_MAX: u64 = 256 * 1024;
+
+/// Why a conversation ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The client has closed, or the network has.
+    #[error("the client is gone")]
+    Gone,
+    /// It was too slow.
+    #[error("the client is too slow")]
+    TooSlow,
+}
+
+impl From<std::io::Error> for StreamError {
+    fn from(_: std::io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// A connection's bytes, in the clear or under TLS.
+#[derive(Debug)]
+pub struct Stream<S> {
+    io: S,
+    input: BytesMut,
+    output: BytesMut,
+    lines: LineDecoder,
+    read_timeout: Duration,
+    data_time_max: Duration,
+    data_rate_min: u64,
+    /// The end of the whole connection.
+    deadline: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
+    /// Wraps a connection that must end at `deadline`.
+    pub fn new(io: S, limits: &Limits, deadline: Instant) -> Self {
+        Self {
+            io,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            lines: LineDecoder::new(limits.line_bytes_max),
+            read_timeout: limits.read_timeout,
+            data_time_max: limits.data_time_max,
+            data_rate_min: limits.data_bytes_per_second_min,
+            deadline,
+        }
+    }
+
+    /// Gives the connection back for a TLS handshake. Input that was not looked at is lost, so there must be none.
+    pub fn into_inner(self) -> S {
+        self.io
+    }
+
+    /// Whether the client has sent more than was looked at.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// A line that has already come.
+    pub fn buffered_line(&mut self) -> Option<Line> {
+        self.lines.cut(&mut self.input)
+    }
+
+    /// The next line. Replies are sent before waiting, so a pipelined group is answered in one piece (RFC 2920 section
+    /// 3.2).
+    ///
+    /// # Errors
+    /// When the client is gone or too slow. Safe to cancel: no input is lost.
+    pub async fn line(&mut self) -> Result<Line, StreamError> {
+        loop {
+            if let Some(line) = self.buffered_line() {
+                return Ok(line);
+            }
+            self.flush().await?;
+            self.fill(self.deadline).await?;
+        }
+    }
+
+    /// The message after 354, up to its end.
+    ///
+    /// # Errors
+    /// When the client is gone or too slow. A message that must be refused is `Ok(Err(…))`: it was read to its end.
+    pub async fn message(&mut self, bytes_max: usize) -> Result<Result<Bytes, DataFault>, StreamError> {
+        self.flush().await?;
+        let mut decoder = DataDecoder::new(bytes_max);
+        let start = Instant::now();
+        let mut received: u64 = 0;
+        loop {
+            let ended = decoder.feed(&self.input);
+            let used = ended.unwrap_or(self.input.len());
+            received += used as u64;
+            self.input.advance(used);
+            if ended.is_some() {
+                return Ok(decoder.finish());
+            }
+            let paid_for = Duration::from_secs(received / self.data_rate_min.max(1));
+            let deadline = start + self.data_time_max.min(RATE_GRACE + paid_for);
+            self.fill(deadline.min(self.deadline)).await?;
+        }
+    }
+
+    /// Puts a reply where `flush` or the next wait for input sends it from.
+    ///
+    /// # Errors
+    /// When there was too much to wait, and the client is gone or too slow.
+    pub async fn queue(&mut self, reply: &Reply) -> Result<(), StreamError> {
+        self.output.extend_from_slice(reply.to_string().as_bytes());
+        if self.output.len() > OUTPUT_BYTES_MAX { self.flush().await } else { Ok(()) }
+    }
+
+    /// Sends what is queued.
+    ///
+    /// # Errors
+    /// When the client is gone or does not read.
+    pub async fn flush(&mut self) -> Result<(), StreamError> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let until = Instant::now() + self.read_timeout;
+        let write = async {
+            self.io.write_all_buf(&mut self.output).await?;
+            self.io.flush().await
+        };
+        Ok(timeout_at(until, write).await.map_err(|_| StreamError::TooSlow)??)
+    }
+
+    /// Sends what is queued, says that no more comes, and reads for a moment what the client has still sent: closing on
+    /// unread input would reset the connection and take the last reply with it. Nobody is left to hear of an error.
+    pub async fn close(&mut self) {
+        let until = Instant::now() + LINGER.min(self.read_timeout);
+        let farewell = async {
+            self.flush().await?;
+            self.io.shutdown().await?;
+            let mut rest = (&mut self.io).take(LINGER_BYTES_MAX);
+            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+            Ok::<(), StreamError>(())
+        };
+        drop(timeout_at(until, farewell).await);
+    }
+
+    async fn fill(&mut self, deadline: Instant) -> Result<(), StreamError> {
+        self.input.reserve(READ_BYTES);
+        let until = deadline.min(Instant::now() + self.read_timeout);
+        let mut bounded = (&mut self.io).take(READ_BYTES as u64);
+        let read = timeout_at(until, bounded.read_buf(&mut self.input)).await.map_err(|_| StreamError::TooSlow)??;
+        if read == 0 { Err(StreamError::Gone) } else { Ok(()) }
+    }
+}

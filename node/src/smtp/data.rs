@@ -1,0 +1,248 @@
+//! Reads what follows DATA (RFC 5321 section 4.5.2): takes the doubled dots out and finds the end. The end is CRLF.CRLF
+//! and nothing else; a message with a CR or LF that stands alone is refused as a whole, so that no server before or
+//! behind this one can see two messages where we see one (CVE-2023-51764 and its kin).
+//!
+//! NUL bytes are kept. They move no boundary, and the parser of the message is the one to judge what is in it.
+
+use bytes::{Bytes, BytesMut};
+
+use super::reply::Reply;
+
+/// Why a message is refused before anybody looks into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataFault {
+    /// A CR without LF or a LF without CR.
+    BareLineEnd,
+    /// Longer than was agreed.
+    TooLarge,
+}
+
+impl DataFault {
+    /// What the client is told.
+    #[must_use]
+    pub fn reply(self) -> Reply {
+        match self {
+            Self::BareLineEnd => Reply::permanent(50, (5, 2), "a line of the message ends without CRLF"),
+            Self::TooLarge => Reply::permanent(52, (3, 4), "the message is too large"),
+        }
+    }
+}
+
+/// Where in a line the decoder stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// After CRLF, or at the very beginning.
+    LineStart,
+    /// After a dot at the start of a line.
+    Dot,
+    /// After dot and CR at the start of a line.
+    DotCr,
+    /// Within a line.
+    Within,
+    /// After a CR within a line.
+    Cr,
+    /// After the end.
+    End,
+}
+
+/// Decodes one message, fed in chunks of any size.
+#[derive(Debug)]
+pub struct DataDecoder {
+    place: Place,
+    message: BytesMut,
+    bytes_max: usize,
+    fault: Option<DataFault>,
+}
+
+impl DataDecoder {
+    /// For a message of at most `bytes_max` bytes, counted without the doubled dots and the end.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { place: Place::LineStart, message: BytesMut::new(), bytes_max, fault: None }
+    }
+
+    /// Takes a chunk. `Some(n)` when the message ended after its first `n` bytes; what follows are commands. After a fault
+    /// nothing is stored any more.
+    pub fn feed(&mut self, chunk: &[u8]) -> Option<usize> {
+        let mut rest = chunk;
+        while self.place != Place::End {
+            if self.place == Place::Within {
+                let plain = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+                let (head, tail) = rest.split_at(plain);
+                self.store(head);
+                rest = tail;
+            }
+            let (byte, tail) = rest.split_first()?;
+            self.place = self.after(*byte);
+            rest = tail;
+        }
+        Some(chunk.len() - rest.len())
+    }
+
+    fn after(&mut self, byte: u8) -> Place {
+        match (self.place, byte) {
+            (Place::LineStart, b'.') => Place::Dot,
+            (Place::Dot, b'\r') => Place::DotCr,
+            (Place::DotCr, b'\n') | (Place::End, _) => Place::End,
+            (Place::LineStart | Place::Within, b'\r') => Place::Cr,
+            (Place::Cr, b'\n') => {
+                self.store(b"\r\n");
+                Place::LineStart
+            }
+            // A CR that no LF follows.
+            (Place::Cr | Place::DotCr, b'\r') => self.bare(Place::Cr),
+            (Place::Cr | Place::DotCr, _) => self.bare(Place::Within),
+            // A LF that no CR precedes does not start a line, so what follows cannot be the end.
+            (Place::LineStart | Place::Dot | Place::Within, b'\n') => self.bare(Place::Within),
+            (Place::LineStart | Place::Dot | Place::Within, other) => {
+                self.store(&[other]);
+                Place::Within
+            }
+        }
+    }
+
+    fn bare(&mut self, place: Place) -> Place {
+        self.fault = Some(DataFault::BareLineEnd);
+        self.message = BytesMut::new();
+        place
+    }
+
+    fn store(&mut self, bytes: &[u8]) {
+        if self.fault.is_some() {
+            return;
+        }
+        if self.message.len() + bytes.len() > self.bytes_max {
+            self.fault = Some(DataFault::TooLarge);
+            self.message = BytesMut::new();
+            return;
+        }
+        self.message.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are held in memory.
+    #[must_use]
+    pub fn stored_bytes(&self) -> usize {
+        self.message.len()
+    }
+
+    /// The message after its end has come.
+    ///
+    /// # Errors
+    /// Why it is refused. A bare line end counts before the size.
+    pub fn finish(self) -> Result<Bytes, DataFault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(self.message.freeze()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{DataDecoder, DataFault};
+
+    /// What became of the first message, and how many bytes it took; `None` when it has not ended.
+    fn decode(chunks: &[&[u8]], bytes_max: usize) -> Option<(usize, Result<Vec<u8>, DataFault>)> {
+        let mut decoder = DataDecoder::new(bytes_max);
+        let mut used = 0;
+        for chunk in chunks {
+            if let Some(last) = decoder.feed(chunk) {
+                return Some((used + last, decoder.finish().map(|bytes| bytes.to_vec())));
+            }
+            used += chunk.len();
+            assert!(decoder.stored_bytes() <= bytes_max);
+        }
+        None
+    }
+
+    #[test]
+    fn dots_are_unstuffed_and_the_end_is_found() {
+        let message = |text: &str| decode(&[text.as_bytes()], 1000);
+        assert_eq!(message(".\r\n"), Some((3, Ok(Vec::new()))));
+        assert_eq!(
+            message("a\r\n..b\r\n.c\r\n...\r\n.\r\nQUIT\r\n"),
+            Some((20, Ok(b"a\r\n.b\r\nc\r\n..\r\n".to_vec())))
+        );
+        assert_eq!(message("a.\r\n"), None);
+        assert_eq!(message("a\0\u{e9}\r\n.\r\n").map(|(_, result)| result.is_ok()), Some(true));
+    }
+
+    /// Row 1 of the threats: whatever another server takes for an end, each split at each place.
+    #[test]
+    fn every_false_end_is_refused_and_hides_no_second_message() {
+        let false_ends = [
+            "\n.\n",
+            "\n.\r\n",
+            "\r\n.\n",
+            "\r.\r",
+            "\r.\r\n",
+            "\r\n.\r",
+            "\n.\r",
+            "\r.\n",
+            "\r\n.\r\r\n",
+            "\r\r\n.\r\n",
+            "\n\n.\r\n",
+            "\r\n.\0\r\n",
+            "\r\n\0.\r\n",
+            "\r\n.\n\r\n",
+        ];
+        for false_end in false_ends {
+            let text = format!("Subject: a\r\n\r\nx{false_end}MAIL FROM:<b@b>\r\nDATA\r\n\r\ny\r\n.\r\n");
+            let bytes = text.as_bytes();
+            let genuine = matches!(false_end, "\r\r\n.\r\n");
+            for at in 0..bytes.len() {
+                let (used, result) = decode(&[&bytes[..at], &bytes[at..]], 1000).expect("an end");
+                if false_end.contains('\0') {
+                    assert!(used == bytes.len() && result.is_ok(), "{false_end:?}");
+                } else if genuine {
+                    // The CRLF.CRLF in it is the real end; the CR before makes the message refused.
+                    assert!(used < bytes.len() && result == Err(DataFault::BareLineEnd), "{false_end:?}");
+                } else {
+                    assert_eq!((used, result), (bytes.len(), Err(DataFault::BareLineEnd)), "{false_end:?} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_oversized_message_is_read_to_its_end_and_not_kept() {
+        let long = [b"x".repeat(50).as_slice(), b"\r\n.\r\n"].concat();
+        assert_eq!(decode(&[&long], 51), Some((55, Err(DataFault::TooLarge))));
+        assert_eq!(decode(&[&long], 52).map(|(_, result)| result.is_ok()), Some(true));
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_make_no_difference(
+            text in "(a|\\.|\r|\n|\r\n|\r\n\\.){0,40}(\r\n\\.\r\n)?(a|\r\n\\.\r\n){0,3}",
+            cuts in proptest::collection::vec(1_usize..9, 0..60),
+        ) {
+            let bytes = text.as_bytes();
+            let mut chunks = Vec::new();
+            let mut from = 0;
+            for cut in cuts {
+                let to = (from + cut).min(bytes.len());
+                chunks.push(&bytes[from..to]);
+                from = to;
+            }
+            chunks.push(&bytes[from..]);
+            let singles: Vec<&[u8]> = bytes.chunks(1).collect();
+            prop_assert_eq!(decode(&chunks, 30), decode(&singles, 30));
+        }
+
+        #[test]
+        fn the_end_is_the_first_crlf_dot_crlf_and_a_taken_message_has_clean_lines(
+            text in "(a|\\.|\r|\n|\r\n|\r\n\\.){0,40}\r\n\\.\r\n(a|\r\n\\.\r\n){0,3}",
+        ) {
+            let whole = format!("\r\n{text}");
+            let expected = whole.find("\r\n.\r\n").map(|at| at + 5 - 2);
+            let (used, result) = decode(&[text.as_bytes()], 1000).expect("an end");
+            prop_assert_eq!(Some(used), expected);
+            let body = &text[..used];
+            let clean = body.replace("\r\n", "");
+            prop_assert_eq!(result.is_ok(), !clean.contains(['\r', '\n']), "{:?}", body);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The world of the conversations: two departments, their networks and policies.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use node::{limits::Limits, smtp::session::Settings};
+use proto::{
+    address::Domain,
+    department::{Department, DepartmentId, NextHop, TlsRule},
+    policy::PolicyLayer,
+    view::{StateSettings, View, ViewChange},
+};
+
+pub(crate) fn settings(limits: Limits, tls_offered: bool) -> Settings {
+    Settings { hostname: Domain::parse("mx.gov.test").expect("a domain"), tls_offered, limits }
+}
+
+fn department(id: &str, domain: &str, source: &str) -> Department {
+    Department {
+        id: DepartmentId::parse(id).expect("an id"),
+        name: id.to_owned(),
+        domains: BTreeSet::from([Domain::parse(domain).expect("a domain")]),
+        next_hops: vec![NextHop { host: "127.0.0.1".into(), port: 25, tls: TlsRule::None }],
+        sources: vec![source.parse().expect("a network")],
+        services: Vec::new(),
+        recipients: None,
+        policy: PolicyLayer::default(),
+    }
+}
+
+/// Interior (any recipient; one service on the Internet) and health (two recipients, small messages).
+pub(crate) fn view() -> Arc<View> {
+    let mut interior = department("interior", "interior.gov.test", "10.1.0.0/16");
+    interior.services = vec!["192.0.2.50/32".parse().expect("a network")];
+    let mut health = department("health", "health.gov.test", "10.2.0.0/16");
+    health.recipients = Some(BTreeSet::from(["anna".to_owned(), "ben".to_owned()]));
+    health.policy.message_bytes_max = Some(5000);
+    Arc::new(View::empty().after(ViewChange {
+        index: 3,
+        policy_version: 1,
+        whole: true,
+        settings: Some(StateSettings { view_age_max_ms: 60_000, ..StateSettings::default() }),
+        departments: vec![interior, health],
+        removed: Vec::new(),
+    }))
+}
+
+/// The next version: health is gone.
+pub(crate) fn view_without_health() -> Arc<View> {
+    Arc::new(view().after(ViewChange {
+        index: 4,
+        policy_version: 2,
+        whole: false,
+        settings: None,
+        departments: Vec::new(),
+        removed: vec![DepartmentId::parse("health").expect("an id")],
+    }))
+}

@@ -1,0 +1,287 @@
+//! The same conversations over a real socket: what only the connection and the server can get wrong.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use node::{
+    limits::Limits,
+    smtp::{
+        connection::{Deliver, Service},
+        reply::Reply,
+        server::{Listeners, Server, TlsFiles},
+        transaction::{Listener, Transaction},
+    },
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName},
+};
+
+use crate::fixture;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct World {
+    address: SocketAddr,
+    delivered: mpsc::Receiver<(Transaction, Bytes)>,
+    /// A permit lets one delivery end.
+    gate: Arc<Semaphore>,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+}
+
+async fn bound(limits: Limits, tls: Option<&TlsFiles>) -> (Server, World) {
+    let (sender, delivered) = mpsc::channel(16);
+    let gate = Arc::new(Semaphore::new(0));
+    let open = Arc::clone(&gate);
+    let deliver: Deliver = Arc::new(move |transaction: Transaction, bytes: Bytes| {
+        let (sender, open) = (sender.clone(), Arc::clone(&open));
+        async move {
+            assert!(!bytes.starts_with(b"panic"), "a delivery that breaks off");
+            open.acquire().await.expect("a gate").forget();
+            sender.send((transaction, bytes)).await.expect("a listener");
+            Reply::done(50, (0, 0), "delivered")
+        }
+        .boxed()
+    });
+    let (_, view) = watch::channel(fixture::view());
+    let service = Service::new(fixture::settings(limits, tls.is_some()), view, Arc::new(|| Duration::ZERO), deliver);
+    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+    let listeners = Listeners { internet: Some(any), departments: Some(any) };
+    let server = Server::bind(&listeners, tls, service).await.expect("a server");
+    let address = server.address(Listener::Internet).expect("an address");
+    let (stop, _) = watch::channel(false);
+    (server, World { address, delivered, gate, stop, server: tokio::spawn(async {}) })
+}
+
+async fn serve(limits: Limits, tls: Option<&TlsFiles>) -> World {
+    let (server, mut world) = bound(limits, tls).await;
+    world.server = tokio::spawn(server.serve(world.stop.subscribe()));
+    world
+}
+
+struct Client<S> {
+    io: BufReader<S>,
+}
+
+impl Client<TcpStream> {
+    async fn connect(world: &World) -> Self {
+        let mut client = Self { io: BufReader::new(TcpStream::connect(world.address).await.expect("a connection")) };
+        assert_eq!(client.hear().await, "220 mx.gov.test ESMTP Postern");
+        client
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    async fn say(&mut self, text: &str) {
+        timeout(PATIENCE, self.io.write_all(text.as_bytes())).await.expect("in time").expect("sent");
+        self.io.flush().await.expect("sent");
+    }
+
+    /// The last line of the next reply; nothing when the server has closed.
+    async fn hear(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            timeout(PATIENCE, self.io.read_line(&mut line)).await.expect("in time").expect("a line");
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    async fn ask(&mut self, text: &str) -> String {
+        self.say(text).await;
+        self.hear().await
+    }
+
+    /// Up to 354.
+    async fn begin(&mut self) {
+        self.ask("EHLO c.example\r\n").await;
+        self.say("MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\nDATA\r\n").await;
+        for code in ["250", "250", "354"] {
+            assert_eq!(self.hear().await.get(..3), Some(code));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pipelined_message_arrives_with_its_dots_unstuffed() {
+    let mut world = serve(Limits::default(), None).await;
+    world.gate.add_permits(1);
+    let mut client = Client::connect(&world).await;
+    client.begin().await;
+    assert_eq!(client.ask("Subject: x\r\n\r\n..x\r\n.\r\nQUIT\r\n").await, "250 2.0.0 delivered");
+    assert_eq!(client.hear().await, "221 2.0.0 goodbye");
+    assert_eq!(client.hear().await, "");
+    let (transaction, bytes) = world.delivered.recv().await.expect("a message");
+    assert_eq!(bytes, "Subject: x\r\n\r\n.x\r\n");
+    assert_eq!((transaction.client.helo.as_str(), transaction.recipients.len()), ("c.example", 1));
+}
+
+#[tokio::test]
+async fn a_delivery_goes_on_when_the_client_has_gone() {
+    let mut world = serve(Limits::default(), None).await;
+    let mut client = Client::connect(&world).await;
+    client.begin().await;
+    client.say("x\r\n.\r\n").await;
+    drop(client);
+    // Another client is served meanwhile, so the first one's end has been seen.
+    assert_eq!(Client::connect(&world).await.ask("NOOP\r\n").await, "250 2.0.0 OK");
+    world.gate.add_permits(1);
+    assert!(timeout(PATIENCE, world.delivered.recv()).await.expect("in time").is_some());
+}
+
+#[tokio::test]
+async fn a_delivery_that_breaks_off_is_temporary_and_the_session_goes_on() {
+    let world = serve(Limits::default(), None).await;
+    let mut client = Client::connect(&world).await;
+    client.begin().await;
+    assert_eq!(client.ask("panic\r\n.\r\n").await, "451 4.3.0 internal error; come back later");
+    assert_eq!(client.ask("NOOP\r\n").await, "250 2.0.0 OK");
+}
+
+#[tokio::test]
+async fn a_stop_says_421_to_the_idle_and_lets_a_transaction_end() {
+    let mut world = serve(Limits::default(), None).await;
+    let (mut idle, mut busy) = (Client::connect(&world).await, Client::connect(&world).await);
+    busy.begin().await;
+    world.stop.send_replace(true);
+    assert_eq!(idle.hear().await, "421 4.3.2 the server stops; come back");
+    assert_eq!(idle.hear().await, "");
+    world.gate.add_permits(1);
+    assert_eq!(busy.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
+    assert_eq!(busy.hear().await, "421 4.3.2 the server stops; come back");
+    assert!(world.delivered.recv().await.is_some());
+    timeout(PATIENCE, world.server).await.expect("in time").expect("an orderly end");
+    assert!(TcpStream::connect(world.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stop_ends_although_a_transaction_does_not() {
+    let world = serve(Limits { drain_time_max: Duration::from_millis(50), ..Limits::default() }, None).await;
+    let mut client = Client::connect(&world).await;
+    client.begin().await;
+    world.stop.send_replace(true);
+    timeout(PATIENCE, world.server).await.expect("in time").expect("an orderly end");
+    assert_eq!(client.hear().await, "");
+}
+
+#[tokio::test]
+async fn a_slow_client_gets_421() {
+    let world = serve(Limits { read_timeout: Duration::from_millis(50), ..Limits::default() }, None).await;
+    let mut client = Client::connect(&world).await;
+    assert_eq!(client.hear().await, "421 4.4.2 too slow; closing");
+    let mut client = Client::connect(&world).await;
+    client.begin().await;
+    client.say("x").await;
+    assert_eq!(client.hear().await, "421 4.4.2 too slow; closing");
+}
+
+#[tokio::test]
+async fn one_client_has_so_many_connections_and_no_more() {
+    let world = serve(Limits { connections_per_client_max: 1, ..Limits::default() }, None).await;
+    let mut first = Client::connect(&world).await;
+    let mut second = Client { io: BufReader::new(TcpStream::connect(world.address).await.expect("a connection")) };
+    assert_eq!(second.hear().await, "421 4.7.0 too many connections from you; come back later");
+    assert_eq!(first.ask("QUIT\r\n").await, "221 2.0.0 goodbye");
+    assert_eq!(first.hear().await, "");
+}
+
+#[tokio::test]
+async fn no_more_messages_are_taken_than_there_is_memory_for() {
+    let limits = Limits { messages_max: 1, messages_wait_max: Duration::from_millis(20), ..Limits::default() };
+    let world = serve(limits, None).await;
+    let (mut first, mut second) = (Client::connect(&world).await, Client::connect(&world).await);
+    first.begin().await;
+    second.ask("EHLO c.example\r\n").await;
+    second.ask("MAIL FROM:<x@a.example>\r\n").await;
+    second.ask("RCPT TO:<anna@interior.gov.test>\r\n").await;
+    assert_eq!(second.ask("DATA\r\n").await, "451 4.3.2 too many messages at once; come back later");
+    assert_eq!(second.ask("DATA\r\n").await, "503 5.5.1 MAIL first");
+    // A refused message gives its place back.
+    assert_eq!(first.ask("a\nb\r\n.\r\n").await, "550 5.5.2 a line of the message ends without CRLF");
+    second.begin().await;
+}
+
+#[tokio::test]
+async fn who_speaks_before_the_greeting_is_turned_away() {
+    let (server, world) = bound(Limits::default(), None).await;
+    let mut client = Client { io: BufReader::new(TcpStream::connect(world.address).await.expect("a connection")) };
+    client.say("EHLO c.example\r\n").await;
+    let running = tokio::spawn(server.serve(world.stop.subscribe()));
+    assert_eq!(client.hear().await, "554 5.5.1 you spoke before the greeting");
+    running.abort();
+}
+
+#[tokio::test]
+async fn the_private_side_greets_departments_only() {
+    let (server, world) = bound(Limits::default(), None).await;
+    let address = server.address(Listener::Departments).expect("an address");
+    let running = tokio::spawn(server.serve(world.stop.subscribe()));
+    let mut client = Client { io: BufReader::new(TcpStream::connect(address).await.expect("a connection")) };
+    assert_eq!(client.hear().await, "554 5.7.1 you are no department's mail server");
+    assert_eq!(client.hear().await, "");
+    running.abort();
+}
+
+/// A certificate for `mx.gov.test` in files, and a client that trusts it.
+fn certificate(folder: &std::path::Path) -> (TlsFiles, TlsConnector) {
+    let made = rcgen::generate_simple_self_signed(["mx.gov.test".to_owned()]).expect("a certificate");
+    let files = TlsFiles { certificate: folder.join("mx.pem"), key: folder.join("mx.key") };
+    std::fs::write(&files.certificate, made.cert.pem()).expect("written");
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("written");
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a root");
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (files, TlsConnector::from(Arc::new(config)))
+}
+
+#[tokio::test]
+async fn starttls_forgets_what_was_said_in_the_clear() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (files, connector) = certificate(folder.path());
+    let mut world = serve(Limits::default(), Some(&files)).await;
+    world.gate.add_permits(1);
+    let mut client = Client::connect(&world).await;
+    client.ask("EHLO c.example\r\n").await;
+    client.ask("MAIL FROM:<x@a.example>\r\n").await;
+    assert_eq!(client.ask("STARTTLS\r\n").await, "220 2.0.0 go ahead");
+    let name = ServerName::try_from("mx.gov.test").expect("a name");
+    let io = connector.connect(name, client.io.into_inner()).await.expect("a handshake");
+    let mut client = Client { io: BufReader::new(io) };
+    assert_eq!(client.ask("RCPT TO:<anna@interior.gov.test>\r\n").await, "503 5.5.1 MAIL first");
+    assert_eq!(client.ask("MAIL FROM:<x@a.example>\r\n").await, "503 5.5.1 EHLO first");
+    assert_eq!(client.ask("EHLO c.example\r\n").await, "250 ENHANCEDSTATUSCODES");
+    client.begin().await;
+    assert_eq!(client.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
+    assert!(world.delivered.recv().await.expect("a message").0.client.tls);
+}
+
+#[tokio::test]
+async fn what_comes_with_starttls_is_never_a_command() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (files, _) = certificate(folder.path());
+    let world = serve(Limits::default(), Some(&files)).await;
+    let mut client = Client::connect(&world).await;
+    client.ask("EHLO c.example\r\n").await;
+    assert_eq!(client.ask("STARTTLS\r\nRSET\r\nNOOP\r\n").await, "501 5.5.4 more came with STARTTLS");
+    let mut rest = Vec::new();
+    timeout(PATIENCE, client.io.read_to_end(&mut rest)).await.expect("in time").ok();
+    assert_eq!(rest, b"");
+}

@@ -1,0 +1,157 @@
+//! What holds for every conversation, found with random ones.
+
+use node::{
+    limits::Limits,
+    smtp::transaction::{Listener, TrustClass},
+};
+use proptest::prelude::*;
+
+use crate::{fixture, machine::Machine};
+
+const PATHS: &[&str] = &[
+    "",
+    "anna@interior.gov.test",
+    "Anna@Interior.gov.test",
+    "ben@health.gov.test",
+    "nobody@health.gov.test",
+    "x@a.example",
+    "y@a.example",
+    "a%b.example@interior.gov.test",
+    "@interior.gov.test:a@b.example",
+    "a@sub.interior.gov.test",
+    "\"a@b.example\"@interior.gov.test",
+    "a@[127.0.0.1]",
+    "postmaster",
+    "a b@c.example",
+];
+
+fn command() -> impl Strategy<Value = String> {
+    let path = || proptest::sample::select(PATHS);
+    prop_oneof![
+        2 => Just("EHLO c.example".to_owned()),
+        1 => Just("HELO c.example".to_owned()),
+        6 => path().prop_map(|path| format!("MAIL FROM:<{path}>")),
+        1 => (0_u64..200_000_000).prop_map(|size| format!("MAIL FROM:<x@a.example> SIZE={size}")),
+        8 => path().prop_map(|path| format!("RCPT TO:<{path}>")),
+        4 => Just("DATA".to_owned()),
+        1 => Just("RSET".to_owned()),
+        1 => Just("STARTTLS".to_owned()),
+        1 => Just("VRFY anna".to_owned()),
+        1 => "[A-Z]{4}[ -~]{0,20}".prop_filter("not the end", |line| !line.starts_with("QUIT")),
+    ]
+}
+
+fn machine(listener: Listener) -> Machine {
+    let limits = Limits { errors_max: 10_000, idle_commands_max: 10_000, ..Limits::default() };
+    let client = match listener {
+        Listener::Internet => "192.0.2.7",
+        Listener::Departments => "10.1.0.5",
+    };
+    let settings = fixture::settings(limits, true);
+    let mut machine = Machine::new(settings, client.parse().expect("an address"), listener, fixture::view());
+    machine.greeting();
+    machine
+}
+
+fn listener() -> impl Strategy<Value = Listener> {
+    prop_oneof![Just(Listener::Internet), Just(Listener::Departments)]
+}
+
+/// What RFC 5321 section 4.1.4 lets a client believe after the replies that it got.
+#[derive(Debug, Default)]
+struct Model {
+    hello: bool,
+    mail: bool,
+    recipients: usize,
+}
+
+impl Model {
+    fn heard(&mut self, line: &str, code: &str) -> Result<(), TestCaseError> {
+        let verb = line.get(..4).unwrap_or(line).to_ascii_uppercase();
+        match (verb.as_str(), code) {
+            ("EHLO" | "HELO", "250") => (self.hello, self.mail) = (true, false),
+            ("STAR", "220") => (self.hello, self.mail) = (false, false),
+            ("RSET", "250") => self.mail = false,
+            ("MAIL", "250") => {
+                prop_assert!(self.hello && !self.mail, "MAIL was out of order");
+                (self.mail, self.recipients) = (true, 0);
+            }
+            ("RCPT", "250") => {
+                prop_assert!(self.mail, "RCPT was out of order");
+                self.recipients += 1;
+            }
+            ("DATA", _) => {
+                let expected = if self.mail && self.recipients > 0 {
+                    "354"
+                } else if self.mail {
+                    "554"
+                } else {
+                    "503"
+                };
+                prop_assert_eq!(code, if line.len() > 4 { code } else { expected });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn a_message_needs_hello_mail_and_rcpt_and_nothing_outlives_its_transaction(
+        listener in listener(), commands in proptest::collection::vec(command(), 1..60),
+    ) {
+        let mut machine = machine(listener);
+        let mut model = Model::default();
+        for line in commands {
+            let said = machine.send(format!("{line}\r\n").as_bytes());
+            let code = said.get(..3).unwrap_or("none").to_owned();
+            model.heard(&line, &code)?;
+            if machine.reads_data() {
+                prop_assert_eq!(&code, "354");
+                prop_assert!(!machine.session.in_transaction());
+                let said = machine.send(b"Subject: x\r\n\r\nx\r\n.\r\n");
+                prop_assert!(said.starts_with("250 2.0.0 taken"), "{}", said);
+                let (transaction, _) = machine.messages.last().expect("a message");
+                prop_assert!((1..=model.recipients).contains(&transaction.recipients.len()));
+                prop_assert_eq!(transaction.view.policy_version, 1);
+                model.mail = false;
+            }
+            prop_assert_eq!(machine.session.in_transaction(), model.mail, "after {:?}: {}", line, said);
+        }
+    }
+
+    #[test]
+    fn what_comes_from_the_internet_goes_to_departments_only(
+        local in "[ -~]{0,20}", domain in "[ -~]{0,20}|interior\\.gov\\.test[ -~]{0,4}|[a-z.]{0,4}interior\\.gov\\.test",
+    ) {
+        let mut machine = machine(Listener::Internet);
+        machine.send(b"EHLO c.example\r\n");
+        machine.send(b"MAIL FROM:<>\r\n");
+        let said = machine.send(format!("RCPT TO:<{local}@{domain}>\r\n").as_bytes());
+        if said.starts_with("250") {
+            machine.send(b"DATA\r\n");
+            machine.send(b".\r\n");
+            let (transaction, _) = machine.messages.last().expect("a message");
+            let recipient = transaction.recipients.first().expect("a recipient");
+            prop_assert_eq!(recipient.class, TrustClass::Internet);
+            prop_assert_eq!(recipient.address.domain().as_str(), "interior.gov.test");
+            prop_assert!(recipient.department().is_some());
+            prop_assert!(!recipient.address.local().contains(['%', '!', '@', ':']));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_session_fall(
+        listener in listener(), segments in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20),
+    ) {
+        let mut machine = machine(listener);
+        machine.send(b"EHLO c.example\r\n");
+        for segment in segments {
+            machine.send(&segment);
+        }
+        prop_assert!(machine.messages.is_empty());
+    }
+}
