@@ -1,1 +1,159 @@
-//! To come.
+//! Builds the records of what is kept of a transaction: one for each kind, department and verdict.
+
+use proto::{
+    address::Address,
+    department::DepartmentId,
+    held::{BodyRef, Held, HeldId, HeldKind, HeldStatus},
+    time::UnixMs,
+    verdict::Verdict,
+};
+
+use crate::{
+    message::Message,
+    policy::resolve::{End, Fate},
+    smtp::transaction::{Transaction, TrustClass},
+};
+
+/// Before the first attempt after the one that the sender waited for, in milliseconds.
+pub const FIRST_RETRY_MS: u64 = 60_000;
+
+/// Recipients that are kept in one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Why they are kept.
+    pub kind: HeldKind,
+    /// Whose recipients they are; nobody's on the Internet.
+    pub department: Option<DepartmentId>,
+    /// How they are trusted: it is part of the header fields of the body.
+    pub class: TrustClass,
+    /// What was decided for them.
+    pub verdict: Verdict,
+    /// Who.
+    pub recipients: Vec<Address>,
+    /// What their next hop said last; empty when none was asked.
+    pub problem: String,
+}
+
+/// Sorts fates into records: every one of them is in exactly one.
+#[must_use]
+pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep> {
+    let mut keeps: Vec<Keep> = Vec::new();
+    for (fate, kind) in fates {
+        let recipient = &fate.recipient;
+        let department = recipient.department();
+        let same = |keep: &&mut Keep| {
+            keep.kind == kind
+                && keep.department.as_ref() == department
+                && keep.class == recipient.class
+                && keep.verdict == fate.verdict
+        };
+        match keeps.iter_mut().find(same) {
+            Some(keep) => keep.recipients.push(recipient.address.clone()),
+            None => keeps.push(Keep {
+                kind,
+                department: department.cloned(),
+                class: recipient.class,
+                verdict: fate.verdict.clone(),
+                recipients: vec![recipient.address.clone()],
+                problem: problem(&fate.end),
+            }),
+        }
+    }
+    keeps
+}
+
+fn problem(end: &End) -> String {
+    match end {
+        End::Refused(reply) | End::Deferred(reply) => reply.to_string().trim_end().replace("\r\n", " "),
+        End::Delivered { .. } | End::Held(_) | End::Discarded => String::new(),
+    }
+}
+
+/// The record of a keep whose body is durable.
+#[must_use]
+pub fn record(
+    id: HeldId,
+    keep: Keep,
+    body: BodyRef,
+    message: &Message,
+    transaction: &Transaction,
+    now: UnixMs,
+) -> Held {
+    let is_deferred = keep.kind == HeldKind::Deferred;
+    Held {
+        id,
+        transaction: transaction.id,
+        kind: keep.kind,
+        status: if is_deferred { HeldStatus::Due { released: None } } else { HeldStatus::Waiting },
+        department: keep.department,
+        from_department: transaction.client.department.clone(),
+        reverse_path: transaction.reverse_path.clone(),
+        recipients: keep.recipients,
+        body,
+        verdict: keep.verdict,
+        client: transaction.client.address,
+        subject: message.subject.clone(),
+        received_at: now,
+        lease: None,
+        attempts: u32::from(is_deferred),
+        next_attempt: if is_deferred { now.plus_ms(FIRST_RETRY_MS) } else { now },
+        last_problem: keep.problem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        held::{BodyRef, HeldId, HeldKind, HeldStatus},
+        policy::PolicyLayer,
+        score::Score,
+        time::UnixMs,
+        verdict::{Disposition, Verdict},
+    };
+
+    use super::{FIRST_RETRY_MS, keeps, record};
+    use crate::{
+        policy::{
+            resolve::{End, Fate},
+            samples::{message, transaction, view},
+        },
+        smtp::reply::Reply,
+    };
+
+    #[test]
+    fn there_is_a_record_for_each_kind_department_and_verdict() {
+        let to = ["a@interior.gov.test", "b@interior.gov.test", "c@health.gov.test", "d@interior.gov.test"];
+        let transaction = transaction(view(PolicyLayer::default()), &to);
+        let verdict = Verdict {
+            disposition: Disposition::Accept,
+            score: Score::ZERO,
+            tagged: false,
+            reasons: Vec::new(),
+            policy_version: 7,
+        };
+        let fates: Vec<Fate> = transaction
+            .recipients
+            .iter()
+            .map(|recipient| Fate {
+                recipient: recipient.clone(),
+                verdict: verdict.clone(),
+                end: End::Deferred(Reply::temporary(51, (4, 1), "no answer")),
+            })
+            .collect();
+        let kinds = [HeldKind::Deferred, HeldKind::Deferred, HeldKind::Deferred, HeldKind::Quarantined];
+        let keeps = keeps(fates.iter().zip(kinds));
+        let counts: Vec<_> = keeps.iter().map(|keep| (keep.kind, keep.recipients.len())).collect();
+        assert_eq!(counts, [(HeldKind::Deferred, 2), (HeldKind::Deferred, 1), (HeldKind::Quarantined, 1)]);
+        assert_eq!(keeps[0].problem, "451 4.4.1 no answer");
+
+        let id = HeldId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").expect("an id");
+        let body = BodyRef { digest: "0".repeat(64), size_bytes: 1, servers: Vec::new() };
+        let message = message("From: a@b.test\nSubject: s\n\nx\n");
+        let deferred = record(id, keeps[0].clone(), body.clone(), &message, &transaction, UnixMs(1));
+        assert_eq!(deferred.status, HeldStatus::Due { released: None });
+        assert_eq!((deferred.attempts, deferred.next_attempt), (1, UnixMs(1 + FIRST_RETRY_MS)));
+        let kept = record(id, keeps[2].clone(), body, &message, &transaction, UnixMs(1));
+        assert!(!kept.is_due(UnixMs(u64::MAX)));
+        assert_eq!((kept.status, kept.attempts, kept.subject.as_str()), (HeldStatus::Waiting, 0, "s"));
+    }
+}

@@ -1,1 +1,304 @@
-//! To come.
+//! What the parts of a message are, by content and by every name they have, and what is in their ZIP archives.
+
+use std::io::{Cursor, Read as _};
+
+use proto::{policy::ContentKind, score::Score, verdict::Reason};
+use zip::{ZipArchive, read::ZipFile, result::ZipError};
+
+use super::kinds;
+use crate::{
+    message::{Message, mime::Part, without_controls},
+    policy::evidence::Found,
+};
+
+/// Entries of an archive that are looked at.
+const ENTRIES_MAX: usize = 1000;
+/// Bytes unpacked of one message.
+const UNPACKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes unpacked for each packed one; real documents stay far below.
+const RATIO_MAX: u64 = 200;
+/// Below this an archive's ratio says nothing.
+const RATIO_FROM_BYTES: u64 = 1024 * 1024;
+/// Archives in archives.
+const DEPTH_MAX: usize = 2;
+
+/// What was found in the parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Analysis {
+    /// Kinds of content, each with its rule.
+    pub found: Vec<Found>,
+    /// Archives over a limit: what is in them is not known.
+    pub opaque: Vec<String>,
+    /// Scored: what is odd and not forbidden.
+    pub reasons: Vec<Reason>,
+}
+
+/// Looks at every part.
+#[must_use]
+pub fn analyse(message: &Message) -> Analysis {
+    let mut look = Look { analysis: Analysis::default(), unpacked: 0 };
+    for part in &message.parts {
+        look.part(part);
+    }
+    look.analysis
+}
+
+struct Look {
+    analysis: Analysis,
+    unpacked: u64,
+}
+
+impl Look {
+    fn part(&mut self, part: &Part) {
+        let shown = part.names.first().map_or_else(|| "a part".to_owned(), |name| quoted(name));
+        let by_content = kinds::of_content(&part.content);
+        // What is shown as text in the message itself is not run, whatever it begins with.
+        let is_body = part.text.is_some() && part.names.is_empty() && !part.attached;
+        let by_content = by_content.filter(|(kind, _)| !(is_body && *kind == ContentKind::Script));
+        for name in &part.names {
+            self.name(name, by_content.map(|(kind, _)| kind));
+        }
+        let Some((kind, words)) = by_content else { return };
+        if words == "a ZIP archive" {
+            self.zip(&shown, &part.content, 1);
+            return;
+        }
+        let disguise = part.names.iter().find(|name| is_disguise(name, kind));
+        match disguise {
+            Some(name) => self.found(kind, "FALSE_EXTENSION", format!("{} is {words}", quoted(name))),
+            None => self.found(kind, "BLOCKED_TYPE", format!("{shown} is {words}")),
+        }
+    }
+
+    fn name(&mut self, name: &str, by_content: Option<ContentKind>) {
+        if name.chars().any(crate::message::is_direction) {
+            let text = format!("the name {} is written to be misread", quoted(name));
+            self.reason("NAME_HIDES_EXTENSION", Score::points(4, 0), text);
+        }
+        if let Some(kind) = kinds::of_name(name).filter(|kind| Some(*kind) != by_content)
+            && matches!(kind, ContentKind::Executable | ContentKind::Script)
+        {
+            self.found(kind, "BLOCKED_NAME", format!("{} would be run by its name", quoted(name)));
+        }
+    }
+
+    fn zip(&mut self, shown: &str, content: &[u8], depth: usize) {
+        let mut archive = match ZipArchive::new(Cursor::new(content)) {
+            Ok(archive) => archive,
+            Err(_) => {
+                self.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a broken ZIP archive"));
+                self.analysis.opaque.push(format!("{shown} is a broken ZIP archive"));
+                return;
+            }
+        };
+        let is_document = archive.file_names().any(|name| name == "[Content_Types].xml" || name == "mimetype");
+        let is_program = archive.file_names().any(|name| name == "AndroidManifest.xml" || name.ends_with(".class"));
+        if is_program {
+            self.found(ContentKind::Executable, "BLOCKED_TYPE", format!("{shown} is a Java or Android program"));
+        } else if !is_document {
+            self.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a ZIP archive"));
+        }
+        if archive.len() > ENTRIES_MAX || overlaps(&mut archive, content.len()) {
+            self.analysis.opaque.push(format!("{shown} unpacks to more than is looked into"));
+            return;
+        }
+        for index in 0..archive.len() {
+            if !self.entry(&mut archive, index, shown, content.len(), depth) {
+                return;
+            }
+        }
+    }
+
+    /// Looks at one entry; false when a limit is reached.
+    fn entry(
+        &mut self,
+        archive: &mut ZipArchive<Cursor<&[u8]>>,
+        index: usize,
+        shown: &str,
+        packed: usize,
+        depth: usize,
+    ) -> bool {
+        if let Some(name) = archive.name_for_index(index).map(str::to_owned)
+            && let Some(kind) = kinds::of_name(&name)
+            && matches!(kind, ContentKind::Executable | ContentKind::Script)
+        {
+            self.found(kind, "BLOCKED_NAME", format!("{} in {shown} would be run by its name", quoted(&name)));
+        }
+        let unpacked = match archive.by_index(index) {
+            Ok(file) => unpack(file, UNPACKED_BYTES_MAX.saturating_sub(self.unpacked)),
+            Err(ZipError::UnsupportedArchive(_)) => {
+                let text = format!("{shown} is encrypted or packed in a way that cannot be looked into");
+                self.reason("UNREADABLE_ARCHIVE", Score::points(1, 50), text);
+                return true;
+            }
+            Err(_) => {
+                self.analysis.opaque.push(format!("{shown} holds a broken entry"));
+                return true;
+            }
+        };
+        let Some(unpacked) = unpacked else {
+            self.analysis.opaque.push(format!("{shown} holds an entry that does not unpack"));
+            return true;
+        };
+        self.unpacked = self.unpacked.saturating_add(length(&unpacked));
+        let ratio = self.unpacked / length_of(packed).max(1);
+        if self.unpacked >= UNPACKED_BYTES_MAX || (self.unpacked > RATIO_FROM_BYTES && ratio > RATIO_MAX) {
+            self.analysis.opaque.push(format!("{shown} unpacks to more than is looked into"));
+            return false;
+        }
+        self.unpacked_entry(shown, &unpacked, depth);
+        true
+    }
+
+    fn unpacked_entry(&mut self, shown: &str, content: &[u8], depth: usize) {
+        match kinds::of_content(content) {
+            Some((ContentKind::Archive, "a ZIP archive")) if depth < DEPTH_MAX => {
+                self.zip(&format!("an archive in {shown}"), content, depth + 1);
+            }
+            Some((ContentKind::Archive, "a ZIP archive")) => {
+                self.analysis.opaque.push(format!("{shown} holds archives in archives"));
+            }
+            Some((kind @ (ContentKind::Executable | ContentKind::Script), words)) => {
+                self.found(kind, "BLOCKED_TYPE", format!("{shown} holds {words}"));
+            }
+            Some((ContentKind::Archive | ContentKind::Image, _)) | None => {}
+        }
+    }
+
+    fn found(&mut self, kind: ContentKind, rule: &'static str, text: String) {
+        let found = Found { kind, rule, text };
+        if self.analysis.found.len() < 50 && !self.analysis.found.contains(&found) {
+            self.analysis.found.push(found);
+        }
+    }
+
+    fn reason(&mut self, rule: &str, score: Score, text: String) {
+        if !self.analysis.reasons.iter().any(|reason| reason.rule == rule) {
+            self.analysis.reasons.push(Reason { rule: rule.to_owned(), score, text });
+        }
+    }
+}
+
+/// Whether a name says that this is something harmless.
+fn is_disguise(name: &str, kind: ContentKind) -> bool {
+    kinds::extension(name).is_some() && kinds::of_name(name) != Some(kind) && kind == ContentKind::Executable
+}
+
+/// A hostile name as text: on one line, short, in quotes.
+fn quoted(name: &str) -> String {
+    let name: String = without_controls(name).chars().take(80).collect();
+    format!("\"{}\"", name.replace('"', "'"))
+}
+
+/// Whether the entries claim more packed bytes than there are: then they lie over each other, as in bombs.
+fn overlaps(archive: &mut ZipArchive<Cursor<&[u8]>>, packed: usize) -> bool {
+    let mut claimed = 0_u64;
+    for index in 0..archive.len() {
+        if let Ok(file) = archive.by_index_raw(index) {
+            claimed = claimed.saturating_add(file.compressed_size());
+        }
+    }
+    claimed > length_of(packed)
+}
+
+fn unpack(file: ZipFile<'_, Cursor<&[u8]>>, bytes_max: u64) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(bytes_max).read_to_end(&mut content).ok()?;
+    Some(content)
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    length_of(bytes.len())
+}
+
+fn length_of(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write as _};
+
+    use bytes::Bytes;
+    use proto::policy::ContentKind;
+    use zip::{ZipWriter, write::SimpleFileOptions};
+
+    use super::{Analysis, analyse};
+    use crate::{
+        message::{Message, mime::Part},
+        policy::samples::message,
+    };
+
+    fn with_part(name: &str, content: Vec<u8>) -> Message {
+        let mut message = message("From: a@b.test\n\nx\n");
+        message.parts = vec![Part {
+            declared: "application/pdf".into(),
+            names: vec![name.to_owned()],
+            attached: true,
+            content: Bytes::from(content),
+            text: None,
+        }];
+        message
+    }
+
+    fn zipped(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, content) in files {
+            writer.start_file(*name, SimpleFileOptions::default()).expect("starts");
+            writer.write_all(content).expect("writes");
+        }
+        writer.finish().expect("finishes").into_inner()
+    }
+
+    fn rules(analysis: &Analysis) -> Vec<(ContentKind, &'static str)> {
+        analysis.found.iter().map(|found| (found.kind, found.rule)).collect()
+    }
+
+    #[test]
+    fn a_program_named_pdf_is_a_program_with_a_false_extension() {
+        let analysis = analyse(&with_part("invoice.pdf", b"MZ\x90\0\x03".to_vec()));
+        assert_eq!(rules(&analysis), [(ContentKind::Executable, "FALSE_EXTENSION")]);
+        assert_eq!(analysis.found[0].text, "\"invoice.pdf\" is a Windows program");
+        assert_eq!(analyse(&with_part("invoice.pdf", b"%PDF-1.4".to_vec())), Analysis::default());
+    }
+
+    #[test]
+    fn a_name_that_would_be_run_counts_whatever_the_bytes_are() {
+        let analysis = analyse(&with_part("photo.jpg.scr. ", b"text".to_vec()));
+        assert_eq!(rules(&analysis), [(ContentKind::Executable, "BLOCKED_NAME")]);
+        let analysis = analyse(&with_part("annexe\u{202e}fdp.exe", b"text".to_vec()));
+        assert_eq!(analysis.reasons[0].rule, "NAME_HIDES_EXTENSION");
+        assert!(!analysis.reasons[0].text.contains('\u{202e}'));
+    }
+
+    #[test]
+    fn a_program_in_an_archive_in_an_archive_is_found() {
+        let inner = zipped(&[("readme.txt", b"MZ\x90\0\x03")]);
+        let analysis = analyse(&with_part("a.zip", zipped(&[("inner.zip", &inner)])));
+        assert!(rules(&analysis).contains(&(ContentKind::Executable, "BLOCKED_TYPE")), "{analysis:?}");
+        assert_eq!(analysis.opaque, Vec::<String>::new());
+        let deep = zipped(&[("b.zip", &zipped(&[("c.zip", &inner)]))]);
+        assert!(!analyse(&with_part("a.zip", deep)).opaque.is_empty());
+    }
+
+    #[test]
+    fn an_office_document_is_not_an_archive() {
+        let document = zipped(&[("[Content_Types].xml", b"<x/>"), ("word/document.xml", b"<x/>")]);
+        assert_eq!(analyse(&with_part("a.docx", document)), Analysis::default());
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked_to_its_end() {
+        let zeros = vec![0; 8 * 1024 * 1024];
+        let analysis = analyse(&with_part("a.zip", zipped(&[("zeros", &zeros), ("b.exe", b"x")])));
+        assert_eq!(analysis.opaque.len(), 1, "{analysis:?}");
+        let many: Vec<(String, &[u8])> = (0..1100).map(|n| (format!("f{n}"), &b"x"[..])).collect();
+        let many: Vec<(&str, &[u8])> = many.iter().map(|(name, content)| (name.as_str(), *content)).collect();
+        assert!(!analyse(&with_part("a.zip", zipped(&many))).opaque.is_empty());
+    }
+
+    #[test]
+    fn a_broken_archive_is_said_to_be_broken() {
+        assert!(!analyse(&with_part("a.zip", b"PK\x03\x04 nonsense".to_vec())).opaque.is_empty());
+    }
+}

@@ -3,4 +3,7 @@
 pub mod attachments;
 pub mod authentication;
 pub mod content;
+pub mod facts;
+pub mod kinds;
+pub mod phrases;
 pub mod virus;

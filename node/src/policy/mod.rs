@@ -3,4 +3,6 @@
 pub mod decide;
 pub mod evidence;
 pub mod resolve;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod score;

@@ -1,1 +1,118 @@
-//! To come.
+//! Adds up the points of a message: those of its content and those of who sent it.
+
+use proto::{score::Score, verdict::Reason};
+
+use super::evidence::{AuthResult, Authentication, Evidence};
+
+/// A reason of a scored rule.
+#[must_use]
+pub fn reason(rule: &str, score: Score, text: impl Into<String>) -> Reason {
+    Reason { rule: rule.to_owned(), score, text: text.into() }
+}
+
+/// All scored reasons, most points first.
+#[must_use]
+pub fn scored(evidence: &Evidence) -> Vec<Reason> {
+    let mut reasons = authenticated(&evidence.authentication);
+    reasons.extend(evidence.content.iter().cloned());
+    reasons.sort_by(|one, other| other.score.cmp(&one.score).then_with(|| one.rule.cmp(&other.rule)));
+    reasons
+}
+
+/// The sum.
+#[must_use]
+pub fn total(reasons: &[Reason]) -> Score {
+    reasons.iter().map(|reason| reason.score).sum()
+}
+
+/// Points for who sent it. A temporary error gives none: whether it matters is for policy to say.
+fn authenticated(found: &Authentication) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    match found.spf {
+        AuthResult::Fail => {
+            reasons.push(reason(
+                "SPF_FAIL",
+                Score::points(3, 0),
+                "the sender's domain does not send from this address",
+            ));
+        }
+        AuthResult::SoftFail => {
+            reasons.push(reason(
+                "SPF_SOFTFAIL",
+                Score::points(1, 0),
+                "the sender's domain probably does not send from here",
+            ));
+        }
+        AuthResult::PermError => {
+            reasons.push(reason(
+                "SPF_PERMERROR",
+                Score::points(0, 50),
+                "the SPF record of the sender's domain is wrong",
+            ));
+        }
+        AuthResult::None | AuthResult::Pass | AuthResult::Neutral | AuthResult::TempError => {}
+    }
+    if found.spf_helo == AuthResult::Fail {
+        reasons.push(reason("SPF_HELO_FAIL", Score::points(1, 0), "the client uses the name of a host that it is not"));
+    }
+    let dkim = found.dkim_best();
+    if dkim == AuthResult::Fail || dkim == AuthResult::PermError {
+        reasons.push(reason("DKIM_INVALID", Score::points(0, 80), "no DKIM signature holds"));
+    }
+    let dmarc_failed = found.dmarc == AuthResult::Fail && !found.arc_vouches;
+    if dmarc_failed {
+        reasons.push(reason("DMARC_FAIL", Score::points(3, 0), "the author's domain does not vouch for the message"));
+    }
+    let nothing = [found.spf, dkim, found.dmarc].iter().all(|result| *result == AuthResult::None);
+    if nothing && found.problem.is_none() {
+        reasons.push(reason("NO_AUTHENTICATION", Score::points(1, 0), "nothing tells who sent it"));
+    }
+    if matches!(found.reverse, AuthResult::Fail | AuthResult::PermError) {
+        reasons.push(reason(
+            "NO_REVERSE_NAME",
+            Score::points(1, 20),
+            "the client's address has no name that leads back to it",
+        ));
+    }
+    if found.dmarc == AuthResult::Pass {
+        reasons.push(reason("DMARC_PASS", Score(-50), "the author's domain vouches for the message"));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::score::Score;
+
+    use super::{reason, scored, total};
+    use crate::policy::evidence::{AuthResult, Authentication, Evidence};
+
+    #[test]
+    fn points_of_sender_and_content_add_up_with_the_heaviest_first() {
+        let mut evidence = Evidence::nothing();
+        evidence.authentication = Authentication { spf: AuthResult::Fail, ..Authentication::default() };
+        evidence.content =
+            vec![reason("MANY_LINKS", Score::points(0, 50), "x"), reason("PHRASES", Score::points(4, 0), "y")];
+        let reasons = scored(&evidence);
+        let rules: Vec<_> = reasons.iter().map(|reason| reason.rule.as_str()).collect();
+        assert_eq!(rules, ["PHRASES", "SPF_FAIL", "MANY_LINKS"]);
+        assert_eq!(total(&reasons), Score::points(7, 50));
+    }
+
+    #[test]
+    fn a_temporary_error_is_neither_points_nor_a_pass() {
+        let mut evidence = Evidence::nothing();
+        evidence.authentication = Authentication::unavailable("DNS");
+        assert_eq!(scored(&evidence), []);
+    }
+
+    #[test]
+    fn a_trusted_chain_takes_the_points_of_a_dmarc_failure_away() {
+        let mut evidence = Evidence::nothing();
+        evidence.authentication =
+            Authentication { dmarc: AuthResult::Fail, spf: AuthResult::Pass, ..Authentication::default() };
+        assert_eq!(total(&scored(&evidence)), Score::points(3, 0));
+        evidence.authentication.arc_vouches = true;
+        assert_eq!(total(&scored(&evidence)), Score::ZERO);
+    }
+}

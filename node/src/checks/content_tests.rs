@@ -1,0 +1,103 @@
+//! Messages as they come: spam must score, ham must not.
+
+use proto::{policy::PolicyLayer, score::Score};
+
+use super::analyse;
+use crate::policy::{
+    samples::{message, transaction, view},
+    score::total,
+};
+
+const HEADER: &str = "Date: Wed, 18 Nov 2026 11:06:40 +0000\nMessage-ID: <1@sender.test>\nTo: anna@interior.gov.test\n";
+
+fn judge(text: &str) -> (Score, Vec<String>) {
+    let reasons = analyse(&message(text), &transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]));
+    (total(&reasons), reasons.into_iter().map(|reason| reason.rule).collect())
+}
+
+fn holds(text: &str, rule: &str) -> bool {
+    judge(&format!("{HEADER}{text}")).1.iter().any(|held| held == rule)
+}
+
+#[test]
+fn ordinary_mail_has_hardly_any_points() {
+    let texts = [
+        "From: Karl <karl@sender.test>\nSubject: Minutes of Monday's meeting\n\nDear Anna,\n\nhere are the minutes. Please check \
+         point 3 and tell me by Friday.\n\nBest regards\nKarl\n",
+        "From: Shop <orders@shop.test>\nSubject: Ihre Bestellung 4711\nContent-Type: text/html\n\n<p>Guten Tag,</p><p>vielen Dank für \
+         Ihre Bestellung. Den Stand sehen Sie <a href=\"https://www.shop.test/o/4711\">hier</a>. Bei Fragen antworten Sie \
+         einfach auf diese Nachricht. Freundliche Grüße, Ihr Shop. Die Rechnung kommt mit der Ware.</p>\n",
+        "From: list@project.test\nSubject: Re: [PATCH] fix a leak\nIn-Reply-To: <x@y.test>\n\n> +\tkfree(p);\n\nLooks good to me.\n",
+    ];
+    for text in texts {
+        let (score, rules) = judge(&format!("{HEADER}{text}"));
+        assert!(score < Score::points(2, 0), "{score}: {rules:?}");
+    }
+}
+
+#[test]
+fn a_classic_spam_is_over_the_threshold_of_quarantine() {
+    let (score, rules) = judge(&format!(
+        "{HEADER}From: Pharmacy <a@sender.test>\nSubject: Cheap meds!!\n\nBuy Viagra and Cialis at our online pharmacy, no \
+         prescription. Click here: http://bit.ly/abc\n"
+    ));
+    assert!(score > Score::points(6, 0), "{score}: {rules:?}");
+}
+
+#[test]
+fn a_blatant_spam_is_over_the_threshold_of_rejection() {
+    let (score, rules) = judge(
+        "From: Lottery <a@sender.test>\nReply-To: claims@gmail.com\nSubject: YOU HAVE WON THE LOTTERY!!!\n\nCONGRATULATIONS \
+         YOU HAVE WON 2 MILLION DOLLARS. You are a winner: claim your prize within 24 hours at http://bit.ly/x. Contact our barrister by \
+         Western Union, strictly confidential.\n",
+    );
+    assert!(score > Score::points(12, 0), "{score}: {rules:?}");
+}
+
+#[test]
+fn gtube_scores_a_thousand() {
+    let text = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X";
+    assert!(judge(&format!("{HEADER}From: a@b.test\nSubject: x\n\n{text}\n")).0 >= Score::points(1000, 0));
+}
+
+#[test]
+fn each_of_these_messages_holds_its_rule() {
+    let html = |body: &str| format!("From: a@sender.test\nContent-Type: text/html; charset=utf-8\n\n{body}\n");
+    let cases = [
+        ("From: a@b.test\nSubject: READ THIS NOW PLEASE\n\nx\n".to_owned(), "SUBJECT_ALL_CAPS"),
+        ("From: a@b.test\nSubject: Re: your invoice\n\nx\n".to_owned(), "SUBJECT_FAKE_REPLY"),
+        ("Subject: x\n\nx\n".to_owned(), "MISSING_FROM"),
+        ("From: nobody\n\nx\n".to_owned(), "FROM_WITHOUT_ADDRESS"),
+        ("From: \"minister@bank.test\" <a@evil.test>\n\nx\n".to_owned(), "NAME_SHOWS_OTHER_ADDRESS"),
+        ("From: \"help interior.gov.test\" <a@evil.test>\n\nx\n".to_owned(), "NAME_CLAIMS_DEPARTMENT"),
+        ("From: a@b.test\nReply-To: x@other.test\n\nx\n".to_owned(), "REPLY_TO_ELSEWHERE"),
+        ("From: a@b.test\nReply-To: x@gmail.com\n\nx\n".to_owned(), "REPLY_TO_FREEMAIL"),
+        ("From: a@b.test\nPrecedence: bulk\n\nx\n".to_owned(), "BULK_WITHOUT_UNSUBSCRIBE"),
+        (html("<img src=http://x.test/a.png>"), "HTML_PICTURE_ONLY"),
+        (html(&format!("<div style='display:none'>{}</div>x", "poetry ".repeat(100))), "HIDDEN_TEXT"),
+        (html("<form action=http://evil.test>"), "HTML_FORM"),
+        (html("<a href='http://evil.test/x'>https://www.bank.test/login</a>"), "LINK_SHOWS_OTHER_HOST"),
+        (html("<a href='http://203.0.113.9/x'>here</a>"), "LINK_TO_ADDRESS"),
+        (html("<a href='http://xn--bnk-5ma.test/'>here</a>"), "LINK_PUNYCODE"),
+        (html("<a href='https://tinyurl.com/x'>here</a>"), "LINK_SHORTENER"),
+        (html("<a href='https://bank.test@evil.test/x'>here</a>"), "LINK_WITH_USER"),
+        (html("v\u{200b}i\u{200b}a\u{200b}g\u{200b}ra"), "INVISIBLE_CHARACTERS"),
+        (html("P\u{430}yPal"), "MIXED_SCRIPTS"),
+        (html("v\u{200b}iagra"), "PHRASES_PILLS"),
+    ];
+    for (text, rule) in cases {
+        assert!(holds(&text, rule), "{rule}: {:?}", judge(&format!("{HEADER}{text}")));
+    }
+}
+
+#[test]
+fn rules_have_names_of_their_own_and_there_are_more_than_a_dozen() {
+    let mut names: Vec<_> = super::RULES.iter().map(|rule| rule.name).collect();
+    names.extend(super::TOPICS.iter().map(|topic| topic.rule));
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.len() == all && all > 12);
+    let is_clean = |phrase: &&str| phrase.to_lowercase() == **phrase && !phrase.contains("  ");
+    assert!(super::TOPICS.iter().all(|topic| topic.phrases.iter().all(is_clean)));
+}

@@ -1,0 +1,131 @@
+//! What the content rules ask again and again about a message, worked out once.
+
+use crate::{message::Message, smtp::transaction::Transaction};
+
+/// Text that is looked through for phrases, in bytes.
+const WORDS_BYTES_MAX: usize = 64 * 1024;
+
+/// The facts.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// Its envelope.
+    pub transaction: &'a Transaction,
+    /// Subject and what a reader sees, as written, at most 64 KiB.
+    pub raw_text: String,
+    /// The same in lower case, words parted by single spaces, one at each end, without punctuation between words.
+    pub words: String,
+    /// Hosts of the links.
+    pub hosts: Vec<String>,
+    /// Whether a link has a user before its host.
+    pub link_with_user: bool,
+    /// Invisible characters between letters.
+    pub invisible_in_words: usize,
+    /// Words that mix Latin letters with Cyrillic or Greek ones.
+    pub mixed_words: usize,
+}
+
+impl<'a> Facts<'a> {
+    /// Works them out.
+    #[must_use]
+    pub fn of(message: &'a Message, transaction: &'a Transaction) -> Self {
+        let mut raw_text = message.subject.clone();
+        for text in message.shown() {
+            raw_text.push('\n');
+            let room = WORDS_BYTES_MAX.saturating_sub(raw_text.len());
+            raw_text.extend(text.char_indices().take_while(|(at, _)| *at < room).map(|(_, c)| c));
+        }
+        let links = message.links();
+        let link_with_user = links.iter().any(|link| {
+            let authority = link.target.split_once("://").map_or("", |(_, rest)| rest);
+            authority.split(['/', '?', '#']).next().unwrap_or_default().contains('@')
+        });
+        Self {
+            words: words(&raw_text),
+            hosts: links.iter().filter_map(crate::message::html::Link::host).collect(),
+            link_with_user,
+            invisible_in_words: invisible_in_words(&raw_text),
+            mixed_words: raw_text.split(|c: char| !c.is_alphabetic()).filter(|word| is_mixed(word)).count(),
+            message,
+            transaction,
+            raw_text,
+        }
+    }
+
+    /// Whether a phrase occurs as whole words.
+    #[must_use]
+    pub fn has_phrase(&self, phrase: &str) -> bool {
+        self.words.match_indices(phrase).any(|(at, found)| {
+            let before = self.words.as_bytes().get(at.wrapping_sub(1));
+            let after = self.words.as_bytes().get(at + found.len());
+            before.is_none_or(|byte| *byte == b' ') && after.is_none_or(|byte| *byte == b' ')
+        })
+    }
+
+    /// The last two labels of a host, or three below a short second one (`co.uk`). Rough on purpose: it only scores.
+    #[must_use]
+    pub fn site(host: &str) -> String {
+        let labels: Vec<&str> = host.rsplit('.').take(3).collect();
+        let short_second = labels.get(1).is_some_and(|label| label.len() <= 3) && labels.len() == 3;
+        let take = if short_second { 3 } else { 2 };
+        labels.into_iter().take(take).collect::<Vec<_>>().join(".")
+    }
+}
+
+fn words(text: &str) -> String {
+    let mut words = String::from(" ");
+    for c in text.chars().flat_map(char::to_lowercase) {
+        match c {
+            c if is_invisible(c) => {}
+            '\u{2019}' => words.push('\''),
+            c if c.is_alphanumeric() || "'%@$-./".contains(c) => words.push(c),
+            _ if !words.ends_with(' ') => words.push(' '),
+            _ => {}
+        }
+    }
+    // A sentence's end is not part of its last word.
+    let words = words.replace(". ", " ").replace("- ", " ").replace("/ ", " ");
+    if words.ends_with(' ') { words } else { words.trim_end_matches(['.', '-', '/']).to_owned() + " " }
+}
+
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{ad}')
+}
+
+fn invisible_in_words(text: &str) -> usize {
+    let chars: Vec<char> = text.chars().collect();
+    let ascii = |c: &char| c.is_ascii_alphabetic();
+    chars.windows(3).filter(|three| ascii(&three[0]) && is_invisible(three[1]) && ascii(&three[2])).count()
+}
+
+fn is_mixed(word: &str) -> bool {
+    let latin = word.chars().filter(char::is_ascii_alphabetic).count();
+    let other = word.chars().filter(|c| matches!(c, '\u{370}'..='\u{52f}')).count();
+    latin >= 2 && other >= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::policy::PolicyLayer;
+
+    use super::Facts;
+    use crate::policy::samples::{message, transaction, view};
+
+    #[test]
+    fn phrases_are_whole_words_across_lines_and_punctuation() {
+        let message =
+            message("From: a@b.test\nSubject: You Have\n\nwon! It\u{2019}s done. special\u{200b}ist act\nnow.\n");
+        let transaction = transaction(view(PolicyLayer::default()), &[]);
+        let facts = Facts::of(&message, &transaction);
+        assert!(facts.has_phrase("you have won") && facts.has_phrase("act now") && facts.has_phrase("it's done"));
+        assert!(!facts.has_phrase("cialis") && !facts.has_phrase("special"));
+    }
+
+    #[test]
+    fn a_site_is_what_one_owner_has() {
+        assert_eq!(Facts::site("a.b.bank.test"), "test.bank");
+        assert_eq!(Facts::site("www.bank.co.uk"), Facts::site("bank.co.uk"));
+        assert_ne!(Facts::site("bank.test"), Facts::site("evil.test"));
+    }
+}

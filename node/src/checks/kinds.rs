@@ -1,0 +1,242 @@
+//! Tells what kind of content some bytes are by their signatures, and what a reader's system would take a name for.
+
+use proto::policy::ContentKind;
+
+/// Bytes at a place that tell a kind. In each table the first that fits wins.
+type Magic = (usize, &'static [u8]);
+
+const EXECUTABLE: [(Magic, &str); 14] = [
+    ((0, b"\x7fELF"), "an ELF program"),
+    ((0, b"\xfe\xed\xfa\xce"), "a Mach-O program"),
+    ((0, b"\xfe\xed\xfa\xcf"), "a Mach-O program"),
+    ((0, b"\xce\xfa\xed\xfe"), "a Mach-O program"),
+    ((0, b"\xcf\xfa\xed\xfe"), "a Mach-O program"),
+    ((0, b"\xca\xfe\xba\xbe"), "a Java class or Mach-O program"),
+    ((0, b"dex\n"), "an Android program"),
+    ((0, b"\0asm"), "a WebAssembly program"),
+    ((0, b"\x4c\0\0\0\x01\x14\x02\0"), "a Windows shortcut"),
+    ((0, b"!<arch>\ndebian"), "a Debian package"),
+    ((0, b"\xed\xab\xee\xdb"), "an RPM package"),
+    ((0, b"ITSF"), "a compiled help file"),
+    ((0, b"\xac\xed\0\x05"), "serialised Java objects"),
+    ((0, b"Cr24"), "a browser extension"),
+];
+
+const ARCHIVE: [(Magic, &str); 14] = [
+    ((0, b"PK\x03\x04"), "a ZIP archive"),
+    ((0, b"PK\x05\x06"), "a ZIP archive"),
+    ((0, b"7z\xbc\xaf\x27\x1c"), "a 7z archive"),
+    ((0, b"Rar!\x1a\x07"), "a RAR archive"),
+    ((257, b"ustar"), "a tar archive"),
+    ((0, b"\x1f\x8b\x08"), "a gzip file"),
+    ((0, b"BZh"), "a bzip2 file"),
+    ((0, b"\xfd7zXZ\0"), "an xz file"),
+    ((0, b"\x28\xb5\x2f\xfd"), "a zstd file"),
+    ((0, b"MSCF\0\0\0\0"), "a Windows cabinet"),
+    ((0, b"\x1f\x9d"), "a compressed file"),
+    ((2, b"-lh"), "an LHA archive"),
+    ((0, b"\x60\xea"), "an ARJ archive"),
+    ((7, b"**ACE**"), "an ACE archive"),
+];
+
+const IMAGE: [(Magic, &str); 8] = [
+    ((0x8001, b"CD001"), "an ISO disk image"),
+    ((0x8001, b"BEA01"), "a UDF disk image"),
+    ((0x8001, b"NSR0"), "a UDF disk image"),
+    ((0, b"conectix"), "a virtual disk"),
+    ((0, b"vhdxfile"), "a virtual disk"),
+    ((0, b"KDMV"), "a virtual disk"),
+    ((0, b"QFI\xfb"), "a virtual disk"),
+    ((0, b"MSWIM\0\0\0"), "a Windows image"),
+];
+
+const SCRIPT: [(&[u8], &str); 5] = [
+    (b"#!", "a script"),
+    (b"<?php", "a PHP script"),
+    (b"@echo off", "a batch file"),
+    (b"<hta:application", "an HTML application"),
+    (b"windows registry editor", "a registry file"),
+];
+
+/// What the bytes are, with words for it; `None` when they are none of the kinds.
+#[must_use]
+pub fn of_content(content: &[u8]) -> Option<(ContentKind, &'static str)> {
+    if is_dos_program(content) {
+        return Some((ContentKind::Executable, "a Windows program"));
+    }
+    let tables: [(ContentKind, &[(Magic, &'static str)]); 3] =
+        [(ContentKind::Executable, &EXECUTABLE), (ContentKind::Archive, &ARCHIVE), (ContentKind::Image, &IMAGE)];
+    for (kind, table) in tables {
+        let fits = table.iter().find(|((at, magic), _)| content.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+        if let Some((_, words)) = fits {
+            return Some((kind, words));
+        }
+    }
+    if content.len() > 512 && content[content.len() - 512..].starts_with(b"koly") {
+        return Some((ContentKind::Image, "an Apple disk image"));
+    }
+    if let Some(words) = script(content) {
+        return Some((ContentKind::Script, words));
+    }
+    by_infer(content)
+}
+
+/// What `infer` knows beyond our tables. Its own classes are too wide: certificates are "apps" there, PDF an "archive".
+fn by_infer(content: &[u8]) -> Option<(ContentKind, &'static str)> {
+    let kind = infer::get(content)?;
+    match kind.mime_type() {
+        "application/vnd.microsoft.portable-executable" | "application/x-executable" | "application/x-mach-binary" => {
+            Some((ContentKind::Executable, "a program"))
+        }
+        "application/x-lzip" | "application/x-cpio" | "application/x-unix-archive" | "application/x-lz4" => {
+            Some((ContentKind::Archive, "an archive"))
+        }
+        _ => None,
+    }
+}
+
+/// `MZ`, which a text may begin with as well: a program is not text.
+fn is_dos_program(content: &[u8]) -> bool {
+    let head = content.get(..content.len().min(64)).unwrap_or_default();
+    head.starts_with(b"MZ") && head.iter().any(|byte| *byte < 9 || *byte > 126)
+}
+
+fn script(content: &[u8]) -> Option<&'static str> {
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content).trim_ascii_start();
+    let head = content.get(..content.len().min(64)).unwrap_or_default().to_ascii_lowercase();
+    SCRIPT.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, words)| *words)
+}
+
+const EXECUTABLE_NAMES: [&str; 28] = [
+    "exe",
+    "dll",
+    "scr",
+    "com",
+    "pif",
+    "cpl",
+    "msi",
+    "msp",
+    "mst",
+    "msix",
+    "appx",
+    "lnk",
+    "jar",
+    "apk",
+    "deb",
+    "rpm",
+    "xll",
+    "ocx",
+    "sys",
+    "gadget",
+    "application",
+    "appref-ms",
+    "chm",
+    "hlp",
+    "drv",
+    "elf",
+    "class",
+    "scf",
+];
+const SCRIPT_NAMES: [&str; 22] = [
+    "js",
+    "jse",
+    "vb",
+    "vbs",
+    "vbe",
+    "wsf",
+    "wsh",
+    "wsc",
+    "sct",
+    "ps1",
+    "psm1",
+    "psd1",
+    "ps1xml",
+    "bat",
+    "cmd",
+    "hta",
+    "sh",
+    "reg",
+    "inf",
+    "mjs",
+    "jnlp",
+    "settingcontent-ms",
+];
+const ARCHIVE_NAMES: [&str; 14] =
+    ["zip", "7z", "rar", "tar", "gz", "tgz", "bz2", "xz", "zst", "cab", "ace", "arj", "lzh", "z"];
+const IMAGE_NAMES: [&str; 8] = ["iso", "img", "vhd", "vhdx", "vmdk", "qcow2", "dmg", "wim"];
+
+/// What a reader's system would take a name for.
+#[must_use]
+pub fn of_name(name: &str) -> Option<ContentKind> {
+    let extension = extension(name)?;
+    let tables: [(ContentKind, &[&str]); 4] = [
+        (ContentKind::Executable, &EXECUTABLE_NAMES),
+        (ContentKind::Script, &SCRIPT_NAMES),
+        (ContentKind::Archive, &ARCHIVE_NAMES),
+        (ContentKind::Image, &IMAGE_NAMES),
+    ];
+    tables.into_iter().find(|(_, names)| names.contains(&extension.as_str())).map(|(kind, _)| kind)
+}
+
+/// The extension that counts, in lower case: after taking off what Windows takes off (trailing dots and white space, a
+/// stream's name) and what only changes how the name is shown.
+#[must_use]
+pub fn extension(name: &str) -> Option<String> {
+    let name: String = name.chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
+    let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let name = name.split(':').next().unwrap_or_default();
+    let name = name.trim_end_matches(|c: char| c == '.' || c.is_whitespace());
+    name.rsplit_once('.').map(|(_, extension)| extension.trim().to_ascii_lowercase())
+}
+
+fn is_invisible(c: char) -> bool {
+    crate::message::is_direction(c) || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{ad}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::policy::ContentKind;
+
+    use super::{of_content, of_name};
+
+    #[test]
+    fn kinds_are_told_by_the_bytes() {
+        let iso = [vec![0; 0x8001], b"CD001".to_vec()].concat();
+        let cases: [(&[u8], Option<ContentKind>); 11] = [
+            (b"MZ\x90\0\x03\0", Some(ContentKind::Executable)),
+            (b"MZ is how this letter begins", None),
+            (b"\x7fELF\x02\x01", Some(ContentKind::Executable)),
+            (b"\x4c\0\0\0\x01\x14\x02\0rest", Some(ContentKind::Executable)),
+            (b"#!/bin/sh\nrm", Some(ContentKind::Script)),
+            (b"\xef\xbb\xbf@ECHO OFF\r\n", Some(ContentKind::Script)),
+            (b"PK\x03\x04", Some(ContentKind::Archive)),
+            (&iso, Some(ContentKind::Image)),
+            (b"%PDF-1.7", None),
+            (b"\x30\x82\x05\x00 a certificate", None),
+            (b"", None),
+        ];
+        for (content, expected) in cases {
+            assert_eq!(of_content(content).map(|(kind, _)| kind), expected, "{:?}", &content[..content.len().min(20)]);
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_hide_its_extension() {
+        for name in [
+            "a.EXE",
+            "a.pdf.exe",
+            "a.exe. . ",
+            "a.exe::$DATA",
+            "x\u{202e}fdp.exe",
+            "c:\\x\\a.exe",
+            "a.e\u{200b}xe",
+            "a.exe\n",
+        ] {
+            assert_eq!(of_name(name), Some(ContentKind::Executable), "{name:?}");
+        }
+        for name in ["a.pdf", "exe", "a.exe.pdf", "", "."] {
+            assert_eq!(of_name(name), None, "{name:?}");
+        }
+        assert_eq!(of_name("a.js"), Some(ContentKind::Script));
+    }
+}

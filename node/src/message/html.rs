@@ -1,0 +1,246 @@
+//! Reads out of HTML what a reader sees and where its links go, in one linear pass. Not a browser: it is for scoring.
+
+/// A link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Where it goes, as written, at most 2,000 characters.
+    pub target: String,
+    /// What the reader sees; empty for a link in plain text or around a picture.
+    pub shown: String,
+}
+
+impl Link {
+    /// The host that it goes to, in lower case, without user and port.
+    #[must_use]
+    pub fn host(&self) -> Option<String> {
+        host_of(&self.target)
+    }
+}
+
+/// What was read out of HTML.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// What a reader sees.
+    pub text: String,
+    /// What a reader does not see: styled away or in nothing like the background.
+    pub hidden: String,
+    /// Links in their order.
+    pub links: Vec<Link>,
+    /// How many pictures are fetched from elsewhere.
+    pub remote_pictures: usize,
+    /// Whether scripts run in it.
+    pub scripts: bool,
+    /// Whether it asks for data in a form.
+    pub forms: bool,
+}
+
+/// Links taken out of one message at most.
+pub const LINKS_MAX: usize = 2000;
+
+/// The host of an `http`, `https` or bare `www.` address.
+#[must_use]
+pub fn host_of(target: &str) -> Option<String> {
+    let target = target.trim();
+    let lower = target.to_ascii_lowercase();
+    let rest = lower.strip_prefix("http://").or_else(|| lower.strip_prefix("https://"));
+    let rest = rest.or_else(|| lower.starts_with("www.").then_some(lower.as_str()))?;
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = if host.starts_with('[') { host } else { host.split(':').next().unwrap_or_default() };
+    (!host.is_empty()).then(|| host.trim_end_matches('.').to_owned())
+}
+
+/// Links written out in plain text.
+#[must_use]
+pub fn links_in_text(text: &str) -> Vec<Link> {
+    let words = text.split(|c: char| c.is_whitespace() || "<>\"()[]{}".contains(c));
+    let links = words.filter(|word| host_of(word).is_some_and(|host| host.contains('.')));
+    links.take(LINKS_MAX).map(|word| Link { target: capped(word), shown: String::new() }).collect()
+}
+
+fn capped(text: &str) -> String {
+    text.trim().chars().take(2000).collect()
+}
+
+/// Reads a piece of HTML.
+#[must_use]
+pub fn read(html: &str) -> Read {
+    let mut read = Read::default();
+    // Elements that hide what is in them, innermost last; and the link that is open.
+    let mut hiding: Vec<String> = Vec::new();
+    let mut open: Option<Link> = None;
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        read.shown(&rest[..at], !hiding.is_empty(), open.as_mut());
+        rest = &rest[at..];
+        if let Some(comment) = rest.strip_prefix("<!--") {
+            rest = comment.split_once("-->").map_or("", |(_, after)| after);
+            continue;
+        }
+        let Some((tag, after)) = rest[1..].split_once('>') else {
+            rest = "";
+            break;
+        };
+        rest = after;
+        let name: String = tag.chars().take_while(|c| *c == '/' || c.is_ascii_alphanumeric()).take(16).collect();
+        let name = name.to_ascii_lowercase();
+        match name.as_str() {
+            "style" | "script" | "title" | "template" => {
+                read.scripts |= name == "script";
+                rest = after_closing(rest, &name);
+            }
+            "a" => {
+                read.close(open.take());
+                open = attribute(tag, "href").map(|target| Link { target: capped(&target), shown: String::new() });
+            }
+            "/a" => read.close(open.take()),
+            "img" => {
+                read.remote_pictures +=
+                    usize::from(attribute(tag, "src").is_some_and(|source| host_of(&source).is_some()));
+            }
+            "form" => read.forms = true,
+            "br" | "p" | "div" | "tr" | "td" | "li" | "/p" | "/div" | "/tr" => read.text.push(' '),
+            _ => {}
+        }
+        track_hiding(&mut hiding, &name, tag);
+    }
+    read.shown(rest, !hiding.is_empty(), open.as_mut());
+    read.close(open);
+    read
+}
+
+impl Read {
+    fn shown(&mut self, text: &str, is_hidden: bool, link: Option<&mut Link>) {
+        let text = unescaped(text);
+        if let Some(link) = link.filter(|link| link.shown.len() < 500) {
+            link.shown.push_str(&text);
+        }
+        if is_hidden { self.hidden.push_str(&text) } else { self.text.push_str(&text) }
+    }
+
+    fn close(&mut self, link: Option<Link>) {
+        if let Some(mut link) = link.filter(|_| self.links.len() < LINKS_MAX) {
+            link.shown = link.shown.trim().to_owned();
+            self.links.push(link);
+        }
+    }
+}
+
+const VOID: [&str; 8] = ["br", "img", "hr", "meta", "input", "link", "col", "area"];
+
+fn track_hiding(hiding: &mut Vec<String>, name: &str, tag: &str) {
+    if let Some(closed) = name.strip_prefix('/') {
+        if hiding.last().is_some_and(|open| open == closed) {
+            hiding.pop();
+        }
+    } else if !hiding.is_empty() {
+        // Only elements of the same name matter, so that the matching end is found.
+        if hiding.last().is_some_and(|open| open == name) && hiding.len() < 64 {
+            hiding.push(name.to_owned());
+        }
+    } else if !VOID.contains(&name) && !name.is_empty() && is_hiding(tag) {
+        hiding.push(name.to_owned());
+    }
+}
+
+fn is_hiding(tag: &str) -> bool {
+    let Some(style) = attribute(tag, "style") else { return false };
+    let style: String = style.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace()).collect();
+    ["display:none", "visibility:hidden", "font-size:0;", "font-size:0p", "font-size:1px", "opacity:0;", "max-height:0"]
+        .iter()
+        .any(|way| style.contains(way))
+        || style.ends_with("font-size:0")
+        || style.ends_with("opacity:0")
+}
+
+fn after_closing<'h>(rest: &'h str, name: &str) -> &'h str {
+    let mut from = rest;
+    while let Some((_, after)) = from.split_once("</") {
+        let is_end = after.get(..name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name));
+        if is_end {
+            return after.split_once('>').map_or("", |(_, after)| after);
+        }
+        from = after;
+    }
+    ""
+}
+
+/// The value of an attribute in a tag's text.
+fn attribute(tag: &str, name: &str) -> Option<String> {
+    let lower = tag.to_ascii_lowercase();
+    let mut from = 0;
+    while let Some(found) = lower.get(from..)?.find(name) {
+        let at = from + found;
+        from = at + name.len();
+        let before_ok = at > 0 && lower.as_bytes().get(at - 1).is_some_and(u8::is_ascii_whitespace);
+        let Some(value) = tag.get(from..).map(str::trim_start).and_then(|rest| rest.strip_prefix('=')) else {
+            continue;
+        };
+        if !before_ok {
+            continue;
+        }
+        let value = value.trim_start();
+        let quoted = value.strip_prefix('"').map(|rest| rest.split('"').next());
+        let quoted = quoted.or_else(|| value.strip_prefix('\'').map(|rest| rest.split('\'').next()));
+        let value = quoted.flatten().or_else(|| value.split_ascii_whitespace().next()).unwrap_or_default();
+        return Some(unescaped(value));
+    }
+    None
+}
+
+const ENTITIES: [(&str, &str); 8] = [
+    ("&nbsp;", " "),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&quot;", "\""),
+    ("&#39;", "'"),
+    ("&zwnj;", "\u{200c}"),
+    ("&#8203;", "\u{200b}"),
+    ("&amp;", "&"),
+];
+
+fn unescaped(text: &str) -> String {
+    if !text.contains('&') {
+        return text.to_owned();
+    }
+    ENTITIES.iter().fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{host_of, links_in_text, read};
+
+    #[test]
+    fn a_reader_sees_the_text_and_the_links_go_where_they_go() {
+        let html = "<html><style>p{}</style><!-- no > --><p>Hello <a class=x HREF='http://evil.test/a?b&amp;c'>\
+                    <b>www.bank.test</b></a><div style=\"display: none\">poetry <div>more</div></div>&lt;end";
+        let read = read(html);
+        assert_eq!(read.text.split_whitespace().collect::<Vec<_>>(), ["Hello", "www.bank.test", "<end"]);
+        assert_eq!(read.hidden, "poetry more");
+        assert_eq!(read.links.len(), 1);
+        assert_eq!(read.links[0].target, "http://evil.test/a?b&c");
+        assert_eq!(read.links[0].shown, "www.bank.test");
+    }
+
+    #[test]
+    fn the_host_is_what_the_browser_connects_to() {
+        assert_eq!(host_of("http://bank.test@evil.test:80/x").as_deref(), Some("evil.test"));
+        assert_eq!(host_of("HTTPS://Evil.Test.").as_deref(), Some("evil.test"));
+        assert_eq!(host_of("mailto:a@b.test"), None);
+        assert_eq!(links_in_text("see http://a.test/x, or www.b.test.").len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_harm(html in "\\PC{0,300}") {
+            let _ = read(&html);
+        }
+
+        #[test]
+        fn any_tags_are_read_without_harm(html in "(<|>|a|/|href|=|\"|'| |style|display:none|<!--|-->|é){0,80}") {
+            let _ = read(&html);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Takes a message's body apart into its leaves (RFC 2045, RFC 2046) without recursion and under our own limits.
+//! mail-parser reads the fields and undoes the encodings; the walk is ours because its own recurses and copies a nested
+//! message for each level, so that some hundred kilobytes can cost all memory or the stack.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use mail_parser::{
+    ContentType,
+    decoders::{base64::base64_decode, charsets::map::charset_decoder, quoted_printable::quoted_printable_decode},
+    parsers::MessageStream,
+};
+
+use super::{Defect, fields::Header};
+use crate::limits::Limits;
+
+/// A part that holds no other parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Type as declared, in lower case: `text/plain` when nothing is.
+    pub declared: String,
+    /// Every name that some reader may show or save it under.
+    pub names: Vec<String>,
+    /// Whether it is marked as an attachment.
+    pub attached: bool,
+    /// Content with the transfer encoding undone.
+    pub content: Bytes,
+    /// Content as text, for text parts.
+    pub text: Option<String>,
+}
+
+/// What the walk found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Walk {
+    pub(super) parts: Vec<Part>,
+    pub(super) defects: Vec<Defect>,
+}
+
+struct Entity {
+    bytes: Bytes,
+    depth: usize,
+    default_type: &'static str,
+}
+
+impl Walk {
+    pub(super) fn new(bytes: &Bytes, limits: &Limits) -> Self {
+        let mut walk = Self::default();
+        let mut entities = vec![Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain" }];
+        let mut seen = 0;
+        while let Some(entity) = entities.pop() {
+            seen += 1;
+            if seen > limits.parts_max {
+                walk.note(Defect::TooManyParts);
+                break;
+            }
+            if entity.depth > limits.depth_max {
+                walk.note(Defect::TooDeep);
+                walk.leaf(&Header::default(), None, "application/octet-stream", entity.bytes);
+                continue;
+            }
+            let room = limits.parts_max.saturating_sub(seen + entities.len());
+            walk.entity(entity, limits, room, &mut entities);
+        }
+        walk
+    }
+
+    fn note(&mut self, defect: Defect) {
+        if !self.defects.contains(&defect) {
+            self.defects.push(defect);
+        }
+    }
+
+    fn entity(&mut self, entity: Entity, limits: &Limits, room: usize, entities: &mut Vec<Entity>) {
+        let header = Header::split(&entity.bytes, limits.header_bytes_max);
+        if entity.depth > 0 {
+            self.judge_part_header(&header);
+        }
+        if header.count("content-type") > 1 {
+            self.note(Defect::DuplicateContentType);
+        }
+        if header.count("content-transfer-encoding") > 1 {
+            self.note(Defect::DuplicateTransferEncoding);
+        }
+        let declared = header.named("content-type").next().map(|field| field.value(&entity.bytes).to_vec());
+        let content_type = declared.as_deref().and_then(content_type);
+        let kind = content_type.as_ref().map_or_else(|| entity.default_type.to_owned(), media_type);
+        let encoding =
+            header.named("content-transfer-encoding").next().map(|field| field.text(&entity.bytes)).unwrap_or_default();
+        let body = entity.bytes.slice(header.body_at..);
+        if kind.starts_with("multipart/") {
+            self.multipart(&kind, content_type.as_ref(), &encoding, &body, entity.depth, room, entities);
+        } else {
+            let content = self.decoded(&encoding, body);
+            if matches!(kind.as_str(), "message/rfc822" | "message/global") {
+                entities.push(Entity { bytes: content, depth: entity.depth + 1, default_type: "text/plain" });
+            } else {
+                self.leaf_of(&header, &entity.bytes, content_type.as_ref(), &kind, content);
+            }
+        }
+    }
+
+    fn judge_part_header(&mut self, header: &Header) {
+        if header.too_long {
+            self.note(Defect::HeaderTooLong);
+        }
+        if header.nul {
+            self.note(Defect::NulInHeader);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call; a struct would only rename the arguments")]
+    fn multipart(
+        &mut self,
+        kind: &str,
+        content_type: Option<&ContentType<'_>>,
+        encoding: &str,
+        body: &Bytes,
+        depth: usize,
+        room: usize,
+        entities: &mut Vec<Entity>,
+    ) {
+        if !is_identity(encoding) {
+            self.note(Defect::EncodedMultipart);
+        }
+        let boundary = content_type.and_then(|declared| declared.attribute("boundary")).unwrap_or_default().trim_end();
+        if boundary.is_empty() {
+            self.note(Defect::NoBoundary);
+            self.leaf(&Header::default(), None, "text/plain", body.clone());
+            return;
+        }
+        let (children, ended) = children(body, boundary.as_bytes(), room);
+        if children.len() >= room {
+            self.note(Defect::TooManyParts);
+        }
+        if !ended {
+            self.note(Defect::Unterminated);
+        }
+        if children.is_empty() {
+            self.leaf(&Header::default(), None, "text/plain", body.clone());
+        }
+        let default_type = if kind == "multipart/digest" { "message/rfc822" } else { "text/plain" };
+        // Last first, so that the stack gives them in their order.
+        entities.extend(children.into_iter().rev().map(|bytes| Entity { bytes, depth: depth + 1, default_type }));
+    }
+
+    fn leaf(&mut self, header: &Header, content_type: Option<&ContentType<'_>>, kind: &str, content: Bytes) {
+        self.leaf_of(header, &[], content_type, kind, content);
+    }
+
+    fn leaf_of(
+        &mut self,
+        header: &Header,
+        bytes: &[u8],
+        content_type: Option<&ContentType<'_>>,
+        kind: &str,
+        content: Bytes,
+    ) {
+        let disposition = header.named("content-disposition").next().map(|field| field.value(bytes).to_vec());
+        let disposition = disposition.as_deref().and_then(self::content_type);
+        let mut names: Vec<String> = Vec::new();
+        for declared in [disposition.as_ref(), content_type].into_iter().flatten() {
+            let candidates = declared.attributes().unwrap_or_default().iter();
+            names.extend(
+                candidates
+                    .filter(|attribute| attribute.name.starts_with("filename") || attribute.name.starts_with("name"))
+                    .map(|attribute| decoded_words(attribute.value.as_bytes())),
+            );
+        }
+        names.dedup();
+        let attached = disposition.as_ref().is_some_and(|declared| declared.ctype().eq_ignore_ascii_case("attachment"));
+        let text = kind.starts_with("text/").then(|| {
+            let charset = content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8");
+            in_charset(charset, &content).into_owned()
+        });
+        self.parts.push(Part { declared: kind.to_owned(), names, attached, content, text });
+    }
+
+    fn decoded(&mut self, encoding: &str, body: Bytes) -> Bytes {
+        if is_identity(encoding) {
+            return body;
+        }
+        if encoding.eq_ignore_ascii_case("base64") {
+            return base64_decode(&body).map_or_else(
+                || {
+                    self.note(Defect::Undecodable);
+                    lenient_base64(&body)
+                },
+                Bytes::from,
+            );
+        }
+        if encoding.eq_ignore_ascii_case("quoted-printable") {
+            return quoted_printable_decode(&body).map_or_else(
+                || {
+                    self.note(Defect::Undecodable);
+                    body
+                },
+                Bytes::from,
+            );
+        }
+        self.note(Defect::UnknownEncoding);
+        body
+    }
+}
+
+fn is_identity(encoding: &str) -> bool {
+    ["", "7bit", "8bit", "binary"].iter().any(|known| encoding.eq_ignore_ascii_case(known))
+}
+
+fn content_type(value: &[u8]) -> Option<ContentType<'_>> {
+    MessageStream::new(value).parse_content_type().into_content_type()
+}
+
+fn media_type(declared: &ContentType<'_>) -> String {
+    format!("{}/{}", declared.ctype(), declared.subtype().unwrap_or_default()).to_ascii_lowercase()
+}
+
+/// Undoes RFC 2047, which many senders use in parameters against RFC 2231.
+fn decoded_words(value: &[u8]) -> String {
+    let mut line = value.to_vec();
+    line.push(b'\n');
+    let text = MessageStream::new(&line).parse_unstructured().into_text().map(Cow::into_owned);
+    text.unwrap_or_else(|| String::from_utf8_lossy(value).into_owned())
+}
+
+fn in_charset<'b>(charset: &str, content: &'b [u8]) -> Cow<'b, str> {
+    match (charset.eq_ignore_ascii_case("utf-8"), charset_decoder(charset.as_bytes())) {
+        (false, Some(decode)) => Cow::Owned(decode(content)),
+        (true, _) | (false, None) => String::from_utf8_lossy(content),
+    }
+}
+
+/// Reads base64 as most readers do: whatever is not of the alphabet is skipped.
+fn lenient_base64(body: &[u8]) -> Bytes {
+    let alphabet: Vec<u8> =
+        body.iter().copied().filter(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')).collect();
+    let whole = alphabet.len() - alphabet.len() % 4;
+    base64_decode(&alphabet[..whole]).map(Bytes::from).unwrap_or_default()
+}
+
+/// The bodies between the delimiters (RFC 2046 section 5.1.1), at most `room`, and whether the closing one was there.
+fn children(body: &Bytes, boundary: &[u8], room: usize) -> (Vec<Bytes>, bool) {
+    let mut children = Vec::new();
+    let mut open: Option<usize> = None;
+    let mut at = 0;
+    while at < body.len() {
+        let end = body[at..].iter().position(|byte| *byte == b'\n').map_or(body.len(), |line| at + line + 1);
+        let line = body[at..end].trim_ascii_end();
+        if let Some(tail) = line.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary))
+            && matches!(tail, b"" | b"--")
+        {
+            if let Some(from) = open {
+                children.push(body.slice(from..before_line_end(body, from, at)));
+            }
+            if tail == b"--" {
+                return (children, true);
+            }
+            if children.len() >= room {
+                return (children, false);
+            }
+            open = Some(end);
+        }
+        at = end;
+    }
+    if let Some(from) = open {
+        children.push(body.slice(from..));
+    }
+    (children, false)
+}
+
+/// The CRLF before a delimiter belongs to the delimiter.
+fn before_line_end(body: &[u8], from: usize, at: usize) -> usize {
+    let part = body.get(from..at).unwrap_or_default();
+    let part = part.strip_suffix(b"\n").unwrap_or(part);
+    from + part.strip_suffix(b"\r").unwrap_or(part).len()
+}

@@ -1,0 +1,338 @@
+//! The parsed mail: what the checks, the decision and the record need to know of a message, read once under limits.
+
+pub mod fields;
+pub mod html;
+pub mod mime;
+
+use bytes::Bytes;
+use mail_parser::{Address as ParsedAddress, parsers::MessageStream};
+use proto::address::{Address, Domain};
+
+use self::{
+    fields::{Field, Header},
+    html::Link,
+    mime::{Part, Walk},
+};
+use crate::limits::Limits;
+
+/// Longest subject that is kept, in characters.
+pub const SUBJECT_CHARS_MAX: usize = 200;
+/// Text that the content rules look at, in bytes; what comes after it only the virus scanner sees.
+pub const TEXT_BYTES_MAX: usize = 512 * 1024;
+/// Addresses kept of one header field.
+const MAILBOXES_MAX: usize = 1000;
+
+/// What is wrong with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Defect {
+    /// The parser failed on it or took too long.
+    ParserFailed,
+    /// The header section is over its limit.
+    HeaderTooLong,
+    /// More parts than allowed.
+    TooManyParts,
+    /// Nested deeper than allowed.
+    TooDeep,
+    /// More Received fields than allowed: a loop.
+    TooManyHops,
+    /// A header line is neither a field nor a continuation, or a name has white space before its colon.
+    InvalidHeaderLine,
+    /// A NUL in the header.
+    NulInHeader,
+    /// More than one From field.
+    MultipleFrom,
+    /// More than one Sender field.
+    MultipleSender,
+    /// More than one Subject field.
+    MultipleSubject,
+    /// No From field.
+    MissingFrom,
+    /// Readers disagree about what such a part is.
+    DuplicateContentType,
+    /// Readers disagree about what such a part holds.
+    DuplicateTransferEncoding,
+    /// A multipart under base64 or quoted-printable (forbidden by RFC 2045 section 6.4).
+    EncodedMultipart,
+    /// A multipart without a boundary.
+    NoBoundary,
+    /// A multipart without its closing delimiter.
+    Unterminated,
+    /// A transfer encoding that nobody knows.
+    UnknownEncoding,
+    /// A part that its transfer encoding does not undo cleanly.
+    Undecodable,
+}
+
+impl Defect {
+    /// Whether readers may see different messages, or we have not seen all of it: then `unparsable` of the policy holds.
+    /// The others only count as points.
+    #[must_use]
+    pub const fn breaks(self) -> bool {
+        match self {
+            Self::ParserFailed
+            | Self::HeaderTooLong
+            | Self::TooManyParts
+            | Self::TooDeep
+            | Self::InvalidHeaderLine
+            | Self::NulInHeader
+            | Self::MultipleFrom
+            | Self::MultipleSender
+            | Self::MultipleSubject
+            | Self::DuplicateContentType
+            | Self::DuplicateTransferEncoding
+            | Self::EncodedMultipart
+            | Self::NoBoundary => true,
+            // A loop has its own rule.
+            Self::TooManyHops | Self::MissingFrom | Self::Unterminated | Self::UnknownEncoding | Self::Undecodable => {
+                false
+            }
+        }
+    }
+
+    /// In words for the verdict.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ParserFailed => "it could not be read",
+            Self::HeaderTooLong => "its header is too long",
+            Self::TooManyParts => "it has too many parts",
+            Self::TooDeep => "it is nested too deeply",
+            Self::TooManyHops => "it went through too many servers",
+            Self::InvalidHeaderLine => "a header line is not a field",
+            Self::NulInHeader => "its header holds a NUL",
+            Self::MultipleFrom => "it has more than one From field",
+            Self::MultipleSender => "it has more than one Sender field",
+            Self::MultipleSubject => "it has more than one Subject field",
+            Self::MissingFrom => "it has no From field",
+            Self::DuplicateContentType => "a part has more than one type",
+            Self::DuplicateTransferEncoding => "a part has more than one encoding",
+            Self::EncodedMultipart => "a multipart is encoded",
+            Self::NoBoundary => "a multipart has no boundary",
+            Self::Unterminated => "a multipart has no end",
+            Self::UnknownEncoding => "a part has an unknown encoding",
+            Self::Undecodable => "a part does not decode",
+        }
+    }
+}
+
+/// One entry of an address field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox {
+    /// Display name, decoded.
+    pub name: String,
+    /// What stands where the address belongs.
+    pub written: String,
+    /// Its domain, when it is one.
+    pub domain: Option<Domain>,
+}
+
+impl Mailbox {
+    /// The address, when it is one of RFC 5321.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        Address::parse(&self.written).ok()
+    }
+}
+
+/// A message, parsed. Cheap to clone but for the text.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// As it came.
+    pub bytes: Bytes,
+    /// Its header section.
+    pub header: Header,
+    /// All mailboxes of all From fields.
+    pub from: Vec<Mailbox>,
+    /// All mailboxes of all Sender fields.
+    pub sender: Vec<Mailbox>,
+    /// All mailboxes of all Reply-To fields.
+    pub reply_to: Vec<Mailbox>,
+    /// Decoded, at most `SUBJECT_CHARS_MAX` characters, without control characters. Personal data.
+    pub subject: String,
+    /// What a reader sees of the text parts, the HTML ones apart.
+    pub text: String,
+    /// What was read out of the HTML parts.
+    pub html: html::Read,
+    /// Whether there is an HTML part.
+    pub has_html: bool,
+    /// Whether there is a text part that is not HTML.
+    pub has_text: bool,
+    /// Leaves in their order, the text ones too.
+    pub parts: Vec<Part>,
+    /// Received fields.
+    pub received: usize,
+    /// What is wrong with it, each once.
+    pub defects: Vec<Defect>,
+}
+
+impl Message {
+    /// Reads a message. There is no error: whatever is wrong is among the defects.
+    #[must_use]
+    pub fn parse(bytes: Bytes, limits: &Limits) -> Self {
+        let header = Header::split(&bytes, limits.header_bytes_max);
+        let Walk { parts, defects } = Walk::new(&bytes, limits);
+        let mut message = Self::unread(bytes);
+        let bytes = message.bytes.clone();
+        message.from = mailboxes(&header, &bytes, "from");
+        message.sender = mailboxes(&header, &bytes, "sender");
+        message.reply_to = mailboxes(&header, &bytes, "reply-to");
+        message.subject = header.named("subject").next().map(|field| subject(field, &bytes)).unwrap_or_default();
+        message.received = header.count("received");
+        message.header = header;
+        message.parts = parts;
+        message.defects = defects;
+        message.defects.extend(header_defects(&message.header, limits));
+        message.defects.sort_unstable();
+        message.defects.dedup();
+        message.read_text();
+        message
+    }
+
+    /// A message that the parser failed on: only its bytes are known.
+    #[must_use]
+    pub fn unparsable(bytes: Bytes) -> Self {
+        Self { defects: vec![Defect::ParserFailed], ..Self::unread(bytes) }
+    }
+
+    fn unread(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            header: Header::default(),
+            from: Vec::new(),
+            sender: Vec::new(),
+            reply_to: Vec::new(),
+            subject: String::new(),
+            text: String::new(),
+            html: html::Read::default(),
+            has_html: false,
+            has_text: false,
+            parts: Vec::new(),
+            received: 0,
+            defects: Vec::new(),
+        }
+    }
+
+    fn read_text(&mut self) {
+        let mut html = String::new();
+        for part in self.parts.iter().filter(|part| !part.attached) {
+            let Some(text) = &part.text else { continue };
+            let is_html = part.declared == "text/html";
+            self.has_html |= is_html;
+            self.has_text |= !is_html;
+            let into = if is_html { &mut html } else { &mut self.text };
+            push_capped(into, text);
+        }
+        self.html = html::read(&html);
+    }
+
+    /// What a reader sees: of the plain text and of the HTML.
+    pub fn shown(&self) -> impl Iterator<Item = &str> {
+        [self.text.as_str(), self.html.text.as_str()].into_iter()
+    }
+
+    /// Links of the text and the HTML.
+    #[must_use]
+    pub fn links(&self) -> Vec<Link> {
+        let mut links = self.html.links.clone();
+        links.extend(html::links_in_text(&self.text));
+        links
+    }
+
+    /// Whether there is a field of this name, in lower case.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.header.named(name).next().is_some()
+    }
+
+    /// The text of the first field of this name, in lower case.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<String> {
+        self.header.named(name).next().map(|field| field.text(&self.bytes))
+    }
+
+    /// How often this host says that it received the message (`by HOST` in Received fields).
+    #[must_use]
+    pub fn received_by(&self, host: &str) -> usize {
+        let said = format!(" by {} ", host.to_ascii_lowercase());
+        let texts = self.header.named("received").map(|field| field.text(&self.bytes).replace('\t', " "));
+        texts.filter(|text| text.to_ascii_lowercase().contains(&said)).count()
+    }
+
+    /// Whether readers may see different messages, or we have not seen all of it.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.defects.iter().any(|defect| defect.breaks())
+    }
+
+    /// Length of the message in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        u64::try_from(self.bytes.len()).unwrap_or(u64::MAX)
+    }
+}
+
+fn push_capped(into: &mut String, text: &str) {
+    let room = TEXT_BYTES_MAX.saturating_sub(into.len());
+    let cut = (0..=room.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    into.push_str(&text[..cut]);
+    if into.len() < TEXT_BYTES_MAX {
+        into.push('\n');
+    }
+}
+
+fn header_defects(header: &Header, limits: &Limits) -> Vec<Defect> {
+    let checks = [
+        (header.too_long, Defect::HeaderTooLong),
+        (header.invalid_lines, Defect::InvalidHeaderLine),
+        (header.nul, Defect::NulInHeader),
+        (header.count("from") > 1, Defect::MultipleFrom),
+        (header.count("from") == 0, Defect::MissingFrom),
+        (header.count("sender") > 1, Defect::MultipleSender),
+        (header.count("subject") > 1, Defect::MultipleSubject),
+        (header.count("received") > limits.hops_max, Defect::TooManyHops),
+    ];
+    checks.into_iter().filter(|(is_so, _)| *is_so).map(|(_, defect)| defect).collect()
+}
+
+fn mailboxes(header: &Header, bytes: &[u8], name: &str) -> Vec<Mailbox> {
+    let mut mailboxes = Vec::new();
+    for field in header.named(name) {
+        let value = MessageStream::new(field.value(bytes)).parse_address();
+        let Some(parsed) = value.into_address() else { continue };
+        let entries: Vec<_> = match parsed {
+            ParsedAddress::List(list) => list,
+            ParsedAddress::Group(groups) => groups.into_iter().flat_map(|group| group.addresses).collect(),
+        };
+        mailboxes.extend(entries.into_iter().take(MAILBOXES_MAX).map(|entry| {
+            let written = entry.address.map(|text| text.trim().to_owned()).unwrap_or_default();
+            let domain =
+                written.rsplit_once('@').and_then(|(_, domain)| Domain::parse(domain.trim_end_matches('.')).ok());
+            Mailbox { name: entry.name.map(|text| without_controls(&text)).unwrap_or_default(), written, domain }
+        }));
+    }
+    mailboxes
+}
+
+fn subject(field: &Field, bytes: &[u8]) -> String {
+    let mut line = field.value(bytes).to_vec();
+    if !line.ends_with(b"\n") {
+        line.push(b'\n');
+    }
+    let decoded = MessageStream::new(&line).parse_unstructured().into_text();
+    without_controls(&decoded.unwrap_or_default()).trim().chars().take(SUBJECT_CHARS_MAX).collect()
+}
+
+/// Without control characters and those that change the direction of text (threats 22 and 41).
+#[must_use]
+pub fn without_controls(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() && !is_direction(*c)).collect()
+}
+
+/// Whether a character changes the direction of text.
+#[must_use]
+pub const fn is_direction(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Messages as an attacker would write them, and what is seen of them.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::{Defect, Message};
+use crate::limits::Limits;
+
+fn parse(text: &str) -> Message {
+    Message::parse(Bytes::from(text.replace('\n', "\r\n")), &Limits::default())
+}
+
+#[test]
+fn a_plain_message_is_read() {
+    let message = parse(
+        "From: \"Anna B.\" <anna@Interior.gov.test>\nSender: <s@x.test>\nReply-To: r@y.test\n\
+         Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\n folded\nReceived: from a by MX.gov.test with SMTP id 1; now\n\nHello\n",
+    );
+    assert_eq!(message.from[0].domain.as_ref().expect("a domain").as_str(), "interior.gov.test");
+    assert_eq!(message.from[0].name, "Anna B.");
+    assert_eq!(message.sender[0].written, "s@x.test");
+    assert_eq!(message.reply_to[0].written, "r@y.test");
+    assert_eq!(message.subject, "Grüße folded");
+    assert_eq!((message.received, message.received_by("mx.gov.test"), message.received_by("gov.test")), (1, 1, 0));
+    assert_eq!(message.text.trim(), "Hello");
+    assert_eq!(message.defects, []);
+}
+
+#[test]
+fn two_froms_are_both_seen_and_break_the_message() {
+    let message = parse("From: a@one.test\nFrom : b@two.test\n\nx\n");
+    let domains: Vec<_> = message.from.iter().filter_map(|mailbox| mailbox.domain.clone()).collect();
+    assert_eq!(domains.len(), 2);
+    assert!(message.defects.contains(&Defect::MultipleFrom) && message.defects.contains(&Defect::InvalidHeaderLine));
+    assert!(message.is_broken());
+}
+
+#[test]
+fn a_subject_cannot_inject_a_line() {
+    let message = parse("From: a@b.test\nSubject: =?utf-8?b?YQ0KQmNjOiBldmlsQHgudGVzdA==?= \u{202e}x\n\n");
+    assert_eq!(message.subject, "aBcc: evil@x.test x");
+}
+
+#[test]
+fn parts_are_decoded_with_all_their_names() {
+    let message = parse(
+        "From: a@b.test\nContent-Type: multipart/mixed; boundary=\"x\"\n\n--x\n\
+         Content-Type: text/html; charset=iso-8859-1\nContent-Transfer-Encoding: quoted-printable\n\n<p>Gr=FC=DFe</p>\n--x\n\
+         Content-Type: application/octet-stream; name=\"a.pdf\"\nContent-Disposition: attachment; filename=b.exe\n\
+         Content-Transfer-Encoding: base64\n\nTVqQ\nAAM=\n--x--\nepilogue\n",
+    );
+    assert_eq!(message.html.text.trim(), "Grüße");
+    assert_eq!(message.parts.len(), 2);
+    assert_eq!(message.parts[1].names, ["b.exe", "a.pdf"]);
+    assert_eq!(&message.parts[1].content[..], b"MZ\x90\0\x03");
+    assert!(message.parts[1].attached);
+    assert_eq!(message.defects, []);
+}
+
+#[test]
+fn a_nested_message_is_opened_also_under_base64() {
+    // "From: x@y.test\r\n\r\nhidden text"
+    let message = parse(
+        "From: a@b.test\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n\
+         RnJvbTogeEB5LnRlc3QNCg0KaGlkZGVuIHRleHQ=\n",
+    );
+    assert_eq!(message.text.trim(), "hidden text");
+}
+
+#[test]
+fn ambiguous_mime_breaks_the_message() {
+    let cases = [
+        ("Content-Type: text/plain\nContent-Type: text/html\n\nx\n", Defect::DuplicateContentType),
+        (
+            "Content-Transfer-Encoding: 7bit\nContent-Transfer-Encoding: base64\n\nx\n",
+            Defect::DuplicateTransferEncoding,
+        ),
+        ("Content-Type: multipart/mixed\n\nx\n", Defect::NoBoundary),
+        (
+            "Content-Type: multipart/mixed; boundary=x\nContent-Transfer-Encoding: base64\n\n--x\n\na\n--x--\n",
+            Defect::EncodedMultipart,
+        ),
+    ];
+    for (text, expected) in cases {
+        let message = parse(&format!("From: a@b.test\n{text}"));
+        assert_eq!(message.defects, [expected], "{text}");
+        assert!(message.is_broken());
+    }
+}
+
+#[test]
+fn ten_thousand_levels_end_at_the_limit_without_using_up_the_stack() {
+    let mut rfc822 = String::from("From: a@b.test\n");
+    rfc822.push_str(&"Content-Type: message/rfc822\n\n".repeat(10_000));
+    let message = parse(&rfc822);
+    assert!(message.defects.contains(&Defect::TooDeep) && message.is_broken());
+
+    let mut multipart = String::from("From: a@b.test\n");
+    for level in 0..5_000 {
+        multipart.push_str(&format!("Content-Type: multipart/mixed; boundary=b{level}\n\n--b{level}\n"));
+    }
+    assert!(parse(&multipart).defects.contains(&Defect::TooDeep));
+
+    let digest = format!("From: a@b.test\nContent-Type: multipart/digest; boundary=x\n\n{}", "--x\n\n".repeat(20_000));
+    assert!(parse(&digest).defects.contains(&Defect::TooManyParts));
+}
+
+#[test]
+fn a_loop_and_a_long_header_are_noticed() {
+    let loops = format!("From: a@b.test\n{}\nx\n", "Received: from a by b; now\n".repeat(51));
+    assert_eq!(parse(&loops).defects, [Defect::TooManyHops]);
+    let long = format!("From: a@b.test\nX: {}\n\nx\n", "y".repeat(110_000));
+    assert_eq!(parse(&long).defects, [Defect::HeaderTooLong]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_parsed(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let _ = Message::parse(Bytes::from(bytes), &Limits::default());
+    }
+
+    #[test]
+    fn any_mime_soup_is_parsed_within_the_limits(
+        soup in "(From: a@b\r\n|Content-Type: multipart/mixed; boundary=x\r\n|Content-Type: message/rfc822\r\n|--x\r\n|--x--|\r\n| |\
+                 Content-Transfer-Encoding: base64\r\n|Content-Transfer-Encoding: quoted-printable\r\n|=\\?utf-8\\?b\\?|QUJD|\\?=|\"|;|\\(|\
+                 filename\\*0=|name=|Subject: |charset=utf-7|\0|\u{e9}){0,60}"
+    ) {
+        let message = Message::parse(Bytes::from(soup), &Limits::default());
+        prop_assert!(message.parts.len() <= Limits::default().parts_max);
+        prop_assert!(message.subject.chars().count() <= super::SUBJECT_CHARS_MAX);
+    }
+}
