@@ -49,6 +49,10 @@ pub struct Limits {
     pub relay_time_max: Duration,
     /// One call to a control server.
     pub control_timeout: Duration,
+    /// A watch of the view without any update; then the next control server is tried.
+    pub watch_quiet_max: Duration,
+    /// Before a held message is tried again for the first time; doubled with each attempt, up to an hour.
+    pub redelivery_delay: Duration,
     /// Messages in the pipeline at once: each holds its bytes in memory.
     pub messages_max: usize,
 }
@@ -78,6 +82,8 @@ impl Default for Limits {
             relay_timeout: Duration::from_secs(20),
             relay_time_max: Duration::from_secs(30),
             control_timeout: Duration::from_secs(5),
+            watch_quiet_max: Duration::from_secs(5),
+            redelivery_delay: Duration::from_secs(30),
             messages_max: 256,
         }
     }
