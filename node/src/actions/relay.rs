@@ -1,8 +1,44 @@
 //! Hands a message to a next hop over SMTP (RFC 5321 section 3.3 as a client).
 
-use proto::address::{Address, ReversePath};
+mod answer;
+mod body;
+mod dialogue;
+mod given;
+mod lookup;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod targets;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_tls;
+mod tls;
+mod wire;
 
-use crate::smtp::{reply::Reply, transaction::Route};
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use hickory_resolver::TokioResolver;
+use proto::{
+    address::{Address, ReversePath},
+    department::{NextHop, TlsRule},
+};
+use rustls::RootCertStore;
+use tokio::time::timeout;
+
+use self::{
+    dialogue::{Dialogue, Failure, Greeting},
+    given::Given,
+    tls::Tls,
+};
+use crate::{
+    limits::Limits,
+    smtp::{
+        reply::{Class, Reply},
+        transaction::Route,
+    },
+};
+
+pub use self::tls::roots_from_pem;
 
 /// What the next hop said about one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +56,121 @@ pub enum Handed {
     Deferred(Reply),
 }
 
-/// A client for next hops.
-#[derive(Debug)]
-pub struct Relay {}
+/// One message to be handed over.
+struct Mail<'a> {
+    from: &'a ReversePath,
+    to: &'a [Address],
+    message: &'a [u8],
+}
+
+/// A client for next hops. Cheap to clone.
+#[derive(Clone)]
+pub struct Relay {
+    hostname: Arc<str>,
+    limits: Arc<Limits>,
+    resolver: TokioResolver,
+    tls: Tls,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("hostname", &self.hostname).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
 
 impl Relay {
+    /// A client that calls itself `hostname` (a domain name), asks `resolver` for hosts that are not IP addresses, and
+    /// verifies certificates against `roots` where a next hop must have one. Without roots no such next hop gets mail.
+    #[must_use]
+    pub fn new(hostname: &str, limits: &Limits, resolver: TokioResolver, roots: Option<Arc<RootCertStore>>) -> Self {
+        Self { hostname: hostname.into(), limits: Arc::new(limits.clone()), resolver, tls: Tls::new(roots) }
+    }
+
     /// Delivers one message to recipients of one route; an answer for each recipient, in their order. Ends within
-    /// `Limits::relay_time_max`.
-    pub async fn deliver(&self, _route: &Route, _from: &ReversePath, _to: &[Address], _message: &[u8]) -> Vec<Handed> {
-        todo!()
+    /// `Limits::relay_time_max`. A message with a bare CR or LF is refused, not sent.
+    ///
+    /// The next hops are tried in order until one has begun to take the message. A recipient that this one told to come
+    /// back is deferred; so is each when the connection breaks after the final dot, though the message may have arrived
+    /// (RFC 5321 section 4.2.5).
+    pub async fn deliver(&self, route: &Route, from: &ReversePath, to: &[Address], message: &[u8]) -> Vec<Handed> {
+        let nobody = Reply::temporary(51, (4, 4), "no next hop is configured; add one to the department");
+        let mut given = Given::nothing(to.len(), nobody);
+        if !body::has_clean_line_ends(message) {
+            given.refused(&Reply::permanent(50, (6, 0), "the message has a bare CR or LF"));
+            return given.finish();
+        }
+        let mail = Mail { from, to, message };
+        let limit = self.limits.relay_time_max;
+        if timeout(limit, self.try_hops(route, &mail, &mut given)).await.is_err() {
+            let text =
+                format!("no next hop took it within {} s; the last problem: {}", limit.as_secs_f32(), given.problem());
+            given.deferred(Reply::temporary(51, (4, 7), text.trim_end()));
+        }
+        given.finish()
+    }
+
+    async fn try_hops(&self, route: &Route, mail: &Mail<'_>, given: &mut Given) {
+        let (hops, public_only) = match route {
+            Route::Department { next_hops, .. } => (next_hops.clone(), false),
+            Route::Internet { relays, .. } if !relays.is_empty() => (relays.clone(), false),
+            Route::Internet { domain, .. } => {
+                let answer = lookup::mx(&self.resolver, domain.as_str()).await;
+                let seed = u64::try_from(ulid::Ulid::new().random() >> 16).unwrap_or_default();
+                match targets::hosts(domain.as_str(), answer, seed) {
+                    Ok(hosts) => (hosts, true),
+                    Err(reply) if reply.class() == Class::Permanent => return given.refused(&reply),
+                    Err(reply) => return given.deferred(reply),
+                }
+            }
+        };
+        for hop in hops {
+            let name = hop.to_string();
+            given.deferred(Reply::temporary(51, (4, 1), format!("next hop {name} has not answered yet")));
+            let addresses = match lookup::addresses(&self.resolver, &hop, public_only).await {
+                Ok(addresses) => addresses,
+                Err(reply) => {
+                    given.deferred(reply);
+                    continue;
+                }
+            };
+            for address in addresses {
+                if let Err(reply) = self.try_address(&hop, &name, address, mail, given).await {
+                    tracing::info!(next_hop = name, %address, problem = %reply.to_string().trim_end(), "a next hop did not take a message");
+                    given.deferred(reply);
+                }
+                if given.is_committed() || !given.has_open() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One address of one next hop. After a failed handshake a hop that merely offered TLS is tried in the clear, on a new
+    /// connection: whoever can break a handshake can also hide the offer.
+    async fn try_address(
+        &self,
+        hop: &NextHop,
+        name: &str,
+        address: SocketAddr,
+        mail: &Mail<'_>,
+        given: &mut Given,
+    ) -> Result<(), Reply> {
+        let greeting =
+            |rule| Greeting { hop, name, hostname: &self.hostname, tls: &self.tls, rule, limits: &self.limits };
+        let opened = match Dialogue::open(&greeting(hop.tls), address).await {
+            Err(Failure::Handshake(reply)) if hop.tls == TlsRule::Opportunistic => {
+                tracing::warn!(next_hop = name, problem = %reply.to_string().trim_end(), "going on without TLS");
+                Dialogue::open(&greeting(TlsRule::None), address).await
+            }
+            opened => opened,
+        };
+        let handed = match opened {
+            Ok(dialogue) => dialogue.hand_over(mail, given).await,
+            Err(failure) => Err(failure),
+        };
+        match handed {
+            Ok(()) => Ok(()),
+            Err(Failure::Handshake(reply) | Failure::Next(reply)) => Err(reply),
+        }
     }
 }

@@ -1,0 +1,231 @@
+//! What a next hop says, read line by line (RFC 5321 section 4.2). Pure. Nonsense is an error, and an error is temporary.
+
+use crate::smtp::reply::{Class, Reply};
+
+/// A line with its line end, in bytes. RFC 5321 section 4.5.3.1.5 allows 512; real servers say more.
+pub(super) const LINE_BYTES_MAX: usize = 2048;
+/// Lines of one answer.
+const LINES_MAX: usize = 128;
+/// Characters of an answer's text that we pass on.
+const TEXT_MAX: usize = 300;
+
+/// An answer that breaks the grammar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Nonsense {
+    #[error("a line longer than {LINE_BYTES_MAX} bytes")]
+    LongLine,
+    #[error("more than {LINES_MAX} lines in one answer")]
+    ManyLines,
+    #[error("a line without a reply code")]
+    NoCode,
+    #[error("two reply codes in one answer")]
+    TwoCodes,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    code: u16,
+    /// Subject and detail, when the first line carries an enhanced code (RFC 2034) of the reply code's own class.
+    enhanced: Option<(u16, u16)>,
+    /// Printable ASCII, without codes; at least one.
+    lines: Vec<String>,
+}
+
+/// The lines of an answer that is not complete yet.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    code: Option<u16>,
+    lines: Vec<String>,
+}
+
+impl Reader {
+    /// Takes one line without its line end; gives the answer when this was its last.
+    pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Answer>, Nonsense> {
+        if line.len() > LINE_BYTES_MAX {
+            return Err(Nonsense::LongLine);
+        }
+        if self.lines.len() == LINES_MAX {
+            return Err(Nonsense::ManyLines);
+        }
+        let (code, last, text) = split(line).ok_or(Nonsense::NoCode)?;
+        if self.code.is_some_and(|before| before != code) {
+            return Err(Nonsense::TwoCodes);
+        }
+        self.code = Some(code);
+        self.lines.push(printable(text));
+        if !last {
+            return Ok(None);
+        }
+        self.code = None;
+        Ok(Some(Answer::new(code, std::mem::take(&mut self.lines))))
+    }
+}
+
+/// Reply code, whether it is the last line, and the text: `250-text`, `250 text`, or `250` alone.
+fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
+    let (digits, rest) = line.split_at_checked(3)?;
+    if !(b'2'..=b'5').contains(&digits[0]) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let code = digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
+    match rest.split_first() {
+        None => Some((code, true, rest)),
+        Some((b' ', text)) => Some((code, true, text)),
+        Some((b'-', text)) => Some((code, false, text)),
+        Some(_) => None,
+    }
+}
+
+fn printable(text: &[u8]) -> String {
+    text.iter().map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '?' }).collect()
+}
+
+/// An enhanced code of this class at the start of a text, and what follows it, perhaps nothing.
+fn enhanced(class: u16, text: &str) -> Option<((u16, u16), &str)> {
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let mut numbers = word.split('.').map(|part| {
+        let plain = (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| part.parse::<u16>().ok()).flatten()
+    });
+    let (first, subject, detail) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    (numbers.next().is_none() && first == class).then_some(((subject, detail), rest))
+}
+
+impl Answer {
+    fn new(code: u16, mut lines: Vec<String>) -> Self {
+        let class = code / 100;
+        let first = lines.first().and_then(|line| enhanced(class, line)).map(|(numbers, _)| numbers);
+        if first.is_some() {
+            for line in &mut lines {
+                if let Some((_, rest)) = enhanced(class, line) {
+                    *line = rest.to_owned();
+                }
+            }
+        }
+        Self { code, enhanced: first, lines }
+    }
+
+    /// The three digits.
+    pub(super) fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// What the first digit says.
+    pub(super) fn class(&self) -> Class {
+        match self.code / 100 {
+            2 => Class::Done,
+            3 => Class::Continue,
+            5 => Class::Permanent,
+            _ => Class::Temporary,
+        }
+    }
+
+    /// The lines without codes, as an EHLO answer needs them.
+    pub(super) fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
+    /// All lines in one, at most 300 characters.
+    pub(super) fn text(&self) -> String {
+        let joined = self.lines.join(" ");
+        joined.trim().chars().take(TEXT_MAX).collect()
+    }
+
+    /// A refusal as we pass it on: class and enhanced code kept, and who said it. Whatever is not a refusal is passed on
+    /// as temporary: the next hop answered something that does not fit. Codes that would say something about our own
+    /// session (421, 500 to 504) become 451 and 550.
+    pub(super) fn passed_on(&self, next_hop: &str) -> Reply {
+        let text = self.quoted(next_hop);
+        let detail = u8::try_from(self.code % 100).unwrap_or_default();
+        match self.class() {
+            Class::Permanent => {
+                let detail = if detail < 5 { 50 } else { detail };
+                Reply::permanent(detail, self.enhanced.unwrap_or((0, 0)), text)
+            }
+            Class::Temporary => {
+                let detail = if detail == 21 { 51 } else { detail };
+                Reply::temporary(detail, self.enhanced.unwrap_or((0, 0)), text)
+            }
+            Class::Done | Class::Continue => Reply::temporary(51, (5, 0), text),
+        }
+    }
+
+    /// The same as temporary, whatever its class: for a refusal of the whole session, which says nothing about the mail.
+    pub(super) fn passed_on_as_temporary(&self, next_hop: &str) -> Reply {
+        Reply::temporary(51, self.enhanced.unwrap_or((3, 0)), self.quoted(next_hop))
+    }
+
+    fn quoted(&self, next_hop: &str) -> String {
+        format!("next hop {next_hop} said: {} {}", self.code, self.text()).trim_end().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Answer, LINE_BYTES_MAX, LINES_MAX, Nonsense, Reader};
+
+    fn read(lines: &[&str]) -> Result<Option<Answer>, Nonsense> {
+        let mut reader = Reader::default();
+        let mut answer = None;
+        for line in lines {
+            assert_eq!(answer, None, "an answer ended early");
+            answer = reader.line(line.as_bytes())?;
+        }
+        Ok(answer)
+    }
+
+    fn passed_on(lines: &[&str]) -> String {
+        read(lines).expect("an answer").expect("a whole one").passed_on("mx:25").to_string()
+    }
+
+    #[test]
+    fn refusals_are_passed_on_with_their_class_and_enhanced_code() {
+        let said = "next hop mx:25 said:";
+        let cases: [(&[&str], &str); 10] = [
+            (&["550 5.1.1 no such user"], "550 5.1.1 S 550 no such user"),
+            (&["450-4.2.0 greylisted,", "450 4.2.0 come back"], "450 4.2.0 S 450 greylisted, come back"),
+            (&["550 5.7.2"], "550 5.7.2 S 550"),
+            (&["550"], "550 5.0.0 S 550"),
+            (&["571 go away"], "571 5.0.0 S 571 go away"),
+            (&["550 4.7.1 mixed up"], "550 5.0.0 S 550 4.7.1 mixed up"),
+            (&["421 4.3.2 closing"], "451 4.3.2 S 421 closing"),
+            (&["503 5.5.1 sequence"], "550 5.5.1 S 503 sequence"),
+            (&["354 what?"], "451 4.5.0 S 354 what?"),
+            (&["550 5.1.1 a\u{1b}[31m\u{202e}b"], "550 5.1.1 S 550 a?[31m???b"),
+        ];
+        for (lines, expected) in cases {
+            assert_eq!(passed_on(lines), expected.replace('S', said) + "\r\n");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_recognised() {
+        for bad in ["", "2", "25", "hello", "150 x", "650 x", "25a x", "250_x", " 250 x"] {
+            assert_eq!(read(&[bad]), Err(Nonsense::NoCode), "{bad:?}");
+        }
+        assert_eq!(read(&["250-a", "550 b"]), Err(Nonsense::TwoCodes));
+        assert_eq!(read(&["250-a"; LINES_MAX + 1]), Err(Nonsense::ManyLines));
+        assert_eq!(read(&["2".repeat(LINE_BYTES_MAX + 1).as_str()]), Err(Nonsense::LongLine));
+    }
+
+    #[test]
+    fn lines_keep_what_ehlo_offers() {
+        let answer = read(&["250-mx.test", "250-SIZE 100", "250 STARTTLS"]).expect("an answer").expect("a whole one");
+        assert_eq!(answer.lines(), ["mx.test", "SIZE 100", "STARTTLS"]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_one_printable_line_or_nonsense(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(Some(answer)) = Reader::default().line(&line) {
+                let reply = answer.passed_on("mx:25").to_string();
+                prop_assert!(reply.starts_with('4') || reply.starts_with('5'));
+                prop_assert_eq!(reply.matches(|c: char| c.is_control()).count(), 2);
+                prop_assert!(answer.text().len() <= 300);
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The conversation with one next hop: greeting, TLS, envelope, message (RFC 5321 section 3, RFC 3207, RFC 2920).
+
+use std::{net::SocketAddr, time::Duration};
+
+use proto::{
+    address::ReversePath,
+    department::{NextHop, TlsRule},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    Handed, Mail,
+    answer::Answer,
+    body,
+    given::Given,
+    tls::Tls,
+    wire::{Broken, Wire},
+};
+use crate::{
+    limits::Limits,
+    smtp::reply::{Class, Reply},
+};
+
+/// RCPT commands that are sent before their answers are read, so that neither side waits for the other with full buffers.
+const PIPELINE_MAX: usize = 50;
+/// Bytes of the message handed to the socket at once.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Why a next hop has not taken the message, when it is not about a recipient.
+pub(super) enum Failure {
+    /// STARTTLS was agreed on and then the handshake failed.
+    Handshake(Reply),
+    /// Try the next address or hop; the reply is for whoever is left.
+    Next(Reply),
+}
+
+/// What EHLO offered.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offers {
+    starttls: bool,
+    pipelining: bool,
+    size: bool,
+    eight_bit: bool,
+}
+
+impl Offers {
+    fn of(ehlo: &Answer) -> Self {
+        let has = |keyword: &str| {
+            ehlo.lines()
+                .iter()
+                .skip(1)
+                .any(|line| line.split_ascii_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)))
+        };
+        Self { starttls: has("STARTTLS"), pipelining: has("PIPELINING"), size: has("SIZE"), eight_bit: has("8BITMIME") }
+    }
+}
+
+/// A greeted next hop.
+pub(super) struct Dialogue<'a> {
+    wire: Wire,
+    offers: Offers,
+    hop: &'a str,
+    limits: &'a Limits,
+}
+
+/// How a hop is to be greeted.
+pub(super) struct Greeting<'a> {
+    pub(super) hop: &'a NextHop,
+    /// `host:port`, for replies.
+    pub(super) name: &'a str,
+    /// Our own name for EHLO.
+    pub(super) hostname: &'a str,
+    pub(super) tls: &'a Tls,
+    /// The hop's rule, or `None` on the second try after a failed handshake.
+    pub(super) rule: TlsRule,
+    pub(super) limits: &'a Limits,
+}
+
+impl Greeting<'_> {
+    fn lost(&self, broken: &Broken) -> Failure {
+        Failure::Next(Reply::temporary(51, (4, 1), format!("next hop {}: {broken}", self.name)))
+    }
+
+    fn no_tls(&self, why: &str) -> Reply {
+        Reply::temporary(51, (7, 5), format!("next hop {}: {why}", self.name))
+    }
+}
+
+impl<'a> Dialogue<'a> {
+    /// Connects, reads the banner, says EHLO, and goes under TLS as the rule says.
+    pub(super) async fn open(greeting: &Greeting<'a>, address: SocketAddr) -> Result<Self, Failure> {
+        let limits = greeting.limits;
+        let patience = limits.connect_timeout;
+        let stream = match timeout(patience, TcpStream::connect(address)).await {
+            Ok(connected) => connected.map_err(|error| greeting.lost(&error.into()))?,
+            Err(_) => return Err(greeting.lost(&Broken::Slow(patience))),
+        };
+        stream.set_nodelay(true).map_err(|error| greeting.lost(&error.into()))?;
+        let mut wire = Wire::new(stream);
+        let banner = wire.answer(Some(limits.relay_timeout)).await.map_err(|broken| greeting.lost(&broken))?;
+        if banner.class() != Class::Done {
+            // Also 554 (RFC 5321 section 3.1): a balancer without servers must not bounce a department's mail.
+            return Err(Failure::Next(banner.passed_on_as_temporary(greeting.name)));
+        }
+        let offers = hello(&mut wire, greeting).await?;
+        let mut dialogue = Self { wire, offers, hop: greeting.name, limits };
+        let connector = match greeting.rule {
+            TlsRule::None => return Ok(dialogue),
+            TlsRule::Opportunistic if !dialogue.offers.starttls => return Ok(dialogue),
+            TlsRule::Opportunistic => greeting.tls.opportunistic(),
+            TlsRule::Required if !dialogue.offers.starttls => {
+                return Err(Failure::Next(greeting.no_tls("TLS is required, but it offers no STARTTLS")));
+            }
+            TlsRule::Required => greeting.tls.verified().ok_or_else(|| {
+                Failure::Next(greeting.no_tls("TLS is required, but no roots for next hops are configured"))
+            })?,
+        };
+        let answer = dialogue.ask("STARTTLS\r\n").await.map_err(|broken| greeting.lost(&broken))?;
+        if answer.class() == Class::Done {
+            dialogue.under_tls(greeting, connector).await
+        } else if greeting.rule == TlsRule::Required {
+            Err(Failure::Next(answer.passed_on_as_temporary(greeting.name)))
+        } else {
+            Ok(dialogue)
+        }
+    }
+
+    /// After the 220 to STARTTLS. Whatever was said in the clear is forgotten (RFC 3207 section 4.2); whatever was said
+    /// too early ends the attempt, because it would be taken for something said under TLS (CVE-2021-38371).
+    async fn under_tls(self, greeting: &Greeting<'a>, connector: &TlsConnector) -> Result<Self, Failure> {
+        if self.wire.has_unread() {
+            tracing::warn!(
+                next_hop = self.hop,
+                "plaintext after the answer to STARTTLS: injected by somebody in between?"
+            );
+            return Err(Failure::Next(greeting.no_tls("plaintext followed the answer to STARTTLS; nothing was sent")));
+        }
+        let handshake = self.wire.under_tls(connector, &greeting.hop.host, self.limits.relay_timeout).await;
+        let mut wire = handshake
+            .map_err(|broken| Failure::Handshake(greeting.no_tls(&format!("TLS handshake failed: {broken}"))))?;
+        let offers = hello(&mut wire, greeting).await?;
+        Ok(Self { wire, offers, ..self })
+    }
+
+    async fn ask(&mut self, command: &str) -> Result<Answer, Broken> {
+        self.wire.send(command.as_bytes(), self.limits.relay_timeout).await?;
+        self.wire.answer(Some(self.limits.relay_timeout)).await
+    }
+
+    fn lost(&self, broken: &Broken) -> Reply {
+        Reply::temporary(51, (4, 2), format!("next hop {}: {broken}", self.hop))
+    }
+
+    /// MAIL, RCPT for each recipient that is still open, DATA and the message. Answers are put down in `given` as they come,
+    /// so that they hold even if time runs out.
+    pub(super) async fn hand_over(mut self, mail: &Mail<'_>, given: &mut Given) -> Result<(), Failure> {
+        let taken = match self.envelope(mail, given).await? {
+            Some(taken) if !taken.is_empty() => taken,
+            _ => {
+                self.wire.quit().await;
+                let left = given.has_open();
+                return if left { Err(Failure::Next(given.problem())) } else { Ok(()) };
+            }
+        };
+        let go_on = self.ask("DATA\r\n").await.map_err(|broken| Failure::Next(self.lost(&broken)))?;
+        if go_on.code() != 354 {
+            let reply = go_on.passed_on(self.hop);
+            for at in taken {
+                given.answer(at, refusal(reply.clone()));
+            }
+            self.wire.quit().await;
+            return Ok(());
+        }
+        // From here on this hop has the message, or may have it: no other is tried.
+        given.committed();
+        match self.message(mail.message).await {
+            Ok(answer) if answer.class() == Class::Done => {
+                let text = answer.text();
+                for at in taken {
+                    given.answer(at, Handed::Accepted { next_hop: self.hop.to_owned(), reply: text.clone() });
+                }
+            }
+            Ok(answer) => {
+                let reply = answer.passed_on(self.hop);
+                for at in taken {
+                    given.answer(at, refusal(reply.clone()));
+                }
+            }
+            Err(broken) => {
+                // RFC 5321 section 4.2.5 and RFC 1047: it may have been delivered; twice is better than never.
+                let text = format!("next hop {}: {broken} after the message was sent; it may come twice", self.hop);
+                given.deferred(Reply::temporary(51, (4, 2), text));
+                return Ok(());
+            }
+        }
+        self.wire.quit().await;
+        Ok(())
+    }
+
+    /// MAIL and RCPT; the recipients that were accepted, or nothing when MAIL was refused for good.
+    async fn envelope(&mut self, mail: &Mail<'_>, given: &mut Given) -> Result<Option<Vec<usize>>, Failure> {
+        let open = given.open();
+        let mut commands = vec![mail_command(mail.from, mail.message, self.offers)];
+        commands.extend(open.iter().map(|&at| format!("RCPT TO:<{}>\r\n", mail.to[at])));
+        let mut asked = std::iter::once(None).chain(open.into_iter().map(Some));
+        let mut taken = Vec::new();
+        for batch in commands.chunks(if self.offers.pipelining { PIPELINE_MAX } else { 1 }) {
+            let patience = self.limits.relay_timeout;
+            let sent = self.wire.send(batch.concat().as_bytes(), patience).await;
+            sent.map_err(|broken| Failure::Next(self.lost(&broken)))?;
+            for recipient in asked.by_ref().take(batch.len()) {
+                let answer = self.wire.answer(Some(patience)).await;
+                let answer = answer.map_err(|broken| Failure::Next(self.lost(&broken)))?;
+                match (recipient, answer.class()) {
+                    (None, Class::Done) => {}
+                    (None, Class::Permanent) => {
+                        given.refused(&answer.passed_on(self.hop));
+                        return Ok(None);
+                    }
+                    (None, Class::Temporary | Class::Continue) => {
+                        return Err(Failure::Next(answer.passed_on(self.hop)));
+                    }
+                    (Some(at), Class::Done) => taken.push(at),
+                    (Some(at), Class::Permanent) => given.answer(at, Handed::Refused(answer.passed_on(self.hop))),
+                    (Some(at), Class::Temporary | Class::Continue) => given.postpone(at, answer.passed_on(self.hop)),
+                }
+            }
+        }
+        Ok(Some(taken))
+    }
+
+    /// The message, and the answer to its final dot, for which only the whole delivery's limit holds.
+    async fn message(&mut self, message: &[u8]) -> Result<Answer, Broken> {
+        let patience: Duration = self.limits.relay_timeout;
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        for piece in body::stuffed(message) {
+            for part in piece.chunks(BLOCK_BYTES) {
+                if block.len() + part.len() > BLOCK_BYTES {
+                    self.wire.send(&block, patience).await?;
+                    block.clear();
+                }
+                block.extend_from_slice(part);
+            }
+        }
+        self.wire.send(&block, patience).await?;
+        self.wire.answer(None).await
+    }
+}
+
+/// A refusal of the class that the reply has.
+fn refusal(reply: Reply) -> Handed {
+    if reply.class() == Class::Permanent { Handed::Refused(reply) } else { Handed::Deferred(reply) }
+}
+
+/// EHLO, or HELO where that is not understood (RFC 5321 section 3.2).
+async fn hello(wire: &mut Wire, greeting: &Greeting<'_>) -> Result<Offers, Failure> {
+    let patience = greeting.limits.relay_timeout;
+    for verb in ["EHLO", "HELO"] {
+        let command = format!("{verb} {}\r\n", greeting.hostname);
+        wire.send(command.as_bytes(), patience).await.map_err(|broken| greeting.lost(&broken))?;
+        let answer = wire.answer(Some(patience)).await.map_err(|broken| greeting.lost(&broken))?;
+        match answer.class() {
+            Class::Done if verb == "EHLO" => return Ok(Offers::of(&answer)),
+            Class::Done => return Ok(Offers::default()),
+            Class::Permanent if verb == "EHLO" => {}
+            Class::Permanent | Class::Temporary | Class::Continue => {
+                return Err(Failure::Next(answer.passed_on_as_temporary(greeting.name)));
+            }
+        }
+    }
+    Err(greeting.lost(&Broken::Closed))
+}
+
+/// MAIL with SIZE (RFC 1870) and BODY (RFC 6152) where offered. A next hop without 8BITMIME gets 8-bit content all the
+/// same: to convert it would break its DKIM signatures, and servers that cannot carry it have died out.
+fn mail_command(from: &ReversePath, message: &[u8], offers: Offers) -> String {
+    let mut command = format!("MAIL FROM:<{from}>");
+    if offers.size {
+        command += &format!(" SIZE={}", message.len());
+    }
+    if offers.eight_bit && !message.is_ascii() {
+        command += " BODY=8BITMIME";
+    }
+    command + "\r\n"
+}

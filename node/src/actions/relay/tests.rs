@@ -1,0 +1,227 @@
+//! The relay against scripted next hops on loopback.
+
+use std::time::Duration;
+
+use hickory_resolver::{TokioResolver, config::ResolverConfig, net::runtime::TokioRuntimeProvider};
+use proto::{
+    address::{Address, Domain, ReversePath},
+    department::{DepartmentId, NextHop, TlsRule},
+};
+use tokio::net::TcpListener;
+
+use super::{
+    Handed, Relay,
+    scripted::{Heard, Scripted, TAKES_ONE},
+};
+use crate::{limits::Limits, smtp::transaction::Route};
+
+/// A resolver that knows no name server: each look-up fails.
+pub(crate) fn no_dns() -> TokioResolver {
+    let config = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build().expect("a resolver")
+}
+
+fn relay() -> Relay {
+    Relay::new("node.test", &Limits::default(), no_dns(), None)
+}
+
+pub(super) fn department(next_hops: Vec<NextHop>) -> Route {
+    Route::Department { id: DepartmentId::parse("interior").expect("an id"), next_hops }
+}
+
+pub(super) fn addresses(names: &[&str]) -> Vec<Address> {
+    names.iter().map(|name| Address::parse(&format!("{name}@interior.test")).expect("an address")).collect()
+}
+
+/// One word for each answer, with the code of a refusal.
+pub(super) fn fates(answers: &[Handed]) -> Vec<String> {
+    answers
+        .iter()
+        .map(|answer| match answer {
+            Handed::Accepted { reply, .. } => format!("accepted {reply}"),
+            Handed::Refused(reply) => format!("refused {}", reply.to_string().trim_end()),
+            Handed::Deferred(reply) => format!("deferred {}", reply.to_string().trim_end()),
+        })
+        .collect()
+}
+
+async fn deliver(relay: &Relay, hops: Vec<NextHop>, to: &[&str], message: &str) -> Vec<String> {
+    let from = ReversePath::Address(Address::parse("anna@example.test").expect("an address"));
+    fates(&relay.deliver(&department(hops), &from, &addresses(to), message.as_bytes()).await)
+}
+
+/// Delivers to one recipient over one scripted connection.
+async fn one(script: &str) -> (Vec<String>, Heard) {
+    let server = Scripted::plain(&[script]).await;
+    let fates = deliver(&relay(), vec![server.hop.clone()], &["bob"], "Subject: x\r\n\r\nhi\r\n").await;
+    let mut heard = server.heard().await;
+    (fates, heard.remove(0))
+}
+
+/// A hop where nobody listens.
+async fn nobody() -> NextHop {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    NextHop { host: "127.0.0.1".to_owned(), port, tls: TlsRule::None }
+}
+
+#[tokio::test]
+async fn a_message_is_handed_over_with_its_dots_stuffed() {
+    let server = Scripted::plain(&[TAKES_ONE]).await;
+    let fates = deliver(&relay(), vec![server.hop.clone()], &["bob"], "Subject: \u{e4}\r\n\r\n.\r\n..x\r\nend").await;
+    assert_eq!(fates, ["accepted stored as 42"]);
+    let heard = server.heard().await.remove(0);
+    let size = "Subject: \u{e4}\r\n\r\n.\r\n..x\r\nend".len();
+    assert_eq!(
+        heard.lines,
+        [
+            "EHLO node.test".to_owned(),
+            format!("MAIL FROM:<anna@example.test> SIZE={size} BODY=8BITMIME"),
+            "RCPT TO:<bob@interior.test>".to_owned(),
+            "DATA".to_owned(),
+            "QUIT".to_owned(),
+        ]
+    );
+    assert_eq!(heard.data, "Subject: \u{e4}\r\n\r\n..\r\n...x\r\nend\r\n.\r\n");
+}
+
+#[tokio::test]
+async fn a_large_message_arrives_whole() {
+    let server = Scripted::plain(&[TAKES_ONE]).await;
+    let message = ".a line of some length that begins with a dot\r\n".repeat(20_000);
+    assert_eq!(deliver(&relay(), vec![server.hop.clone()], &["bob"], &message).await, ["accepted stored as 42"]);
+    let heard = server.heard().await.remove(0);
+    assert_eq!(heard.data, message.replace(".a", "..a") + ".\r\n");
+}
+
+#[tokio::test]
+async fn each_recipient_gets_its_own_answer() {
+    let server = Scripted::plain(&["
+        S: 220 sink.test
+        C: EHLO
+        S: 250 sink.test
+        C: MAIL FROM:<anna@example.test>
+        S: 250 ok
+        C: RCPT TO:<a@interior.test>
+        S: 250 ok
+        C: RCPT TO:<b@interior.test>
+        S: 550-5.1.1 no such
+        S: 550 5.1.1 user
+        C: RCPT TO:<c@interior.test>
+        S: 451 4.2.1
+        C: DATA
+        S: 354 go on
+        DATA
+        S: 250 taken
+        C: QUIT"])
+    .await;
+    let hop = server.hop.to_string();
+    let fates = deliver(&relay(), vec![server.hop.clone(), nobody().await], &["a", "b", "c"], "x\r\n").await;
+    assert_eq!(
+        fates,
+        [
+            "accepted taken".to_owned(),
+            format!("refused 550 5.1.1 next hop {hop} said: 550 no such user"),
+            format!("deferred 451 4.2.1 next hop {hop} said: 451"),
+        ]
+    );
+    server.heard().await;
+}
+
+#[tokio::test]
+async fn an_old_server_is_greeted_with_helo() {
+    let (fates, heard) = one("
+        S: 220 old
+        C: EHLO
+        S: 502 what?
+        C: HELO node.test
+        S: 250 old
+        C: MAIL FROM:<anna@example.test>
+        S: 250 ok
+        C: RCPT
+        S: 250 ok
+        C: DATA
+        S: 354 go on
+        DATA
+        S: 250 taken
+        C: QUIT")
+    .await;
+    assert_eq!(fates, ["accepted taken"]);
+    assert_eq!(heard.lines[2], "MAIL FROM:<anna@example.test>");
+}
+
+#[tokio::test]
+async fn refusals_of_the_whole_message_keep_their_class() {
+    let until_data = "S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 250 ok\nC: RCPT\nS: 250 ok\nC: DATA\n";
+    let cases = [
+        ("S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 550 5.7.1 not you\n".to_owned(), "refused 550 5.7.1 "),
+        ("S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 452 4.3.1 full\n".to_owned(), "deferred 452 4.3.1 "),
+        ("S: 554 5.3.2 no service\n".to_owned(), "deferred 451 4.3.2 "),
+        ("S: 421 4.3.2 closing\n".to_owned(), "deferred 451 4.3.2 "),
+        (format!("{until_data}S: 554 5.6.0 no\nC: QUIT"), "refused 554 5.6.0 "),
+        (format!("{until_data}S: 250 what\nC: QUIT"), "deferred 451 4.5.0 "),
+        (format!("{until_data}S: 354 go on\nDATA\nS: 554 5.7.1 spam\nC: QUIT"), "refused 554 5.7.1 "),
+        (format!("{until_data}S: 354 go on\nDATA\nS: 451 4.3.0 later\nC: QUIT"), "deferred 451 4.3.0 "),
+        (format!("{until_data}S: 354 go on\nDATA\nS: gibberish"), "deferred 451 4.4.2 "),
+        (format!("{until_data}S: 354 go on\nDATA"), "deferred 451 4.4.2 "),
+        (format!("S: 220 x\nC: EHLO\n{}", "S: 250-bomb\n".repeat(200)), "deferred 451 4.4.1 "),
+        (format!("S: 220 {}\n", "x".repeat(3000)), "deferred 451 4.4.1 "),
+        ("S: hello there\n".to_owned(), "deferred 451 4.4.1 "),
+    ];
+    for (script, expected) in cases {
+        let (fates, _) = one(&script).await;
+        assert!(fates[0].starts_with(expected), "{} instead of {expected} after\n{script}", fates[0]);
+    }
+}
+
+#[tokio::test]
+async fn the_next_hop_is_tried_until_one_has_begun_to_take_the_message() {
+    let busy = Scripted::plain(&["S: 421 4.3.2 busy"]).await;
+    let taker = Scripted::plain(&[TAKES_ONE]).await;
+    let hops = vec![nobody().await, busy.hop.clone(), taker.hop.clone()];
+    assert_eq!(deliver(&relay(), hops, &["bob"], "x\r\n").await, ["accepted stored as 42"]);
+    busy.heard().await;
+    taker.heard().await;
+
+    let lost = Scripted::plain(&[
+        "S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 250 ok\nC: RCPT\nS: 250 ok\nC: DATA\nS: 354 x\nDATA",
+    ])
+    .await;
+    // It would take the message, and the sender would be told so.
+    let second = Scripted::plain(&[TAKES_ONE]).await;
+    let fates = deliver(&relay(), vec![lost.hop.clone(), second.hop.clone()], &["bob"], "x\r\n").await;
+    assert!(fates[0].contains("it may come twice"), "{fates:?}");
+    lost.heard().await;
+}
+
+#[tokio::test]
+async fn a_silent_next_hop_is_given_up_in_time() {
+    let server = Scripted::plain(&["S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 550 5.1.8 no\nSILENCE", "SILENCE"]).await;
+    let limits = Limits { relay_time_max: Duration::from_millis(300), ..Limits::default() };
+    let relay = Relay::new("node.test", &limits, no_dns(), None);
+    let fates = deliver(&relay, vec![server.hop.clone()], &["bob"], "x\r\n").await;
+    assert!(fates[0].starts_with("refused 550 5.1.8 "), "{fates:?}");
+    let fates = deliver(&relay, vec![server.hop.clone()], &["bob"], "x\r\n").await;
+    assert!(fates[0].starts_with("deferred 451 4.4.7 "), "{fates:?}");
+    server.heard().await;
+}
+
+#[tokio::test]
+async fn a_message_that_could_smuggle_another_is_never_sent() {
+    let hop = nobody().await;
+    for message in ["a\n.\r\nMAIL FROM:<x@y>\r\n", "a\r\n.\rb\r\n", "a\nb\r\n"] {
+        let fates = deliver(&relay(), vec![hop.clone()], &["bob"], message).await;
+        assert_eq!(fates, ["refused 550 5.6.0 the message has a bare CR or LF"]);
+    }
+}
+
+#[tokio::test]
+async fn without_dns_mail_to_the_internet_waits_and_a_departments_never_asks_for_mx() {
+    let domain = Domain::parse("example.test").expect("a domain");
+    let to = addresses(&["bob"]);
+    let route = Route::Internet { domain, relays: Vec::new() };
+    let waits = fates(&relay().deliver(&route, &ReversePath::Null, &to, b"x\r\n").await);
+    assert!(waits[0].starts_with("deferred 451 4.4.3 MX look-up of example.test failed"), "{waits:?}");
+    let none = fates(&relay().deliver(&department(Vec::new()), &ReversePath::Null, &to, b"x\r\n").await);
+    assert!(none[0].starts_with("deferred 451 4.4.4 no next hop is configured"), "{none:?}");
+}

@@ -1,0 +1,87 @@
+//! The metrics of a node. They count nothing until `init` has started an export.
+
+use std::{sync::OnceLock, time::Duration};
+
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Histogram, Meter},
+};
+use proto::verdict::Disposition;
+
+/// Upper bounds in seconds.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The instruments. Attributes have few values: no address, domain or subject is ever one.
+#[derive(Debug)]
+pub struct Metrics {
+    connections: Counter<u64>,
+    transactions: Counter<u64>,
+    stage_duration: Histogram<f64>,
+    relay_duration: Histogram<f64>,
+    held: Counter<u64>,
+}
+
+/// The node's instruments; to be asked for after `init`.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| Metrics::of(&global::meter("postern")))
+}
+
+/// `postern.view.age` in seconds: asked from `age` at each export. Nothing is exported before the first view.
+pub fn observe_view_age(age: impl Fn() -> Duration + Send + Sync + 'static) {
+    global::meter("postern")
+        .f64_observable_gauge("postern.view.age")
+        .with_unit("s")
+        .with_description("Since a control server last confirmed the view.")
+        .with_callback(move |gauge| {
+            let age = age();
+            if age < Duration::MAX {
+                gauge.observe(age.as_secs_f64(), &[]);
+            }
+        })
+        .build();
+}
+
+impl Metrics {
+    fn of(meter: &Meter) -> Self {
+        let counter = |name, unit, text| meter.u64_counter(name).with_unit(unit).with_description(text).build();
+        let seconds = |name, text| {
+            let histogram = meter.f64_histogram(name).with_unit("s").with_description(text);
+            histogram.with_boundaries(SECONDS.to_vec()).build()
+        };
+        Self {
+            connections: counter("postern.connections", "{connection}", "SMTP connections that were accepted."),
+            transactions: counter("postern.transactions", "{verdict}", "Verdicts on messages."),
+            stage_duration: seconds("postern.stage.duration", "One stage of a message's trip."),
+            relay_duration: seconds("postern.relay.duration", "Handing a message to the next hops of one route."),
+            held: counter("postern.held", "{record}", "Messages held."),
+        }
+    }
+
+    /// `postern.connections`: one more at a listener (`internet`, `departments`).
+    pub fn connection(&self, listener: &'static str) {
+        self.connections.add(1, &[KeyValue::new("listener", listener)]);
+    }
+
+    /// `postern.transactions`: one more verdict for recipients of one policy and route.
+    pub fn transaction(&self, disposition: Disposition, class: &'static str) {
+        let disposition = KeyValue::new("disposition", disposition.to_string());
+        self.transactions.add(1, &[disposition, KeyValue::new("class", class)]);
+    }
+
+    /// `postern.stage.duration`: how long a stage took.
+    pub fn stage(&self, stage: &'static str, took: Duration) {
+        self.stage_duration.record(took.as_secs_f64(), &[KeyValue::new("stage", stage)]);
+    }
+
+    /// `postern.relay.duration`: how long the next hops took, and with what result (`accepted`, `refused`, `deferred`,
+    /// `mixed`).
+    pub fn relayed(&self, outcome: &'static str, took: Duration) {
+        self.relay_duration.record(took.as_secs_f64(), &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// `postern.held`: one more record of a kind (`quarantined`, `deferred`).
+    pub fn held(&self, kind: &'static str) {
+        self.held.add(1, &[KeyValue::new("kind", kind)]);
+    }
+}
