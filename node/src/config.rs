@@ -14,6 +14,7 @@ use proto::{
 };
 
 use crate::{
+    checks::virus::ClamdAddress,
     limits::Limits,
     smtp::server::{Listeners, TlsFiles},
 };
@@ -22,15 +23,6 @@ use crate::{
 const CONTROL_SERVERS_MAX: usize = 16;
 /// Name servers that a node may be told of.
 const NAME_SERVERS_MAX: usize = 8;
-
-/// Where clamd listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClamdAddress {
-    /// `ip:port`.
-    Tcp(SocketAddr),
-    /// `unix:/path`.
-    Unix(PathBuf),
-}
 
 /// A node's settings. Paths are relative to the folder of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,25 +2,36 @@
 
 use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Parser;
 use futures::FutureExt;
 use node::{
+    actions::relay::{Relay, roots_from_pem},
+    checks::{
+        authentication::{self, Authenticator},
+        virus::VirusScanner,
+    },
     cluster::Cluster,
     config::Config,
+    inspect::Inspector,
     pipeline::Pipeline,
+    redelivery::Redelivery,
     smtp::{
         connection::{Deliver, Service, ViewAge},
         server::Server,
         session::Settings,
         transaction::Listener,
     },
+    telemetry,
 };
-use proto::identity::Credentials;
+use proto::{identity::Credentials, wire::inspect::inspect_server::InspectServer};
 use tokio::{
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server as GrpcServer;
 use tracing::info;
 
 /// A node of Postern: takes mail in over SMTP, finds out what it is, and hands it on.
@@ -43,24 +54,82 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn run(config: Config, credentials: Credentials) -> anyhow::Result<()> {
-    let mut stopping = stop_on_signal()?;
-    info!(node = %credentials.identity, "starting");
-    let cluster = Cluster {};
-    let pipeline = Arc::new(Pipeline {});
-    tokio::select! {
-        () = first_view(&cluster) => {}
-        _ = stopping.wait_for(|stop| *stop) => return Ok(()),
-    }
-    let server = Server::bind(&config.listeners, config.tls.as_ref(), service(&config, &cluster, pipeline)).await?;
-    say_ready(&server, config.inspect)?;
-    server.serve(stopping).await;
-    Ok(())
+    let telemetry = telemetry::init("postern-node", &config.name, &config.site)?;
+    let ended = serve(&config, credentials).await;
+    telemetry.shutdown().await;
+    ended
 }
 
-/// Without a view there are no departments, so mail would only be sent back.
-async fn first_view(cluster: &Cluster) {
+async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> {
+    let mut stopping = stop_on_signal()?;
+    info!(node = %credentials.identity, "starting");
+    let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.limits)?;
+    let of_cluster = cluster.clone();
+    telemetry::observe_view_age(move || of_cluster.view_age());
+    let pipeline = pipeline(config, &cluster)?;
     info!("waiting for the first view; it comes when a control server can be reached");
-    drop(cluster.view().wait_for(|view| view.index > 0).await);
+    tokio::select! {
+        _ = cluster.first_view() => {}
+        _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+    }
+    let redelivery = Redelivery::new(&config.name, cluster.clone(), Relay::clone(&pipeline.relay), &config.limits);
+    let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
+    let inspect = inspect(config, &credentials, &pipeline, stopping.clone()).await?;
+    let service = service(config, &cluster, Arc::new(pipeline));
+    let server = Server::bind(&config.listeners, config.tls.as_ref(), service).await?;
+    say_ready(&server, inspect)?;
+    server.serve(stopping).await;
+    redelivering.await.context("end the deliveries under way")
+}
+
+/// The stages of a message's trip with what they ask: DNS, clamd, next hops, the cluster.
+fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
+    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
+    let roots = match &config.next_hop_roots {
+        None => None,
+        Some(path) => {
+            let pem = std::fs::read(path).with_context(|| format!("read next_hop_roots {}", path.display()))?;
+            Some(roots_from_pem(&pem).map_err(|problem| anyhow!("next_hop_roots {}: {problem}", path.display()))?)
+        }
+    };
+    let hostname = config.hostname.as_str();
+    Ok(Pipeline {
+        host: hostname.into(),
+        node: config.name.as_str().into(),
+        limits: Arc::new(config.limits.clone()),
+        cluster: cluster.clone(),
+        relay: Arc::new(Relay::new(hostname, &config.limits, resolver.clone(), roots)),
+        authenticator: Authenticator::new(hostname, resolver, &config.limits),
+        virus: VirusScanner::new(config.clamd.clone(), &config.limits),
+    })
+}
+
+/// Starts the gRPC service that operators look into the node with, where the settings name an address for it.
+async fn inspect(
+    config: &Config,
+    credentials: &Credentials,
+    pipeline: &Pipeline,
+    mut stopping: watch::Receiver<bool>,
+) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(address) = config.inspect else { return Ok(None) };
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("listen on {address} (inspect in the settings)"))?;
+    let address = listener.local_addr().context("ask for the address of the inspect service")?;
+    let service = Inspector::new(pipeline.clone(), &credentials.identity.cluster, &config.site);
+    // A scan carries a whole message in one gRPC message.
+    let message_bytes_max = config.limits.message_bytes_max.saturating_add(64 * 1024);
+    let server = GrpcServer::builder()
+        .tls_config(credentials.server_tls())
+        .context("set up TLS of the inspect service")?
+        .concurrency_limit_per_connection(64)
+        .add_service(InspectServer::new(service).max_decoding_message_size(message_bytes_max));
+    tokio::spawn(async move {
+        let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
+        if let Err(error) = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await {
+            tracing::error!(%error, "serve the inspect service");
+        }
+    });
+    Ok(Some(address))
 }
 
 fn service(config: &Config, cluster: &Cluster, pipeline: Arc<Pipeline>) -> Service {

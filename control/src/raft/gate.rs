@@ -44,7 +44,9 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Wrong folder or wrong configuration.
-    #[error("the data folder belongs to {found}, but this server is {wanted}: correct data folder, node id or certificate")]
+    #[error(
+        "the data folder belongs to {found}, but this server is {wanted}: correct data folder, node id or certificate"
+    )]
     OtherIdentity {
         /// In the folder.
         found: Stamp,
@@ -196,7 +198,11 @@ mod tests {
             ("torn", Box::new(|f| f.state.torn = true), Err(Refusal::Torn)),
             ("state lost", Box::new(|f| f.state.applied = None), Err(Refusal::AppliedBehindPurged)),
             ("state old", Box::new(|f| f.state.applied = Some(log_id(3, 1, 49))), Err(Refusal::AppliedBehindPurged)),
-            ("purge lost", Box::new(|f| (f.log.purged, f.state.applied) = (None, None)), Err(Refusal::AppliedBehindPurged)),
+            (
+                "purge lost",
+                Box::new(|f| (f.log.purged, f.state.applied) = (None, None)),
+                Err(Refusal::AppliedBehindPurged),
+            ),
             ("state ahead", Box::new(|f| f.state.applied = Some(log_id(4, 1, 91))), Err(Refusal::AppliedBeyondLog)),
             (
                 "killed between snapshot and purge",

@@ -1,7 +1,7 @@
 //! Asks clamd about the raw message (INSTREAM). Only the exact words for clean are clean; everything else, silence too, is
 //! "unavailable" with the reason.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clamav_client::tokio::{TransportProtocol, scan_buffer};
 use tokio::{
@@ -18,22 +18,10 @@ const REPLY_BYTES_MAX: u64 = 4096;
 /// Where clamd listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClamdAddress {
-    /// `host:port`.
-    Tcp(String),
+    /// `ip:port`.
+    Tcp(SocketAddr),
     /// A Unix socket's path.
     Unix(PathBuf),
-}
-
-impl ClamdAddress {
-    /// Reads `host:port`, an absolute path, or `unix:PATH`.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        match text.strip_prefix("unix:") {
-            Some(path) => Self::Unix(PathBuf::from(path)),
-            None if text.starts_with('/') => Self::Unix(PathBuf::from(text)),
-            None => Self::Tcp(text.to_owned()),
-        }
-    }
 }
 
 /// A client of clamd. Each scan is one connection.
@@ -171,7 +159,7 @@ mod tests {
                 None => std::future::pending().await,
             }
         });
-        ClamdAddress::Tcp(address.to_string())
+        ClamdAddress::Tcp(address)
     }
 
     #[tokio::test]
@@ -190,8 +178,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_clamd_that_is_not_there_is_unavailable() {
-        let nowhere = ClamdAddress::parse("/nonexistent/clamd.sock");
-        assert_eq!(nowhere, ClamdAddress::Unix("/nonexistent/clamd.sock".into()));
+        let nowhere = ClamdAddress::Unix("/nonexistent/clamd.sock".into());
         assert_eq!(VirusScanner::new(Some(nowhere), &Limits::default()).scan(b"x").await.as_str(), "unavailable");
         assert_eq!(VirusScanner::new(None, &Limits::default()).scan(b"x").await.as_str(), "unavailable");
     }
