@@ -92,6 +92,8 @@ pub(crate) mod tests {
             attempts: 0,
             next_attempt: UnixMs(0),
             last_problem: String::new(),
+            delivered: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
