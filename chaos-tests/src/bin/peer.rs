@@ -1,0 +1,119 @@
+//! `peer`: what stands around the cluster in tests and in the demo, each as a process of its own.
+
+use std::{
+    io::{BufReader, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use chaos_tests::{
+    dns::{self, Record},
+    janitor,
+    sink::{self, Order, Sink},
+};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// What stands around the cluster in tests and in the demo. Each prints a JSON line when it is ready and one for each
+/// event, and ends with its standard input.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    peer: Peer,
+}
+
+#[derive(Subcommand)]
+enum Peer {
+    /// A mail server that stores what it gets. Orders on standard input: {"refuse":["full",452]}, {"accept":"full"},
+    /// {"away":true}.
+    Sink {
+        /// What it calls itself.
+        #[arg(long)]
+        name: String,
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Where messages are stored; without it they are only counted.
+        #[arg(long)]
+        folder: Option<PathBuf>,
+        /// LOCAL=CODE: refuses recipients with this local part; may be given several times.
+        #[arg(long, value_parser = refusal)]
+        refuse: Vec<(String, u16)>,
+        /// Offers STARTTLS with a certificate made for the name, written to this folder.
+        #[arg(long)]
+        tls: Option<PathBuf>,
+    },
+    /// An authoritative DNS server.
+    Dns {
+        /// Where it listens, UDP and TCP.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// A JSON file with [{"name", "kind", "value"}].
+        #[arg(long)]
+        records: PathBuf,
+    },
+    /// Reads "+PID" and "-PID" lines until its input ends; then kills these process groups and removes the folder.
+    Janitor {
+        /// Removed at the end.
+        folder: Option<PathBuf>,
+    },
+}
+
+fn refusal(text: &str) -> Result<(String, u16), String> {
+    let (local, code) = text.split_once('=').ok_or("LOCAL=CODE is expected")?;
+    match code.parse() {
+        Ok(code @ 400..600) => Ok((local.to_owned(), code)),
+        _ => Err(format!("{code:?} is no code from 400 to 599")),
+    }
+}
+
+/// One line, whole: several tasks print.
+fn print(event: &impl Serialize) {
+    let mut out = std::io::stdout().lock();
+    // Nobody reads any more: standard input is about to end, too.
+    let _ = serde_json::to_writer(&mut out, event).map(|()| writeln!(out).and_then(|()| out.flush()));
+}
+
+/// Reads standard input to its end; meanwhile the other threads serve. SIGTERM ends the process as it does by default.
+fn until_input_ends(each: impl Fn(&str)) {
+    tokio::task::block_in_place(|| std::io::stdin().lines().map_while(Result::ok).for_each(|line| each(&line)));
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Arguments::parse().peer {
+        Peer::Sink { name, listen, folder, refuse, tls } => {
+            let listener = TcpListener::bind(listen).await.with_context(|| format!("listen on {listen}"))?;
+            let at = listener.local_addr().context("a listener has an address")?;
+            let tls = tls.map(|folder| sink::self_made_tls(&name, at, &folder)).transpose()?;
+            let sink = Arc::new(Sink::new(&name, folder, tls, |message| print(&message)));
+            refuse.into_iter().for_each(|(local, code)| sink.obey(Order::Refuse(local, code)));
+            tokio::spawn(sink.clone().serve(listener));
+            print(&json!({"ready": {"smtp": at}}));
+            until_input_ends(|line| match serde_json::from_str(line) {
+                Ok(order) => {
+                    sink.obey(order);
+                    print(&json!({"obeyed": line}));
+                }
+                Err(error) => eprintln!("order {line:?}: {error}"),
+            });
+        }
+        Peer::Dns { listen, records } => {
+            let text = std::fs::read(&records).with_context(|| format!("read {}", records.display()))?;
+            let records: Vec<Record> = serde_json::from_slice(&text).context("read the records")?;
+            let (at, serving) = dns::serve(listen, &records, |question| print(&question)).await?;
+            tokio::spawn(serving);
+            print(&json!({"ready": {"dns": at}}));
+            until_input_ends(|_| {});
+        }
+        Peer::Janitor { folder } => {
+            let input = BufReader::new(std::io::stdin());
+            tokio::task::block_in_place(|| janitor::serve(input, folder.as_deref()))?;
+        }
+    }
+    Ok(())
+}
