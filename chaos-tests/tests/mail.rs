@@ -187,6 +187,26 @@ fn without_the_virus_scanner_nothing_is_delivered_and_the_sender_keeps_the_mail(
 }
 
 #[test]
+fn a_virus_scanner_that_hangs_is_no_pass_either() -> anyhow::Result<()> {
+    run(async {
+        let cluster = shared::cluster().await?;
+        let Some(clamd) = &cluster.clamd else {
+            eprintln!("virus scan off: no clamd");
+            return Ok(());
+        };
+        clamd.freeze(true).await?;
+        let letter = Letter::new(FRIEND, ANNA, "Never scanned");
+        let message = signed(&cluster, &letter)?;
+        let unscanned = cluster.send(cluster.smtp(1, Side::Internet), zones::GOOD, &envelope(&[ANNA]), &message).await;
+        clamd.freeze(false).await?;
+        let reply = unscanned?.last().clone();
+        assert_eq!(reply.code, 451, "{reply}");
+        assert!(cluster.interior.received.all().iter().all(|seen| seen.message_id != letter.message_id));
+        Ok(())
+    })
+}
+
+#[test]
 fn a_scan_says_what_smtp_would_and_delivers_nothing() -> anyhow::Result<()> {
     run(async {
         let cluster = shared::cluster().await?;
