@@ -7,7 +7,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::Context as _;
@@ -44,10 +44,31 @@ pub fn serve(input: impl BufRead, folder: Option<&Path>) -> anyhow::Result<()> {
     removed.with_context(|| format!("remove {}", folder.display()))
 }
 
-/// The starting program's end of it. Cheap to clone.
+/// The starting program's end of it. Cheap to clone; with the last clone it does its work.
 #[derive(Clone, Debug)]
 pub struct Janitor {
-    child: Arc<Mutex<Child>>,
+    child: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner(Mutex<Child>);
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finish(&self) {
+        let mut child = self.lock();
+        drop(child.stdin.take());
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.finish();
+    }
 }
 
 impl Janitor {
@@ -61,11 +82,11 @@ impl Janitor {
         // Its own group: Ctrl-C in the terminal must not reach it.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
         let child = command.spawn().with_context(|| format!("start {} janitor", peer.display()))?;
-        Ok(Self { child: Arc::new(Mutex::new(child)) })
+        Ok(Self { child: Arc::new(Inner(Mutex::new(child))) })
     }
 
     fn tell(&self, sign: char, pid: u32) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut child = self.child.lock();
         if let Some(input) = &mut child.stdin {
             // Should the janitor be gone, kill-on-drop still ends the processes.
             let _ = writeln!(input, "{sign}{pid}");
@@ -84,9 +105,7 @@ impl Janitor {
 
     /// Lets it do its work, and waits for it.
     pub fn finish(&self) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(child.stdin.take());
-        let _ = child.wait();
+        self.child.finish();
     }
 }
 

@@ -12,6 +12,7 @@ pub mod load;
 pub mod ports;
 pub mod process;
 pub mod runtime;
+pub mod shared;
 pub mod sink;
 pub mod sink_feed;
 pub mod smtp_client;

@@ -10,9 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use anyhow::bail;
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, timeout},
+};
 
 use crate::smtp_client::{Answers, Conversation, Envelope};
+
+/// How long a cluster that works takes at most to accept a batch.
+const ACCEPTED_MAX: Duration = Duration::from_secs(60);
+
+/// Between two tries at a server that is away.
+const RECONNECT: Duration = Duration::from_millis(20);
 
 /// A message of the load.
 #[derive(Clone, Debug)]
@@ -107,10 +118,11 @@ struct Worker {
 impl Worker {
     async fn run(self) {
         let mut open: Option<Conversation> = None;
+        let mut again = interval(RECONNECT);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.stop.load(Ordering::SeqCst) {
             let Some(mut conversation) = self.connection(open.take()).await else {
-                // The server is away just now; a moment's pause lets it come back.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                again.tick().await;
                 continue;
             };
             let n = self.next.fetch_add(1, Ordering::SeqCst);
@@ -139,14 +151,24 @@ impl Worker {
 }
 
 impl Running {
-    /// Waits until this many messages more got an answer of 2yz.
-    pub async fn accepted(&mut self, count: usize) {
+    /// Waits until this many messages more got 250.
+    ///
+    /// # Errors
+    /// When that takes more than a minute, or the load ends before.
+    pub async fn accepted(&mut self, count: usize) -> anyhow::Result<()> {
         let mut accepted = 0;
-        while accepted < count
-            && let Some(entry) = self.entries.recv().await
-        {
-            accepted += usize::from(entry.answers.as_ref().is_some_and(|answers| answers.last().code == 250));
-            self.ledger.entries.push(entry);
+        let waiting = async {
+            while accepted < count {
+                let Some(entry) = self.next().await else { return false };
+                accepted += usize::from(entry.answers.is_some_and(|answers| answers.last().code == 250));
+            }
+            true
+        };
+        let enough = timeout(ACCEPTED_MAX, waiting).await;
+        match enough {
+            Ok(true) => Ok(()),
+            Ok(false) => bail!("the load has ended"),
+            Err(_) => bail!("{accepted} of {count} messages got 250 within {ACCEPTED_MAX:?}"),
         }
     }
 

@@ -62,15 +62,24 @@ fn main() -> ExitCode {
 async fn demo(arguments: Arguments) -> anyhow::Result<bool> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    tokio::select! {
-        done = show(&arguments) => done,
-        // Dropping the cluster kills its processes, and the janitor removes its folder.
-        _ = interrupt.recv() => {
-            eprintln!("\nstopped");
-            Ok(arguments.once.eq(&false))
+    let signal = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        _ = terminate.recv() => Ok(arguments.once.eq(&false)),
+    };
+    tokio::pin!(signal);
+    let (cluster, good) = tokio::select! {
+        shown = show(&arguments) => shown?,
+        // What was started goes with the future: its processes are killed and its folder is removed.
+        () = &mut signal => return Ok(false),
+    };
+    if !arguments.once {
+        signal.await;
+        eprintln!("\nstopping");
     }
+    cluster.stop().await?;
+    Ok(good || !arguments.once)
 }
 
 fn spinner() -> ProgressBar {
@@ -82,7 +91,8 @@ fn spinner() -> ProgressBar {
     progress
 }
 
-async fn show(arguments: &Arguments) -> anyhow::Result<bool> {
+/// Starts the cluster, sends the messages, and shows what became of them and whether that was expected.
+async fn show(arguments: &Arguments) -> anyhow::Result<(Cluster, bool)> {
     let progress = spinner();
     let options = Options {
         clamd: arguments.clamd == Scan::Auto,
@@ -109,11 +119,8 @@ async fn show(arguments: &Arguments) -> anyhow::Result<bool> {
     println!("{} of {} messages met the expected fate.", results.len() - wrong, results.len());
     if !arguments.once {
         explain(&cluster, arguments.keep.as_deref(), &results);
-        // Until a signal ends it.
-        std::future::pending::<()>().await;
     }
-    cluster.stop().await?;
-    Ok(wrong == 0)
+    Ok((cluster, wrong == 0))
 }
 
 fn as_expected(case: &Case, accounts: &[Account]) -> bool {

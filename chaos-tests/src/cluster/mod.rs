@@ -99,7 +99,7 @@ pub struct Cluster {
     pub nodes: Vec<NodePlan>,
     /// The interior department's mail server.
     pub interior: SinkPeer,
-    /// The health department's mail server; mailbox `full` gets 452, `nobody` 550.
+    /// The health department's mail server, which offers STARTTLS; mailbox `full` gets 452, `nobody` 550.
     pub health: SinkPeer,
     /// The Internet.
     pub internet: SinkPeer,

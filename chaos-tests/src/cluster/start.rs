@@ -45,10 +45,13 @@ impl Site<'_> {
         Program { name: name.to_owned(), path, arguments, environment: Vec::new(), log: self.log(name) }
     }
 
-    async fn sink(&self, name: &str, refuse: &[&str], store: bool) -> anyhow::Result<SinkPeer> {
+    async fn sink(&self, name: &str, refuse: &[&str], store: bool, tls: bool) -> anyhow::Result<SinkPeer> {
         let mut arguments: Vec<OsString> = vec!["sink".into(), "--name".into(), format!("{name}.sink.test").into()];
         if store {
             arguments.extend(["--folder".into(), folder(self.root, &format!("mail/{name}"))?.into()]);
+        }
+        if tls {
+            arguments.extend(["--tls".into(), folder(self.root, "tls")?.into()]);
         }
         arguments.extend(refuse.iter().flat_map(|refused| ["--refuse".into(), (*refused).into()]));
         // A sink that is stopped and started again must come back where the policy looks for it.
@@ -152,9 +155,9 @@ pub(super) async fn cluster(options: Options) -> anyhow::Result<Cluster> {
 
     progress.set_message("starting mail sinks, test DNS and virus scanner");
     let signing = Arc::new(SigningKey::fresh()?);
-    let interior = site.sink("interior", &["nobody=550"], options.store_mail).await?;
-    let health = site.sink("health", &["full=452", "nobody=550"], options.store_mail).await?;
-    let internet = site.sink("internet", &["nobody=550"], options.store_mail).await?;
+    let interior = site.sink("interior", &["nobody=550"], options.store_mail, false).await?;
+    let health = site.sink("health", &["full=452", "nobody=550"], options.store_mail, true).await?;
+    let internet = site.sink("internet", &["nobody=550"], options.store_mail, false).await?;
     let dns = site.dns(&signing).await?;
     let clamd = site.clamd(options.clamd).await?;
 
