@@ -10,8 +10,6 @@ use proto::{
     yaml::{self, Fault, Faults, Node},
 };
 
-use crate::raft::{GroupConfig, Server};
-
 /// Longest name of a server or a site, in characters.
 const NAME_CHARS_MAX: usize = 63;
 
@@ -88,17 +86,6 @@ impl Config {
         })?;
         // A value that is missing has left a fault, so there is none here.
         config.ok_or_else(|| Faults(Vec::new()))
-    }
-
-    /// What the Raft group needs of it.
-    #[must_use]
-    pub fn group(&self) -> GroupConfig {
-        GroupConfig {
-            id: self.id,
-            server: Server { name: self.name.clone(), site: self.site.clone(), address: self.advertise.clone() },
-            data_dir: self.data.clone(),
-            credentials: self.credentials.clone(),
-        }
     }
 }
 

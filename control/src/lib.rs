@@ -8,3 +8,5 @@ pub mod raft;
 pub mod rpc;
 pub mod server;
 pub mod state;
+#[cfg(test)]
+pub(crate) mod test_pki;

@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    bodies::{Bodies, peers::Peers},
+    bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
-    raft::Group,
+    raft::{Group, GroupConfig, Server},
     rpc::{self, Shared, listener},
 };
 
@@ -39,14 +39,17 @@ pub async fn run(
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("make the data folder {}: check the key data", config.data.display()))?;
     let bodies = Bodies::open(&config.data).context("open the body store")?;
-    let group = Group::open(config.group()).await.context("open the Raft group")?;
+    let group = Group::open(membership(&config)).await.context("open the Raft group")?;
 
     let (stop, stopping) = watch::channel(false);
     let shared = Shared {
         group: group.clone(),
         cluster: Arc::from(config.credentials.identity.cluster.as_str()),
-        bodies: bodies.clone(),
-        peers: Peers::new(config.credentials.clone()),
+        copies: Copies {
+            me: server(&config).into(),
+            bodies: bodies.clone(),
+            peers: Peers::new(config.credentials.clone()),
+        },
         stopping: stopping.clone(),
     };
     let sweeper = tokio::spawn(sweep(bodies, group.clone(), stopping.clone()));
@@ -76,6 +79,19 @@ pub async fn run(
     group.stop().await;
     tracing::info!("ended");
     answered.and(swept)
+}
+
+fn server(config: &Config) -> Server {
+    Server { name: config.name.clone(), site: config.site.clone(), address: config.advertise.clone() }
+}
+
+fn membership(config: &Config) -> GroupConfig {
+    GroupConfig {
+        id: config.id,
+        server: server(config),
+        data_dir: config.data.clone(),
+        credentials: config.credentials.clone(),
+    }
 }
 
 /// Deletes bodies that no record needs any more, at the start and then every ten minutes.
@@ -109,7 +125,7 @@ mod tests {
     use proto::identity::Role;
 
     use super::run;
-    use crate::{config::Config, rpc::test_pki::Ca};
+    use crate::{config::Config, test_pki::Ca};
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_told_with_the_way_out_before_anything_is_opened() {

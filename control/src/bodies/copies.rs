@@ -1,11 +1,13 @@
 //! Two copies in two sites before a body counts (promise 1), and a damaged or missing one made whole from another.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
 
-use super::{Bodies, Body, BodyError, Sender, peers::Peers};
-use crate::raft::Server;
+use super::{
+    Bodies, Body, BodyError, Sender,
+    peers::{Keeper, Peers},
+};
 
 /// When a server has not stored a copy within this time, the next one is tried beside it.
 const NEXT_AFTER: Duration = Duration::from_secs(2);
@@ -27,12 +29,92 @@ pub enum CopyError {
     Here(#[from] BodyError),
 }
 
+/// Why no server gave a body.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The request cannot mean a body.
+    #[error(transparent)]
+    Asked(BodyError),
+    /// Every member was asked and none has it.
+    #[error("no control server has this body")]
+    Nowhere,
+    /// Some could not be asked, or have it damaged; another try may do.
+    #[error("no control server can give this body now: {0}")]
+    NotNow(String),
+}
+
+/// Bodies here and on the other members. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Copies {
+    /// This server.
+    pub me: Keeper,
+    /// Bodies on this disk.
+    pub bodies: Bodies,
+    /// The way to the others.
+    pub peers: Peers,
+}
+
+impl Copies {
+    /// Makes a body durable here and on a member in another site; returns the names of both.
+    ///
+    /// # Errors
+    /// When one of the two could not be done. A single copy may then be left; no record names it, and a sweep removes it.
+    pub async fn store(&self, body: &Body, members: &[Keeper]) -> Result<Vec<String>, CopyError> {
+        let turn = body.digest().bytes().map(usize::from).sum();
+        let others = candidates(&self.me, members, turn);
+        if others.is_empty() {
+            return Err(CopyError::OneSite { site: self.me.site.clone() });
+        }
+        let there = first_to_store(&others, |keeper| self.peers.put(keeper, body));
+        let here = async { self.bodies.put(body).await.map_err(CopyError::Here) };
+        let ((), other) = tokio::try_join!(here, there)?;
+        Ok(vec![self.me.name.clone(), other])
+    }
+
+    /// A body from this server's disk, or, when it is missing or damaged here, from another member; then it is stored
+    /// here again.
+    ///
+    /// # Errors
+    /// When no member has it right.
+    pub async fn load(&self, digest: &str, size_bytes: u64, members: &[Keeper]) -> Result<Body, LoadError> {
+        let mut problems = Vec::new();
+        match self.bodies.read(Sender::Node, digest, size_bytes).await {
+            Ok(body) => return Ok(body),
+            Err(error @ (BodyError::Name | BodyError::TooLarge)) => return Err(LoadError::Asked(error)),
+            Err(BodyError::Missing) => {}
+            Err(
+                problem
+                @ (BodyError::Length { .. } | BodyError::Digest | BodyError::BrokenOff(_) | BodyError::Store(_)),
+            ) => {
+                tracing::error!(digest, %problem, "a body on this disk is damaged; fetching it from another server");
+                problems.push(format!("{}: {problem}", self.me.name));
+            }
+        }
+        for keeper in members.iter().filter(|keeper| keeper.name != self.me.name) {
+            match self.peers.fetch(keeper, &self.bodies, digest, size_bytes).await {
+                Ok(body) => {
+                    if let Err(problem) = self.bodies.put(&body).await {
+                        tracing::error!(digest, %problem, "a fetched body could not be stored here");
+                    }
+                    return Ok(body);
+                }
+                Err(BodyError::Missing) => {}
+                Err(problem) => {
+                    tracing::warn!(digest, server = keeper.name, %problem, "fetch a body");
+                    problems.push(problem.to_string());
+                }
+            }
+        }
+        Err(if problems.is_empty() { LoadError::Nowhere } else { LoadError::NotNow(problems.join("; ")) })
+    }
+}
+
 /// The members that stand in other sites, each once; `turn` says with which one to begin, so that not all servers
 /// burden the same one.
 #[must_use]
-pub fn candidates(me: &Server, members: &BTreeMap<u64, Server>, turn: usize) -> Vec<Server> {
-    let mut others: Vec<Server> =
-        members.values().filter(|server| server.site != me.site && server.name != me.name).cloned().collect();
+pub fn candidates(me: &Keeper, members: &[Keeper], turn: usize) -> Vec<Keeper> {
+    let mut others: Vec<Keeper> =
+        members.iter().filter(|keeper| keeper.site != me.site && keeper.name != me.name).cloned().collect();
     if !others.is_empty() {
         let begin = turn % others.len();
         others.rotate_left(begin);
@@ -40,38 +122,16 @@ pub fn candidates(me: &Server, members: &BTreeMap<u64, Server>, turn: usize) -> 
     others
 }
 
-/// Makes a body durable here and on a server of another site; returns the names of both.
-///
-/// # Errors
-/// When one of the two could not be done. A single copy may then be left; no record names it, and a sweep removes it.
-pub async fn store(
-    body: &Body,
-    bodies: &Bodies,
-    peers: &Peers,
-    me: &Server,
-    members: &BTreeMap<u64, Server>,
-) -> Result<Vec<String>, CopyError> {
-    let turn = body.digest().bytes().map(usize::from).sum();
-    let others = candidates(me, members, turn);
-    if others.is_empty() {
-        return Err(CopyError::OneSite { site: me.site.clone() });
-    }
-    let there = first_to_store(&others, |server| peers.put(server, body));
-    let here = async { bodies.put(body).await.map_err(CopyError::Here) };
-    let ((), other) = tokio::try_join!(here, there)?;
-    Ok(vec![me.name.clone(), other])
-}
-
 /// Tries one server after the other, the next one as soon as the one before fails or is slow; the first success counts.
 async fn first_to_store<'s, F: Future<Output = Result<String, String>>>(
-    servers: &'s [Server],
-    put: impl Fn(&'s Server) -> F,
+    keepers: &'s [Keeper],
+    put: impl Fn(&'s Keeper) -> F,
 ) -> Result<String, CopyError> {
-    let mut waiting = servers.iter();
+    let mut waiting = keepers.iter();
     let mut trying = FuturesUnordered::new();
     let mut problems = Vec::new();
     loop {
-        let more = waiting.next().map(|server| trying.push(put(server))).is_some();
+        let more = waiting.next().map(|keeper| trying.push(put(keeper))).is_some();
         let answer = if more {
             match tokio::time::timeout(NEXT_AFTER, trying.next()).await {
                 Ok(answer) => answer,
@@ -88,93 +148,32 @@ async fn first_to_store<'s, F: Future<Output = Result<String, String>>>(
     }
 }
 
-/// Why no server gave a body.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The request cannot mean a body.
-    #[error(transparent)]
-    Asked(BodyError),
-    /// Every member was asked and none has it.
-    #[error("no control server has this body")]
-    Nowhere,
-    /// Some could not be asked, or have it damaged; another try may do.
-    #[error("no control server can give this body now: {0}")]
-    NotNow(String),
-}
-
-/// A body from this server's disk, or, when it is missing or damaged here, from another member; then it is stored here
-/// again.
-///
-/// # Errors
-/// When no member has it right.
-pub async fn load(
-    digest: &str,
-    size_bytes: u64,
-    bodies: &Bodies,
-    peers: &Peers,
-    me: &Server,
-    members: &BTreeMap<u64, Server>,
-) -> Result<Body, LoadError> {
-    let mut problems = Vec::new();
-    match bodies.read(Sender::Node, digest, size_bytes).await {
-        Ok(body) => return Ok(body),
-        Err(error @ (BodyError::Name | BodyError::TooLarge)) => return Err(LoadError::Asked(error)),
-        Err(BodyError::Missing) => {}
-        Err(
-            problem @ (BodyError::Length { .. } | BodyError::Digest | BodyError::BrokenOff(_) | BodyError::Store(_)),
-        ) => {
-            tracing::error!(digest, %problem, "a body on this disk is damaged; fetching it from another server");
-            problems.push(format!("{}: {problem}", me.name));
-        }
-    }
-    for server in members.values().filter(|server| server.name != me.name) {
-        match peers.fetch(server, bodies, digest, size_bytes).await {
-            Ok(body) => {
-                if let Err(problem) = bodies.put(&body).await {
-                    tracing::error!(digest, %problem, "a fetched body could not be stored here");
-                }
-                return Ok(body);
-            }
-            Err(BodyError::Missing) => {}
-            Err(problem) => {
-                tracing::warn!(digest, server = server.name, %problem, "fetch a body");
-                problems.push(problem.to_string());
-            }
-        }
-    }
-    Err(if problems.is_empty() { LoadError::Nowhere } else { LoadError::NotNow(problems.join("; ")) })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::{CopyError, candidates, first_to_store};
-    use crate::raft::Server;
+    use crate::bodies::peers::Keeper;
 
-    fn server(name: &str, site: &str) -> Server {
-        Server { name: name.into(), site: site.into(), address: format!("127.0.0.1:{}", name.len()) }
+    fn keeper(name: &str, site: &str) -> Keeper {
+        Keeper { name: name.into(), site: site.into(), address: format!("127.0.0.1:{}", name.len()) }
     }
 
-    fn names(servers: &[Server]) -> Vec<&str> {
-        servers.iter().map(|server| server.name.as_str()).collect()
+    fn names(keepers: &[Keeper]) -> Vec<&str> {
+        keepers.iter().map(|keeper| keeper.name.as_str()).collect()
     }
 
     #[test]
     fn only_servers_of_other_sites_may_take_the_second_copy() {
-        let all = [server("a", "north"), server("b", "north"), server("c", "south"), server("d", "west")];
-        let members: BTreeMap<u64, Server> = (1..).zip(all.clone()).collect();
-        assert_eq!(names(&candidates(&all[0], &members, 0)), ["c", "d"]);
-        assert_eq!(names(&candidates(&all[0], &members, 1)), ["d", "c"]);
-        assert_eq!(names(&candidates(&all[2], &members, 0)), ["a", "b", "d"]);
-        let one_site: BTreeMap<u64, Server> = (1..).zip(all[..2].to_vec()).collect();
-        assert!(candidates(&all[0], &one_site, 0).is_empty());
+        let all = [keeper("a", "north"), keeper("b", "north"), keeper("c", "south"), keeper("d", "west")];
+        assert_eq!(names(&candidates(&all[0], &all, 0)), ["c", "d"]);
+        assert_eq!(names(&candidates(&all[0], &all, 1)), ["d", "c"]);
+        assert_eq!(names(&candidates(&all[2], &all, 0)), ["a", "b", "d"]);
+        assert!(candidates(&all[0], &all[..2], 0).is_empty());
     }
 
     #[tokio::test]
     async fn the_next_server_is_tried_when_one_refuses_and_beside_one_that_is_silent() {
-        let servers = [server("refuses", "x"), server("silent", "y"), server("stores", "z")];
-        let put = async |server: &Server| match server.name.as_str() {
+        let servers = [keeper("refuses", "x"), keeper("silent", "y"), keeper("stores", "z")];
+        let put = async |keeper: &Keeper| match keeper.name.as_str() {
             "refuses" => Err("disk full".to_owned()),
             "silent" => std::future::pending().await,
             name => Ok(name.to_owned()),
@@ -184,8 +183,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_nobody_takes_is_not_stored_and_all_reasons_are_told() {
-        let servers = [server("a", "x"), server("b", "y")];
-        let put = async |server: &Server| Err(format!("{}: disk full", server.name));
+        let servers = [keeper("a", "x"), keeper("b", "y")];
+        let put = async |keeper: &Keeper| Err(format!("{}: disk full", keeper.name));
         let error = first_to_store(&servers, put).await.expect_err("nobody took it");
         assert!(matches!(&error, CopyError::NoneTook(why) if why == "a: disk full; b: disk full"), "{error}");
     }

@@ -16,7 +16,6 @@ use tonic::{
 };
 
 use super::{Bodies, Body, BodyError, Sender, chunks};
-use crate::raft::Server;
 
 /// How long a server may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,6 +23,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const COPY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many channels are kept; more addresses than a cluster has members, so that it is only reached after many moves.
 const CHANNELS_MAX: usize = 32;
+
+/// A control server as the others know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    /// Name in its certificate.
+    pub name: String,
+    /// Where it stands.
+    pub site: String,
+    /// `host:port` of its gRPC listener.
+    pub address: String,
+}
 
 /// Channels to the other control servers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,14 +49,14 @@ impl Peers {
         Self { credentials, channels: Arc::default() }
     }
 
-    fn client(&self, server: &Server) -> Result<RaftClient<Channel>, String> {
+    fn client(&self, keeper: &Keeper) -> Result<RaftClient<Channel>, String> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&server.address) {
+        if let Some(channel) = channels.get(&keeper.address) {
             return Ok(RaftClient::new(channel.clone()));
         }
-        let channel = Endpoint::from_shared(format!("https://{}", server.address))
+        let channel = Endpoint::from_shared(format!("https://{}", keeper.address))
             .and_then(|endpoint| endpoint.tls_config(self.credentials.client_tls(Role::Control)))
-            .map_err(|error| format!("address {}: {error}", server.address))?
+            .map_err(|error| format!("address {}: {error}", keeper.address))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
@@ -54,7 +64,7 @@ impl Peers {
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        channels.insert(server.address.clone(), channel.clone());
+        channels.insert(keeper.address.clone(), channel.clone());
         Ok(RaftClient::new(channel))
     }
 
@@ -62,9 +72,9 @@ impl Peers {
     ///
     /// # Errors
     /// In words, with the server's name.
-    pub async fn put(&self, server: &Server, body: &Body) -> Result<String, String> {
-        let named = |problem: String| format!("{}: {problem}", server.name);
-        let mut client = self.client(server).map_err(named)?;
+    pub async fn put(&self, keeper: &Keeper, body: &Body) -> Result<String, String> {
+        let named = |problem: String| format!("{}: {problem}", keeper.name);
+        let mut client = self.client(keeper).map_err(named)?;
         let chunks = chunks::cut(body.digest().to_owned(), body.bytes().clone()).map(Into::into);
         let put = client.put_copy(tokio_stream::iter(chunks));
         let stored = tokio::time::timeout(COPY_TIMEOUT, put)
@@ -73,7 +83,7 @@ impl Peers {
             .map_err(|status| named(status.message().to_owned()))?
             .into_inner();
         // Another server, or one that stands elsewhere than the membership says, may be in our own site.
-        if (&stored.server, &stored.site) == (&server.name, &server.site) {
+        if (&stored.server, &stored.site) == (&keeper.name, &keeper.site) {
             Ok(stored.server)
         } else {
             Err(named(format!("{} in site {} answered at its address", stored.server, stored.site)))
@@ -86,13 +96,13 @@ impl Peers {
     /// When the server has not got it, or not right.
     pub async fn fetch(
         &self,
-        server: &Server,
+        keeper: &Keeper,
         bodies: &Bodies,
         digest: &str,
         size_bytes: u64,
     ) -> Result<Body, BodyError> {
-        let broken = |problem: String| BodyError::BrokenOff(format!("{}: {problem}", server.name));
-        let mut client = self.client(server).map_err(broken)?;
+        let broken = |problem: String| BodyError::BrokenOff(format!("{}: {problem}", keeper.name));
+        let mut client = self.client(keeper).map_err(broken)?;
         let fetch = async {
             let request = CopyRequest { digest: digest.to_owned(), size_bytes };
             let chunks = client.get_copy(request).await.map_err(|status| {

@@ -4,7 +4,7 @@ use proto::identity::Role;
 use tempfile::TempDir;
 
 use super::Config;
-use crate::rpc::test_pki::Ca;
+use crate::test_pki::Ca;
 
 fn folder(role: Role, name: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
@@ -30,8 +30,6 @@ fn a_good_file_is_read_with_folders_relative_to_its_own() {
     let config = Config::load(&file).expect("a configuration");
     assert_eq!((config.id, config.data.clone()), (1, folder.path().join("data")));
     assert_eq!((config.advertise.as_str(), config.credentials.identity.name.as_str()), ("127.0.0.1:7001", "control-1"));
-    let group = config.group();
-    assert_eq!((group.server.site.as_str(), group.server.address.as_str()), ("north", "127.0.0.1:7001"));
     std::fs::write(&file, format!("{GOOD}advertise: control-1.example:7001\n")).expect("written");
     assert_eq!(Config::load(&file).expect("a configuration").advertise, "control-1.example:7001");
 }

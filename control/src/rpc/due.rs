@@ -50,51 +50,29 @@ pub async fn due(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::{
-        net::{IpAddr, Ipv4Addr},
-        sync::atomic::{AtomicBool, Ordering},
-    };
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use proto::{
-        address::{Address, ReversePath},
-        held::{BodyRef, Held, HeldId, HeldKind, HeldStatus, TransactionId},
-        score::Score,
+        held::{Held, HeldId, TransactionId},
         time::UnixMs,
-        verdict::{Disposition, Verdict},
     };
     use tokio::sync::watch;
 
     use super::due;
     use crate::raft::Applied;
 
+    /// A deferred record, due at once.
     pub(crate) fn record() -> Held {
-        Held {
-            id: HeldId::fresh(),
-            transaction: TransactionId::fresh(),
-            kind: HeldKind::Deferred,
-            status: HeldStatus::Due { released: None },
-            department: None,
-            from_department: None,
-            reverse_path: ReversePath::Null,
-            recipients: vec![Address::parse("anna@interior.gov.test").expect("an address")],
-            body: BodyRef { digest: "0".repeat(64), size_bytes: 1, servers: Vec::new() },
-            verdict: Verdict {
-                disposition: Disposition::Accept,
-                score: Score::ZERO,
-                tagged: false,
-                reasons: Vec::new(),
-                policy_version: 1,
-            },
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            subject: String::new(),
-            received_at: UnixMs(0),
-            lease: None,
-            attempts: 0,
-            next_attempt: UnixMs(0),
-            last_problem: String::new(),
-            delivered: Vec::new(),
-            refused: Vec::new(),
-        }
+        serde_json::from_value(serde_json::json!({
+            "id": HeldId::fresh(), "transaction": TransactionId::fresh(), "kind": "deferred",
+            "status": { "Due": { "released": null } }, "department": null, "from_department": null,
+            "reverse_path": "", "recipients": ["anna@interior.gov.test"],
+            "body": { "digest": "0".repeat(64), "size_bytes": 1, "servers": [] },
+            "verdict": { "disposition": "accept", "score": 0, "tagged": false, "reasons": [], "policy_version": 1 },
+            "client": "127.0.0.1", "subject": "", "received_at": 0, "lease": null, "attempts": 0, "next_attempt": 0,
+            "last_problem": "",
+        }))
+        .expect("a record")
     }
 
     #[tokio::test]

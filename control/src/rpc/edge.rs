@@ -22,7 +22,7 @@ use super::{
 };
 use crate::bodies::{
     Sender, chunks,
-    copies::{self, CopyError, LoadError},
+    copies::{CopyError, LoadError},
 };
 
 /// How long a body may take from its first chunk until it is durable in two sites, or until it is found.
@@ -89,10 +89,10 @@ impl Edge for EdgeService {
     }
 
     async fn put_body(&self, request: Request<Streaming<BodyChunk>>) -> Result<Response<BodyStored>, Status> {
-        let Shared { group, bodies, peers, .. } = &self.shared;
+        let copies = &self.shared.copies;
         let put = async {
-            let body = bodies.receive(Sender::Node, request.into_inner()).await.map_err(CopyError::Here)?;
-            copies::store(&body, bodies, peers, group.me().1, &group.status().members).await
+            let body = copies.bodies.receive(Sender::Node, request.into_inner()).await.map_err(CopyError::Here)?;
+            copies.store(&body, &self.shared.keepers()).await
         };
         let servers = tokio::time::timeout(BODY_TIMEOUT, put)
             .await
@@ -103,10 +103,9 @@ impl Edge for EdgeService {
     type GetBodyStream = ReceiverStream<Result<BodyChunk, Status>>;
 
     async fn get_body(&self, request: Request<BodyRequest>) -> Result<Response<Self::GetBodyStream>, Status> {
-        let Shared { group, bodies, peers, .. } = &self.shared;
         let BodyRequest { digest, size_bytes } = request.into_inner();
-        let members = group.status().members;
-        let load = copies::load(&digest, size_bytes, bodies, peers, group.me().1, &members);
+        let members = self.shared.keepers();
+        let load = self.shared.copies.load(&digest, size_bytes, &members);
         let body = tokio::time::timeout(BODY_TIMEOUT, load)
             .await
             .map_err(|_| Status::deadline_exceeded("no server had the body in time"))??;

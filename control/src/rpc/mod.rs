@@ -9,8 +9,6 @@ pub mod operator;
 pub mod policy;
 pub mod quarantine;
 pub mod raft;
-#[cfg(test)]
-pub(crate) mod test_pki;
 pub mod watch;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -31,8 +29,8 @@ use tonic::{
 
 use self::gate::Gate;
 use crate::{
-    bodies::{Bodies, BodyError, peers::Peers},
-    raft::{Group, ProposeError},
+    bodies::{Bodies, BodyError, copies::Copies, peers::Keeper},
+    raft::{Group, ProposeError, Server},
 };
 
 /// Largest message of a request, in bytes: a mutation, a policy or a chunk; bodies come in chunks.
@@ -51,10 +49,8 @@ pub struct Shared {
     pub group: Group,
     /// The cluster's id.
     pub cluster: Arc<str>,
-    /// Bodies on this disk.
-    pub bodies: Bodies,
-    /// Bodies elsewhere.
-    pub peers: Peers,
+    /// Bodies on this disk and on those of the other members.
+    pub copies: Copies,
     /// Becomes true when the server is to end: long polls and watches end then.
     pub stopping: channel::Receiver<bool>,
 }
@@ -72,6 +68,18 @@ impl Shared {
     ) -> Result<Outcome, ProposeError> {
         let by = Principal { role: caller.role, name: caller.name.clone() };
         self.group.propose(Mutation { id, by, change }).await
+    }
+
+    /// Bodies on this disk.
+    #[must_use]
+    pub fn bodies(&self) -> &Bodies {
+        &self.copies.bodies
+    }
+
+    /// The members that may keep copies of bodies for this server.
+    #[must_use]
+    pub fn keepers(&self) -> Vec<Keeper> {
+        self.group.status().members.into_values().map(Keeper::from).collect()
     }
 }
 
@@ -141,6 +149,12 @@ pub fn services(shared: &Shared) -> Router {
 /// Who calls, as the gate found it. Fails closed when a service is reached around the gate.
 pub(crate) fn caller<T>(request: &Request<T>) -> Result<Identity, Status> {
     request.extensions().get::<Identity>().cloned().ok_or_else(|| Status::unauthenticated("nobody was identified"))
+}
+
+impl From<Server> for Keeper {
+    fn from(Server { name, site, address }: Server) -> Self {
+        Self { name, site, address }
+    }
 }
 
 impl From<ProposeError> for Status {

@@ -189,7 +189,7 @@ impl Operator for OperatorService {
     async fn policy_plan(&self, request: Request<PolicyFiles>) -> Result<Response<Plan>, Status> {
         self.linearize().await?;
         let current = self.shared.group.state().view();
-        Ok(Response::new(policy::plan(request.into_inner(), current)?))
+        Ok(Response::new(policy::plan(request.into_inner(), current)))
     }
 
     async fn policy_apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {

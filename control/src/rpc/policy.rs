@@ -14,9 +14,6 @@ use crate::{
     state::query::PolicyRecord,
 };
 
-/// Most files of one policy.
-const FILES_MAX: usize = 1000;
-
 /// What an apply comes to, before anything is proposed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Apply {
@@ -31,13 +28,9 @@ pub enum Apply {
     },
 }
 
-fn read(files: PolicyFiles) -> Result<Result<PolicySet, Vec<Fault>>, Status> {
-    if !(1..=FILES_MAX).contains(&files.files.len()) {
-        let found = files.files.len();
-        return Err(Status::invalid_argument(format!("a policy has 1 to {FILES_MAX} files, not {found}")));
-    }
+fn read(files: PolicyFiles) -> Result<PolicySet, Vec<Fault>> {
     let files: Vec<(String, String)> = files.files.into_iter().map(|file| (file.name, file.text)).collect();
-    Ok(policy_files::read(&files).map_err(|faults| faults.into_iter().map(fault).collect()))
+    policy_files::read(&files).map_err(|faults| faults.into_iter().map(fault).collect())
 }
 
 fn fault(fault: yaml::Fault) -> Fault {
@@ -51,26 +44,24 @@ fn in_force(current: ViewChange) -> PolicySet {
 }
 
 /// What the files would change.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for too many or no files.
-pub fn plan(files: PolicyFiles, current: ViewChange) -> Result<Plan, Status> {
+#[must_use]
+pub fn plan(files: PolicyFiles, current: ViewChange) -> Plan {
     let base_version = current.policy_version;
-    Ok(match read(files)? {
+    match read(files) {
         Ok(wanted) => {
             let changes = policy_files::changes(&in_force(current), &wanted);
             Plan { base_version, changes, faults: Vec::new() }
         }
         Err(faults) => Plan { base_version, changes: Vec::new(), faults },
-    })
+    }
 }
 
 /// What is to be proposed for the files, planned against `base_version`.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for too many or no files, `FAILED_PRECONDITION` when another version is in force.
+/// `FAILED_PRECONDITION` when another version is in force.
 pub fn apply(files: PolicyFiles, base_version: u64, current: ViewChange, grounds: Grounds) -> Result<Apply, Status> {
-    match read(files)? {
+    match read(files) {
         Ok(wanted) => against(base_version, current, wanted, grounds),
         Err(faults) => Ok(Apply::Answer(ApplyResponse { faults, ..ApplyResponse::default() })),
     }
@@ -146,11 +137,11 @@ mod tests {
     use proto::{
         mutation::{Grounds, Outcome, Refused},
         view::{StateSettings, ViewChange},
-        wire::operator::{ApplyResponse, PolicyFile, PolicyFiles},
+        wire::operator::ApplyResponse,
     };
     use tonic::Code;
 
-    use super::{Apply, FILES_MAX, against, applied, apply};
+    use super::{Apply, against, applied};
     use crate::policy_files::PolicySet;
 
     fn in_force(version: u64) -> ViewChange {
@@ -175,15 +166,6 @@ mod tests {
     fn a_policy_that_is_in_force_already_makes_no_version() {
         let answer = against(3, in_force(3), same(), Grounds::default()).expect("an answer");
         assert_eq!(answer, Apply::Answer(ApplyResponse { version: 3, ..ApplyResponse::default() }));
-    }
-
-    #[test]
-    fn a_policy_has_files_and_not_too_many() {
-        for count in [0, FILES_MAX + 1] {
-            let files = PolicyFiles { files: vec![PolicyFile::default(); count] };
-            let refused = apply(files, 3, in_force(3), Grounds::default()).expect_err("refused");
-            assert_eq!(refused.code(), Code::InvalidArgument);
-        }
     }
 
     #[test]

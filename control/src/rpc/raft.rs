@@ -10,8 +10,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, caller, edge::BODY_TIMEOUT};
 use crate::{
-    bodies::{Bodies, Sender, chunks},
-    raft::{RaftCall, Server},
+    bodies::{Bodies, Sender, chunks, peers::Keeper},
+    raft::RaftCall,
 };
 
 /// Answers peers.
@@ -57,7 +57,7 @@ fn check(payload: &Payload, cluster: &str) -> Result<(), Status> {
 /// Receives a copy and makes it durable here.
 async fn store_copy(
     bodies: &Bodies,
-    me: &Server,
+    me: &Keeper,
     chunks: impl Stream<Item = Result<BodyChunk, Status>> + Unpin,
 ) -> Result<CopyStored, Status> {
     let put = async {
@@ -94,13 +94,13 @@ impl Raft for RaftService {
     }
 
     async fn put_copy(&self, request: Request<Streaming<BodyChunk>>) -> Result<Response<CopyStored>, Status> {
-        Ok(Response::new(store_copy(&self.shared.bodies, self.shared.group.me().1, request.into_inner()).await?))
+        Ok(Response::new(store_copy(self.shared.bodies(), &self.shared.copies.me, request.into_inner()).await?))
     }
 
     type GetCopyStream = ReceiverStream<Result<BodyChunk, Status>>;
 
     async fn get_copy(&self, request: Request<CopyRequest>) -> Result<Response<Self::GetCopyStream>, Status> {
-        Ok(Response::new(send_copy(&self.shared.bodies, request.into_inner()).await?))
+        Ok(Response::new(send_copy(self.shared.bodies(), request.into_inner()).await?))
     }
 }
 

@@ -23,7 +23,10 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 
-use crate::rpc::{listener, router, test_pki::Ca};
+use crate::{
+    rpc::{listener, router},
+    test_pki::Ca,
+};
 
 /// Stands for the service `S` and answers nothing.
 pub(crate) struct Closed<S>(PhantomData<fn() -> S>);

@@ -1,6 +1,6 @@
 //! What reaches Raft, and bodies between control servers over real mTLS on loopback.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use proto::{
     codec,
@@ -24,11 +24,11 @@ use super::{check, send_copy, store_copy};
 use crate::{
     bodies::{
         Bodies, Body, BodyError, Sender, chunks,
-        copies::{CopyError, LoadError, load, store},
-        peers::Peers,
+        copies::{Copies, CopyError, LoadError},
+        peers::{Keeper, Peers},
     },
-    raft::Server,
-    rpc::{gate::tests::Closed, listener, router, test_pki::Ca},
+    rpc::{gate::tests::Closed, listener, router},
+    test_pki::Ca,
 };
 
 #[test]
@@ -43,13 +43,13 @@ fn a_message_of_another_cluster_or_encoding_is_refused() {
 
 /// The half of the raft service that keeps copies.
 #[derive(Clone)]
-struct Keeper {
+struct Half {
     bodies: Bodies,
-    says: Server,
+    says: Keeper,
 }
 
 #[tonic::async_trait]
-impl Raft for Keeper {
+impl Raft for Half {
     async fn append_entries(&self, _: Request<Payload>) -> Result<Response<Payload>, Status> {
         Err(Status::unimplemented("only copies here"))
     }
@@ -75,9 +75,9 @@ impl Raft for Keeper {
 struct Pair {
     ca: Ca,
     folders: [TempDir; 2],
-    stores: [Bodies; 2],
-    members: BTreeMap<u64, Server>,
-    peers: Peers,
+    there: Bodies,
+    copies: Copies,
+    members: Vec<Keeper>,
 }
 
 impl Pair {
@@ -85,33 +85,34 @@ impl Pair {
     async fn start(says: &str) -> Self {
         let ca = Ca::new();
         let folders = [(); 2].map(|()| TempDir::new().expect("a folder"));
-        let stores = folders.each_ref().map(|folder| Bodies::open(folder.path()).expect("a body store"));
+        let [here, there] = folders.each_ref().map(|folder| Bodies::open(folder.path()).expect("a body store"));
         let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = port.local_addr().expect("an address").to_string();
-        let server = |name: &str, site: &str| Server { name: name.into(), site: site.into(), address: address.clone() };
-        let members = BTreeMap::from([(1, server("a", "north")), (2, server("b", "south"))]);
-        let keeper = RaftServer::new(Keeper { bodies: stores[1].clone(), says: server("b", says) });
+        let keeper = |name: &str, site: &str| Keeper { name: name.into(), site: site.into(), address: address.clone() };
+        let members = vec![keeper("a", "north"), keeper("b", "south")];
+        let half = RaftServer::new(Half { bodies: there.clone(), says: keeper("b", says) });
         let closed = (Closed::<EdgeServer<()>>::new(), Closed::<OperatorServer<()>>::new());
-        let router = router(&Arc::from("c1"), keeper, closed.0, closed.1);
+        let router = router(&Arc::from("c1"), half, closed.0, closed.1);
         let tls = ca.credentials("c1", Role::Control, "b").server_config().expect("TLS");
         // Ends with the test's runtime.
         tokio::spawn(router.serve_with_incoming(listener::incoming(port, tls)));
         let peers = Peers::new(ca.credentials("c1", Role::Control, "a"));
-        Self { ca, folders, stores, members, peers }
+        let copies = Copies { me: members[0].clone(), bodies: here, peers };
+        Self { ca, folders, there, copies, members }
     }
 
     async fn body(&self, bytes: &[u8]) -> Body {
         let chunks = chunks::cut(hex::encode(Sha256::digest(bytes)), bytes.to_vec().into());
         let chunks = tokio_stream::iter(chunks.map(Ok::<_, Status>));
-        self.stores[0].receive(Sender::Node, chunks).await.expect("a right body")
+        self.copies.bodies.receive(Sender::Node, chunks).await.expect("a right body")
     }
 
     async fn store(&self, body: &Body) -> Result<Vec<String>, CopyError> {
-        store(body, &self.stores[0], &self.peers, &self.members[&1], &self.members).await
+        self.copies.store(body, &self.members).await
     }
 
     async fn load(&self, digest: &str, size: usize) -> Result<Body, LoadError> {
-        load(digest, size as u64, &self.stores[0], &self.peers, &self.members[&1], &self.members).await
+        self.copies.load(digest, size as u64, &self.members).await
     }
 }
 
@@ -125,7 +126,7 @@ async fn a_stored_body_is_on_both_disks_and_a_damaged_one_is_repaired_from_the_o
     let bytes = large();
     let body = pair.body(&bytes).await;
     assert_eq!(pair.store(&body).await.expect("stored"), ["a", "b"]);
-    for bodies in &pair.stores {
+    for bodies in [&pair.copies.bodies, &pair.there] {
         assert!(bodies.read(Sender::Node, body.digest(), body.size_bytes()).await.is_ok());
     }
     let file = pair.folders[0].path().join("bodies").join(body.digest());
@@ -154,15 +155,15 @@ async fn a_body_is_nowhere_only_when_every_server_has_said_so() {
     assert!(matches!(pair.load(&digest, 12).await.expect_err("nowhere"), LoadError::Nowhere));
     assert!(matches!(pair.load("../x", 1).await.expect_err("no name"), LoadError::Asked(BodyError::Name)));
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-    let away = Server { name: "c".into(), site: "west".into(), address: closed.to_string() };
-    pair.members.insert(3, away);
+    let away = Keeper { name: "c".into(), site: "west".into(), address: closed.to_string() };
+    pair.members.push(away);
     assert!(matches!(pair.load(&digest, 12).await.expect_err("unknown"), LoadError::NotNow(_)));
 }
 
 #[tokio::test]
 async fn a_node_cannot_put_a_copy_and_a_wrong_copy_is_refused() {
     let pair = Pair::start("south").await;
-    let address = &pair.members[&2].address;
+    let address = &pair.members[1].address;
     let client = async |role| {
         let tls = pair.ca.credentials("c1", role, "x").client_tls(Role::Control);
         let endpoint = Channel::from_shared(format!("https://{address}")).expect("an address").tls_config(tls);
