@@ -149,12 +149,6 @@ pub struct Held {
     pub reverse_path: ReversePath,
     /// Who has not got it yet. Never empty while waiting or due.
     pub recipients: Vec<Address>,
-    /// Whose next hop said 250. Set by the state alone.
-    #[serde(default)]
-    pub delivered: Vec<Address>,
-    /// Whose next hop refused it for good; a release tries them again. Set by the state alone.
-    #[serde(default)]
-    pub refused: Vec<Address>,
     /// The bytes as they are to be delivered.
     pub body: BodyRef,
     /// Why.

@@ -31,12 +31,12 @@ use crate::state::store::{StateStore, end_process};
 /// A handle on the group. Cheap to clone.
 #[derive(Clone)]
 pub struct Group {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     server: Server,
-    leader: Leader,
+    pub(super) leader: Leader,
     batcher: Batcher,
     reads: Reads,
     state: Arc<StateStore>,

@@ -1,1 +1,6 @@
-//! x
+//! The log, the state machine and the group, alone and three together.
+
+mod cluster;
+mod rig;
+mod single;
+mod storage;

@@ -12,7 +12,7 @@ use proto::{
 use super::{
     Step,
     audit::{check_grounds, clipped},
-    held::{PROBLEM_CHARS_MAX, RETRY_MS_MAX, record},
+    held::{PROBLEM_CHARS_MAX, RETRY_MS_MAX, Record, record},
     keys::Keys,
 };
 
@@ -58,50 +58,53 @@ fn settled(held: &Held) -> Refused {
 impl<K: Keys> Step<'_, K> {
     pub(super) fn lease(&mut self, id: HeldId, node: &str, for_ms: u64) -> Result<Outcome, Refused> {
         let now = self.meta.now;
-        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
-        if let Some(lease) = live_lease(&held, now) {
+        let old = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        let held = &old.held;
+        if let Some(lease) = live_lease(held, now) {
             return Err(Refused::Leased { node: lease.node.clone(), until: lease.until });
         }
         if !held.is_due(now) {
-            return Err(if matches!(held.status, HeldStatus::Due { .. }) { Refused::NotDue } else { settled(&held) });
+            return Err(if matches!(held.status, HeldStatus::Due { .. }) { Refused::NotDue } else { settled(held) });
         }
         let until = now.plus_ms(for_ms.clamp(1, LEASE_MS_MAX));
-        let leased = Held { lease: Some(Lease { node: node.to_owned(), until }), ..held.clone() };
-        self.store(Some(&held), leased.clone());
-        Ok(Outcome::Leased(Box::new(leased)))
+        let mut leased = old.clone();
+        leased.held.lease = Some(Lease { node: node.to_owned(), until });
+        self.store(Some(&old), leased.clone());
+        Ok(Outcome::Leased(Box::new(leased.held)))
     }
 
     /// The answer to a lease that was asked for before under the same mutation id.
     pub(super) fn lease_again(&self, id: HeldId, node: &str) -> Outcome {
-        let held = record(&self.keys, id);
+        let held = record(&self.keys, id).map(|record| record.held);
         let mine = |held: &Held| live_lease(held, self.meta.now).is_some_and(|lease| lease.node == node);
         held.filter(mine).map_or(Outcome::Refused(Refused::LeaseLost), |held| Outcome::Leased(Box::new(held)))
     }
 
     pub(super) fn attempted(&mut self, id: HeldId, node: &str, attempt: &Attempt<'_>) -> Result<Outcome, Refused> {
-        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        let old = record(&self.keys, id).ok_or(Refused::NoSuch)?;
         // A lease that has run out but that nobody has taken over still counts: what was delivered was delivered.
-        if held.lease.as_ref().is_none_or(|lease| lease.node != node) {
+        if old.held.lease.as_ref().is_none_or(|lease| lease.node != node) {
             return Err(Refused::LeaseLost);
         }
-        let after = self.after_attempt(&held, attempt);
-        self.store(Some(&held), after);
+        let after = self.after_attempt(&old, attempt);
+        self.store(Some(&old), after);
         Ok(Outcome::Done)
     }
 
-    fn after_attempt(&self, held: &Held, attempt: &Attempt<'_>) -> Held {
-        let now = self.meta.now;
+    fn after_attempt(&self, old: &Record, attempt: &Attempt<'_>) -> Record {
+        let (now, held) = (self.meta.now, &old.held);
         let delivered: BTreeSet<&Address> = attempt.delivered.iter().collect();
         let refused: BTreeSet<&Address> = attempt.refused.iter().collect();
-        let mut after = held.clone();
+        let mut record = old.clone();
+        let after = &mut record.held;
         after.lease = None;
         after.recipients.clear();
         for recipient in &held.recipients {
             // A recipient in both lists has the message: delivered wins, so that it gets no second copy.
             let list = if delivered.contains(recipient) {
-                &mut after.delivered
+                &mut record.delivered
             } else if refused.contains(recipient) {
-                &mut after.refused
+                &mut record.refused
             } else {
                 &mut after.recipients
             };
@@ -109,7 +112,7 @@ impl<K: Keys> Step<'_, K> {
         }
         let released = released(&held.status).cloned();
         let since = released.as_ref().map_or(held.received_at, |(_, at)| *at);
-        after.status = match (after.recipients.is_empty(), after.refused.is_empty()) {
+        after.status = match (after.recipients.is_empty(), record.refused.is_empty()) {
             (true, true) => HeldStatus::Delivered { at: now, released },
             (true, false) => HeldStatus::Undeliverable { at: now, released },
             (false, _) if now.since_ms(since) >= TRIED_MS_MAX => HeldStatus::Undeliverable { at: now, released },
@@ -120,41 +123,45 @@ impl<K: Keys> Step<'_, K> {
         }
         after.next_attempt = attempt.next_attempt.clamp(now, now.plus_ms(RETRY_MS_MAX));
         after.last_problem = clipped(attempt.problem, PROBLEM_CHARS_MAX);
-        after
+        record
     }
 
     pub(super) fn release(&mut self, mutation: &Mutation, id: HeldId, grounds: &Grounds) -> Result<Outcome, Refused> {
         check_grounds(grounds)?;
-        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        let old = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        let held = &old.held;
         match held.status {
             HeldStatus::Waiting | HeldStatus::Undeliverable { .. } => {}
             HeldStatus::Due { .. } | HeldStatus::Delivered { .. } | HeldStatus::Deleted { .. } => {
-                return Err(settled(&held));
+                return Err(settled(held));
             }
         }
-        let mut due = held.clone();
-        due.recipients.append(&mut due.refused);
-        due.status = HeldStatus::Due { released: Some((mutation.by.to_string(), self.meta.now)) };
-        due.next_attempt = self.meta.now;
-        self.store(Some(&held), due);
+        let mut due = old.clone();
+        due.held.recipients.append(&mut due.refused);
+        due.held.status = HeldStatus::Due { released: Some((mutation.by.to_string(), self.meta.now)) };
+        due.held.next_attempt = self.meta.now;
+        self.store(Some(&old), due);
         self.audit(mutation, format!("released held message {id} of transaction {}", held.transaction), grounds);
         Ok(Outcome::Done)
     }
 
     pub(super) fn delete(&mut self, mutation: &Mutation, id: HeldId, grounds: &Grounds) -> Result<Outcome, Refused> {
         check_grounds(grounds)?;
-        let held = record(&self.keys, id).ok_or(Refused::NoSuch)?;
-        if let Some(lease) = live_lease(&held, self.meta.now) {
+        let old = record(&self.keys, id).ok_or(Refused::NoSuch)?;
+        let held = &old.held;
+        if let Some(lease) = live_lease(held, self.meta.now) {
             return Err(Refused::Leased { node: lease.node.clone(), until: lease.until });
         }
         match held.status {
             HeldStatus::Waiting | HeldStatus::Undeliverable { .. } => {}
             HeldStatus::Due { .. } | HeldStatus::Delivered { .. } | HeldStatus::Deleted { .. } => {
-                return Err(settled(&held));
+                return Err(settled(held));
             }
         }
-        let status = HeldStatus::Deleted { by: mutation.by.to_string(), at: self.meta.now };
-        self.store(Some(&held), Held { status, lease: None, ..held.clone() });
+        let mut deleted = old.clone();
+        deleted.held.status = HeldStatus::Deleted { by: mutation.by.to_string(), at: self.meta.now };
+        deleted.held.lease = None;
+        self.store(Some(&old), deleted);
         self.audit(mutation, format!("deleted held message {id} of transaction {}", held.transaction), grounds);
         Ok(Outcome::Done)
     }

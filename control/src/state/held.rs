@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use proto::{
+    address::Address,
     held::{Held, HeldId, HeldKind, HeldStatus},
     mutation::{Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
     time::UnixMs,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{
     Step,
@@ -41,8 +43,30 @@ pub(super) fn held_key(id: HeldId) -> Vec<u8> {
     key(Kind::Held, &[&id.0.to_bytes()])
 }
 
+/// A record with what became of the recipients whose fate is settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Its recipients are those still to be tried.
+    pub(super) held: Held,
+    /// Whose next hop said 250.
+    pub(super) delivered: Vec<Address>,
+    /// Whose next hop refused it for good; a release tries them again.
+    pub(super) refused: Vec<Address>,
+}
+
+impl Record {
+    /// The record for people: who has not got it yet, refused or not; of a delivered one, who has got it.
+    pub(super) fn shown(mut self) -> Held {
+        self.held.recipients.extend(self.refused);
+        if matches!(self.held.status, HeldStatus::Delivered { .. }) {
+            self.held.recipients = self.delivered;
+        }
+        self.held
+    }
+}
+
 /// Reads a record.
-pub(super) fn record(keys: &impl Keys, id: HeldId) -> Option<Held> {
+pub(super) fn record(keys: &impl Keys, id: HeldId) -> Option<Record> {
     read_parts(keys, "a held record", &held_key(id))
 }
 
@@ -69,7 +93,8 @@ fn due_at(held: &Held) -> Option<UnixMs> {
 }
 
 /// All index keys of a record: the one place that says how a record is found.
-fn index_keys(held: &Held) -> BTreeSet<Vec<u8>> {
+fn index_keys(record: &Record) -> BTreeSet<Vec<u8>> {
+    let held = &record.held;
     let id = held.id.0.to_bytes();
     let ended = has_ended(&held.status);
     let flag = [u8::from(ended.is_some())];
@@ -78,7 +103,7 @@ fn index_keys(held: &Held) -> BTreeSet<Vec<u8>> {
     if let Some(department) = &held.department {
         keys.insert(key(Kind::ByDepartment, &[&flag, department.as_str().as_bytes(), &[0], &received, &id]));
     }
-    for recipient in held.recipients.iter().chain(&held.refused).chain(&held.delivered) {
+    for recipient in held.recipients.iter().chain(&record.refused).chain(&record.delivered) {
         keys.insert(key(Kind::ByRecipient, &[&flag, recipient.key().as_bytes(), &[0], &received, &id]));
     }
     if let Some(at) = due_at(held) {
@@ -130,8 +155,8 @@ fn check(held: &Held) -> Result<(), Refused> {
     if held.body.size_bytes > MESSAGE_BYTES_MAX + BODY_SLACK_BYTES {
         return invalid("the body is too large");
     }
-    if held.lease.is_some() || !held.delivered.is_empty() || !held.refused.is_empty() {
-        return invalid("a new record has neither a lease nor settled recipients");
+    if held.lease.is_some() {
+        return invalid("a new record has no lease");
     }
     Ok(())
 }
@@ -153,14 +178,16 @@ impl<K: Keys> Step<'_, K> {
             }
             match record(&self.keys, held.id) {
                 None => fresh.push(held),
-                Some(old) if old.transaction == held.transaction && old.body.digest == held.body.digest => {}
+                Some(Record { held: old, .. })
+                    if old.transaction == held.transaction && old.body.digest == held.body.digest => {}
                 Some(_) => return Err(Refused::Invalid(format!("the id {} is taken", held.id))),
             }
         }
         let wanted = u64::try_from(fresh.len()).unwrap_or(u64::MAX);
         self.make_room(wanted)?;
         for held in fresh {
-            self.store(None, self.admitted(held));
+            let held = self.admitted(held);
+            self.store(None, Record { held, delivered: Vec::new(), refused: Vec::new() });
         }
         self.meta.held += wanted;
         Ok(Outcome::Done)
@@ -201,8 +228,8 @@ impl<K: Keys> Step<'_, K> {
     }
 
     fn forget(&mut self, id: HeldId) {
-        if let Some(held) = record(&self.keys, id) {
-            for index in index_keys(&held) {
+        if let Some(record) = record(&self.keys, id) {
+            for index in index_keys(&record) {
                 self.keys.remove(index);
             }
             self.keys.remove_parts(&held_key(id));
@@ -211,7 +238,7 @@ impl<K: Keys> Step<'_, K> {
     }
 
     /// Stores a record in the place of `old`, and moves its index keys.
-    pub(super) fn store(&mut self, old: Option<&Held>, new: Held) {
+    pub(super) fn store(&mut self, old: Option<&Record>, new: Record) {
         let before = old.map(index_keys).unwrap_or_default();
         let after = index_keys(&new);
         for gone in before.difference(&after) {
@@ -220,12 +247,12 @@ impl<K: Keys> Step<'_, K> {
         for index in after {
             self.keys.put_bytes(index, Vec::new());
         }
-        let was_open = old.is_some_and(|old| is_open(&old.status));
-        match (was_open, is_open(&new.status)) {
+        let was_open = old.is_some_and(|old| is_open(&old.held.status));
+        match (was_open, is_open(&new.held.status)) {
             (false, true) => self.meta.open += 1,
             (true, false) => self.meta.open = self.meta.open.saturating_sub(1),
             (true, true) | (false, false) => {}
         }
-        self.keys.put_parts(&held_key(new.id), &new);
+        self.keys.put_parts(&held_key(new.held.id), &new);
     }
 }

@@ -11,7 +11,8 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Meta, held,
+    Meta,
+    held::{self, Record},
     keys::{Keys, Kind, behind, key, read_parts, stored},
     policy::{department_key, version_key},
 };
@@ -49,13 +50,9 @@ pub struct HeldFilter {
 }
 
 impl HeldFilter {
+    /// What the index by recipient does not tell.
     fn takes(&self, held: &Held) -> bool {
-        let recipient = |wanted: &String| {
-            let mut all = held.recipients.iter().chain(&held.refused).chain(&held.delivered);
-            all.any(|address| address.key() == *wanted)
-        };
         self.department.as_ref().is_none_or(|wanted| held.department.as_ref() == Some(wanted))
-            && self.recipient.as_ref().is_none_or(recipient)
     }
 
     /// The narrowest index for it, without the flag for ended ones.
@@ -117,7 +114,7 @@ pub fn history(keys: &impl Keys, max: usize) -> Vec<PolicyRecord> {
 
 /// A held record.
 pub fn held(keys: &impl Keys, id: HeldId) -> Option<Held> {
-    held::record(keys, id)
+    held::record(keys, id).map(Record::shown)
 }
 
 /// Held records, newest first.
@@ -130,7 +127,7 @@ pub fn held_list(keys: &impl Keys, filter: &HeldFilter) -> Vec<Held> {
         let prefix = filter.prefix(ended);
         let to = behind(&prefix);
         let listed = keys.range(&prefix, &to).rev();
-        let records = listed.filter_map(|(index, _)| held::record(keys, held::id_of_index(&index)?));
+        let records = listed.filter_map(|(index, _)| held(keys, held::id_of_index(&index)?));
         found.extend(records.filter(|held| filter.takes(held)).take(filter.max));
     }
     found.sort_by_key(|held| std::cmp::Reverse((held.received_at, held.id)));
@@ -147,7 +144,7 @@ pub fn held_count(keys: &impl Keys) -> u64 {
 pub fn due(keys: &impl Keys, now: UnixMs, max: usize) -> Vec<Held> {
     let (from, to) = (due_key(UnixMs(0)), due_key(now.plus_ms(1)));
     let records = keys.range(&from, &to).filter_map(|(index, _)| held::record(keys, held::id_of_index(&index)?));
-    records.filter(|held| held.is_due(now)).take(max).collect()
+    records.map(|record| record.held).filter(|held| held.is_due(now)).take(max).collect()
 }
 
 /// When the next record that is not due yet will be.

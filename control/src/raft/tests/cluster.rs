@@ -1,0 +1,87 @@
+//! Three servers over mTLS on loopback.
+
+use proto::mutation::Outcome;
+
+use super::rig::{Rig, Running, mutation};
+use crate::{
+    raft::ProposeError,
+    state::testing::{department, hold, node, operator, policy, quarantined},
+};
+
+async fn leader(server: &Running) -> u64 {
+    let metrics = server.group.inner.leader.raft.wait(None).metrics(|m| m.current_leader.is_some(), "a leader").await;
+    metrics.expect("a leader").current_leader.expect("a leader")
+}
+
+async fn hold_one(server: &Running, number: u64) -> Result<Outcome, ProposeError> {
+    server.group.propose(mutation(node("n1"), hold(&[quarantined(number)]))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_server_takes_a_proposal_and_all_have_the_same_state() {
+    let rig = Rig::new(3).await;
+    let mut servers = Vec::new();
+    for id in 1..=3 {
+        servers.push(rig.start(id).await);
+    }
+    servers[0].group.form(rig.servers.clone()).await.expect("formed");
+    let plan = mutation(operator("anna"), policy(0, vec![department("interior", &["interior.gov.test"])]));
+    assert_eq!(servers[2].group.propose(plan).await, Ok(Outcome::PolicyApplied { version: 1 }));
+    for (server, number) in servers.iter().zip(1..) {
+        assert_eq!(hold_one(server, number).await, Ok(Outcome::Done));
+    }
+    let mut digests = Vec::new();
+    for server in &servers {
+        server.group.linearize().await.expect("a quorum");
+        assert!(server.group.in_touch());
+        digests.push(server.group.state().digest());
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+
+    // Without its leader the group goes on, and the one that was away catches up.
+    let lost = leader(&servers[0]).await;
+    let place = usize::try_from(lost - 1).expect("small");
+    servers.remove(place).stop().await;
+    assert_eq!(hold_one(&servers[0], 4).await, Ok(Outcome::Done));
+    let back = rig.start(lost).await;
+    back.group.linearize().await.expect("a quorum");
+    assert_eq!(back.group.state().held_count(), 4);
+
+    // Without a quorum nothing is promised.
+    servers.remove(0).stop().await;
+    servers.remove(0).stop().await;
+    let outcome = hold_one(&back, 5).await;
+    assert!(matches!(outcome, Err(ProposeError::NoLeader | ProposeError::Unknown)), "{outcome:?}");
+    assert!(!back.group.in_touch());
+    assert_eq!(back.group.linearize().await, Err(ProposeError::NoLeader));
+    back.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lacks_a_purged_log_is_filled_by_a_snapshot() {
+    let rig = Rig::new(3).await;
+    let two = [rig.start(1).await, rig.start(2).await];
+    two[0].group.form(rig.servers.clone()).await.expect("formed");
+    for number in 1..=300 {
+        assert_eq!(hold_one(&two[0], number).await, Ok(Outcome::Done));
+    }
+    for server in &two {
+        server.group.linearize().await.expect("a quorum");
+        let raft = &server.group.inner.leader.raft;
+        let index = server.group.status().applied_index;
+        raft.trigger().snapshot().await.expect("triggered");
+        raft.wait(None).metrics(|m| m.snapshot.is_some_and(|id| id.index >= index), "a snapshot").await.expect("made");
+        raft.trigger().purge_log(index).await.expect("triggered");
+        raft.wait(None).metrics(|m| m.purged.is_some_and(|id| id.index >= index), "purged").await.expect("purged");
+    }
+    let third = rig.start(3).await;
+    third.group.applied().wait_for(|applied| applied.index > 0).await.expect("filled");
+    third.group.linearize().await.expect("a quorum");
+    assert_eq!(third.group.state().digest(), two[0].group.state().digest());
+    // It starts again from what the snapshot has left.
+    third.stop().await;
+    let third = rig.start(3).await;
+    assert_eq!(hold_one(&third, 301).await, Ok(Outcome::Done));
+    third.group.linearize().await.expect("a quorum");
+    assert_eq!(third.group.state().held_count(), 301);
+}

@@ -1,0 +1,128 @@
+//! openraft's own suite over our log and state machine, and what it does not know: files that are opened again.
+
+use std::sync::Arc;
+
+use openraft::{
+    StorageError,
+    entry::FromAppData,
+    storage::{RaftLogStorage, RaftLogStorageExt},
+    testing::{StoreBuilder, Suite, blank_ent, log_id},
+};
+use proto::mutation::Batch;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::raft::{
+    gate::Refusal,
+    high_water::HighWaterFile,
+    log_store::LogStore,
+    opening::Files,
+    stamp::Stamp,
+    state_machine::StateMachine,
+    types::{Entry, PROPOSAL_VERSION, Proposal, TypeConfig, Vote},
+};
+
+fn stamp() -> Stamp {
+    Stamp::new("c1", 1)
+}
+
+fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
+    let files = Files::open(folder.path(), stamp()).expect("a folder that the gate lets pass");
+    let (open, _) = mpsc::channel(1);
+    let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, open.clone());
+    (LogStore::new(files.log, files.mark, files.state, open), machine)
+}
+
+struct Builder;
+
+impl StoreBuilder<TypeConfig, LogStore, StateMachine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError<u64>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (log, machine) = stores(&folder);
+        Ok((folder, log, machine))
+    }
+}
+
+#[test]
+fn openrafts_suite_passes() {
+    Suite::test_all(Builder).expect("the suite passes");
+}
+
+/// A log with a vote and entries up to index 9, of which 3 are purged, and everything closed again.
+async fn written() -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, mut machine) = stores(&folder);
+    log.save_vote(&Vote::new(2, 1)).await.expect("saved");
+    let entries: Vec<Entry> = (0..10).map(|index| blank_ent::<TypeConfig>(2, 1, index)).collect();
+    log.blocking_append(entries.clone()).await.expect("appended");
+    openraft::storage::RaftStateMachine::apply(&mut machine, entries).await.expect("applied");
+    log.purge(log_id(2, 1, 2)).await.expect("purged");
+    folder
+}
+
+#[tokio::test]
+async fn log_vote_and_mark_are_there_after_opening_again() {
+    let folder = written().await;
+    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    let facts = files.log.facts().expect("readable");
+    assert_eq!((facts.vote, facts.last), (Some(Vote::new(2, 1)), Some(log_id(2, 1, 9))));
+    assert_eq!((facts.purged, facts.hole, facts.stamp), (Some(log_id(2, 1, 2)), None, Some(stamp())));
+}
+
+#[tokio::test]
+async fn a_truncated_log_is_let_pass_and_grows_again() {
+    let folder = written().await;
+    {
+        let (mut log, _) = stores(&folder);
+        log.truncate(log_id(2, 1, 10)).await.expect("nothing to truncate");
+        log.blocking_append([blank_ent::<TypeConfig>(2, 1, 10)]).await.expect("appended");
+        log.truncate(log_id(2, 1, 10)).await.expect("truncated");
+    }
+    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    assert_eq!(files.log.facts().expect("readable").last, Some(log_id(2, 1, 9)));
+}
+
+#[tokio::test]
+async fn what_was_lost_from_the_folder_keeps_the_server_out() {
+    type Loss = fn(&TempDir);
+    let table: [(Loss, Refusal); 4] = [
+        (|folder| std::fs::remove_file(folder.path().join("log.redb")).expect("removed"), Refusal::LogNotOurs),
+        (|folder| std::fs::remove_dir_all(folder.path().join("state")).expect("removed"), Refusal::StateNotOurs),
+        (|folder| std::fs::remove_file(folder.path().join("high-water")).expect("removed"), Refusal::MarkNotOurs),
+        (|folder| std::fs::remove_file(folder.path().join("identity.json")).expect("removed"), Refusal::IdentityLost),
+    ];
+    for (lose, expected) in table {
+        let folder = written().await;
+        lose(&folder);
+        let error = Files::open(folder.path(), stamp()).err().expect("the gate refuses");
+        assert_eq!(error.downcast_ref::<Refusal>(), Some(&expected));
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_redb_lost_is_missed() {
+    let folder = written().await;
+    {
+        let (_, file) = HighWaterFile::open(folder.path()).expect("readable");
+        file.expect("a file").advance(|mark| mark.last = Some(log_id(2, 1, 10))).expect("written");
+    }
+    let error = Files::open(folder.path(), stamp()).err().expect("the gate refuses");
+    assert_eq!(error.downcast_ref::<Refusal>(), Some(&Refusal::LogBehind));
+}
+
+#[tokio::test]
+async fn another_nodes_folder_is_refused() {
+    let folder = written().await;
+    let error = Files::open(folder.path(), Stamp::new("c1", 2)).err().expect("the gate refuses");
+    assert!(matches!(error.downcast_ref(), Some(Refusal::OtherIdentity { .. })), "{error:#}");
+}
+
+#[tokio::test]
+async fn an_entry_of_a_later_version_is_not_applied() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, mut machine) = stores(&folder);
+    let batch = Batch { at: proto::time::UnixMs(1), mutations: Vec::new() };
+    let mut entry = Entry::from_app_data(Proposal { version: PROPOSAL_VERSION + 1, batch });
+    entry.log_id = log_id(1, 1, 0);
+    openraft::storage::RaftStateMachine::apply(&mut machine, [entry]).await.expect_err("refused");
+}
