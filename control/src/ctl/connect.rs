@@ -120,22 +120,32 @@ impl Reach {
 /// What a failed call means and what to do next.
 #[must_use]
 pub fn explain(status: &Status) -> anyhow::Error {
-    if let Some(problem) = status.source().and_then(tls_problem) {
-        return anyhow!(problem);
-    }
     let message = status.message();
     let code = status.code();
+    if matches!(code, Code::DeadlineExceeded | Code::Cancelled) {
+        return anyhow!(
+            "no answer in time ({message}). A change may or may not have come to be: see `posternctl audit` before trying again"
+        );
+    }
+    if let Some(source) = status.source() {
+        return anyhow!(tls_problem(source).unwrap_or_else(|| {
+            if innermost(source).contains("refused") {
+                return format!("it does not answer any more: {}", innermost(source));
+            }
+            // A server that turns a certificate away after the handshake of TLS 1.3 may be gone before its alert is read.
+            format!(
+                "the connection broke ({}); a change on its way may or may not have come to be. When it breaks each time, {}",
+                innermost(source),
+                refused("closed")
+            )
+        }));
+    }
     if matches!(code, Code::Unauthenticated | Code::PermissionDenied) {
         return anyhow!("refused: {message}. Use an operator's credentials of this cluster (--config FILE)");
     }
     if matches!(code, Code::Unavailable) {
         return anyhow!(
             "{message}. A majority of the control servers must be up and reach each other: see `posternctl cluster status`"
-        );
-    }
-    if matches!(code, Code::DeadlineExceeded | Code::Cancelled) {
-        return anyhow!(
-            "no answer in time ({message}). A change may or may not have come to be: see `posternctl audit` before trying again"
         );
     }
     if matches!(code, Code::Unimplemented) {
@@ -146,20 +156,32 @@ pub fn explain(status: &Status) -> anyhow::Error {
 
 /// What TLS says, when it was TLS.
 fn tls_problem(error: &(dyn Error + 'static)) -> Option<String> {
+    // HTTP/2 keeps the alert's text only.
+    let alert = chain(error).map(ToString::to_string).find(|text| text.contains("fatal alert"));
+    if let Some(alert) = alert {
+        return Some(refused(&alert));
+    }
     let error = chain(error).find_map(|cause| {
         let inner = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
         cause.downcast_ref::<rustls::Error>().or_else(|| inner.and_then(|inner| inner.downcast_ref()))
     })?;
-    Some(match error {
-        rustls::Error::AlertReceived(alert) => format!(
-            "it refuses your certificate ({alert:?}): is it of this cluster and not expired? \
-             `posternctl cluster issue` makes a new one"
-        ),
-        rustls::Error::InvalidCertificate(problem) => format!(
-            "its certificate is not one of this cluster for this role ({problem:?}): is the address right, and ca.pem of this cluster?"
-        ),
-        other => format!("TLS failed: {other}"),
-    })
+    if let rustls::Error::AlertReceived(alert) = error {
+        return Some(refused(&format!("{alert:?}")));
+    }
+    if let rustls::Error::InvalidCertificate(problem) = error {
+        return Some(format!(
+            "its certificate is not one of this cluster for this role ({problem:?}): is the address right, and ca.pem of \
+             this cluster?"
+        ));
+    }
+    Some(format!("TLS failed: {error}"))
+}
+
+fn refused(alert: &str) -> String {
+    format!(
+        "it refuses your certificate ({alert}): is it of this cluster and not expired? \
+         `posternctl cluster issue` makes a new one"
+    )
 }
 
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {

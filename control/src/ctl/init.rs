@@ -32,11 +32,20 @@ struct Node {
     site: String,
 }
 
-/// Makes CA, certificates and settings in a new folder.
+/// Runs `cluster init`.
 ///
 /// # Errors
 /// When an argument is wrong, the folder holds something, or it cannot be written.
 pub fn init(args: &Init) -> anyhow::Result<Ended> {
+    output::line(&make(args)?)?;
+    Ok(Ended::Well)
+}
+
+/// Makes CA, certificates and settings in a new folder; returns what to do next, in words.
+///
+/// # Errors
+/// When an argument is wrong, the folder holds something, or it cannot be written.
+pub fn make(args: &Init) -> anyhow::Result<String> {
     let servers: Vec<Server> = args
         .server
         .iter()
@@ -74,8 +83,7 @@ pub fn init(args: &Init) -> anyhow::Result<Ended> {
         authority.issue_into(Role::Operator, operator, &folder, now)?;
         pki::write_new(&folder.join("posternctl.yaml"), &operator_yaml(operator, &servers), 0o644)?;
     }
-    output::line(&next_steps(&args.dir, &authority, &servers, &nodes, &operators))?;
-    Ok(Ended::Well)
+    Ok(next_steps(&args.dir, &authority, &servers, &nodes, &operators))
 }
 
 /// Makes one more certificate.
@@ -266,7 +274,7 @@ fn next_steps(dir: &Path, authority: &Authority, servers: &[Server], nodes: &[No
 mod tests {
     use proto::identity::{Credentials, Role};
 
-    use super::{Init, init};
+    use super::{Init, make};
 
     fn args(dir: &std::path::Path) -> Init {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
@@ -282,7 +290,8 @@ mod tests {
     fn each_holder_gets_a_folder_that_works_and_nothing_is_written_over() {
         let folder = tempfile::tempdir().expect("a folder");
         let dir = folder.path().join("prod");
-        init(&args(&dir)).expect("made");
+        let next = make(&args(&dir)).expect("made");
+        assert!(next.contains("outlive the loss of 0"), "{next}");
         for (path, role, name) in [
             ("servers/alpha", Role::Control, "alpha"),
             ("nodes/mx1", Role::Node, "mx1"),
@@ -300,7 +309,7 @@ mod tests {
         assert!(node.find("beta.csg.test") < node.find("127.0.0.1:7001"), "its own site comes first:\n{node}");
         let settings = crate::ctl::settings::Settings::load(&dir.join("operators/anna/posternctl.yaml"));
         assert_eq!(settings.expect("settings").servers, ["127.0.0.1:7001", "beta.csg.test:7001"]);
-        let error = init(&args(&dir)).expect_err("refused").to_string();
+        let error = make(&args(&dir)).expect_err("refused").to_string();
         assert!(error.contains("is not empty"), "{error}");
     }
 
@@ -311,7 +320,7 @@ mod tests {
             let dir = folder.path().join("prod");
             let mut args = args(&dir);
             args.server.push(wrong.to_owned());
-            assert!(init(&args).is_err(), "{wrong}");
+            assert!(make(&args).is_err(), "{wrong}");
             assert!(!dir.exists(), "{wrong}");
         }
     }

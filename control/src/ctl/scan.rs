@@ -149,7 +149,7 @@ impl Dealer {
 enum Answers {
     /// A node may wait for the first request before it answers at all.
     Opening(JoinHandle<Result<Response<Streaming<ScanResponse>>, Status>>),
-    Open(Streaming<ScanResponse>),
+    Open(Box<Streaming<ScanResponse>>),
     Ended(String),
 }
 
@@ -161,7 +161,7 @@ impl Answers {
     async fn next(&mut self, file: &str) -> Result<ScanResponse, String> {
         if let Self::Opening(opening) = self {
             *self = match opening.await {
-                Ok(Ok(answer)) => Self::Open(answer.into_inner()),
+                Ok(Ok(answer)) => Self::Open(Box::new(answer.into_inner())),
                 Ok(Err(status)) => Self::Ended(problem(&status)),
                 Err(error) => Self::Ended(error.to_string()),
             };
