@@ -1,1 +1,85 @@
-//! To come.
+//! `posternctl`: what an operator does to a cluster, over the `operator` service of the control servers and the `inspect`
+//! service of the nodes.
+
+pub mod args;
+pub mod audit;
+pub mod cluster;
+pub mod connect;
+pub mod escape;
+pub mod init;
+pub mod mailbox;
+pub mod node;
+pub mod output;
+pub mod pki;
+pub mod policy;
+pub mod quarantine;
+pub mod scan;
+pub mod settings;
+
+use std::{
+    io::{ErrorKind, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Parser;
+
+use args::{Args, ClusterCommand, Command, NodeCommand, PolicyCommand};
+use connect::Reach;
+use output::Output;
+
+/// Whether everything that was asked for is well; a fault that has been shown already is not an error to print again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Exit code 0.
+    Well,
+    /// Exit code 1; the output says why.
+    WithFaults,
+}
+
+/// Reads the command line, does what it says, and turns the end into an exit code: 0 well, 1 not, 2 wrong usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let ended = tokio::runtime::Runtime::new().context("start the runtime").and_then(|runtime| {
+        let ended = runtime.block_on(run(args));
+        // A thread that still reads a file must not keep the program alive.
+        runtime.shutdown_background();
+        ended
+    });
+    match ended {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::WithFaults) => ExitCode::FAILURE,
+        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do when even the error cannot be written.
+            let _ = writeln!(std::io::stderr(), "posternctl: {}", escape::lines(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `posternctl … | head` closed our output.
+fn reader_left(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe))
+}
+
+async fn run(args: Args) -> anyhow::Result<Ended> {
+    let output = Output { format: args.output };
+    let reach = || Reach::load(&args.config, &args.server);
+    match args.command {
+        Command::Cluster(ClusterCommand::Init(init)) => init::init(&init),
+        Command::Cluster(ClusterCommand::Issue(issue)) => init::issue(&issue),
+        Command::Cluster(ClusterCommand::Form { dir }) => cluster::form(&reach()?, &dir).await,
+        Command::Cluster(ClusterCommand::Status) => cluster::status(&reach()?, output).await,
+        Command::Policy(PolicyCommand::Plan { dir }) => policy::plan(&reach()?, output, &dir).await,
+        Command::Policy(PolicyCommand::Apply(apply)) => policy::apply(&reach()?, output, &apply).await,
+        Command::Policy(PolicyCommand::History { max }) => policy::history(&reach()?, output, max).await,
+        Command::Quarantine(command) => quarantine::run(&reach()?, output, command).await,
+        Command::Audit { max } => audit::run(&reach()?, output, max).await,
+        Command::Node(NodeCommand::View { node, version }) => node::view(&reach()?, output, &node, version).await,
+        Command::Scan(scan) => scan::run(&reach()?, scan).await,
+    }
+}

@@ -1,0 +1,293 @@
+//! The command line: every command, flag and example in one place.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::output::Format;
+
+const EXAMPLES: &str = "Examples:
+  posternctl cluster init prod --server alpha=north@10.0.1.5:7001 --server beta=south@10.0.2.5:7001 \\
+      --server gamma=west@10.0.3.5:7001 --node mx1=north --node mx2=south --operator anna
+  posternctl cluster form prod
+  posternctl policy plan policy/
+  posternctl policy apply policy/ --why 'Health joins' --ticket CHG-118
+  posternctl quarantine list --department health
+  posternctl quarantine release 01JD… --why 'asked for by phone'
+  posternctl scan --node 10.0.1.7:7100 samples/
+
+Exit codes: 0 well, 1 faults or an error, 2 wrong usage.";
+
+/// Runs a Postern cluster: its certificates, its policy, its quarantine.
+#[derive(Debug, Parser)]
+#[command(name = "posternctl", version, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Args {
+    /// Your settings: folder of your credentials and the control servers. `cluster init` makes one for each operator.
+    #[arg(long, global = true, value_name = "FILE", default_value = "posternctl.yaml")]
+    pub config: PathBuf,
+
+    /// Ask this control server instead of those in the settings. May be repeated; the first that answers is asked.
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub server: Vec<String>,
+
+    /// How answers are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Certificates, forming the Raft group, and how it is.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Plan, apply and look back at policy.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Look at held messages, release them, delete them.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    /// Who changed what, when and why; checks that no record is missing or was altered.
+    Audit {
+        /// Newest records to show.
+        #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        max: u32,
+    },
+    /// Look into a node.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Run messages through a node's checks without delivering them; one JSON line a message.
+    Scan(Scan),
+}
+
+/// Certificates and the Raft group.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make the cluster's CA, and for each server, node and operator a folder with certificate, key and settings.
+    #[command(after_help = "Example:
+  posternctl cluster init prod --server alpha=north@10.0.1.5:7001 --server beta=south@10.0.2.5:7001 \\
+      --server gamma=west@10.0.3.5:7001 --node mx1=north --operator anna
+
+DIR/ca/ca.key can make a certificate for anybody: keep it offline.")]
+    Init(Init),
+    /// Make one more certificate with the cluster's CA, or renew one: the name stays, the key is new.
+    #[command(after_help = "Example:
+  posternctl cluster issue --ca prod/ca --role node --name mx3 prod/nodes/mx3")]
+    Issue(Issue),
+    /// Make the Raft group out of the servers of a folder that `cluster init` made. Once a cluster; all must be running.
+    #[command(after_help = "Example:
+  posternctl --config prod/operators/anna/posternctl.yaml cluster form prod")]
+    Form {
+        /// The folder that `cluster init` made; ids, names, sites and addresses are read from servers/*/control.yaml.
+        dir: PathBuf,
+    },
+    /// Leader, members, and how far each has come.
+    Status,
+}
+
+/// `cluster init`.
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// A new or empty folder.
+    pub dir: PathBuf,
+    /// A control server: name, site, and where the others reach it. Three or five, each in its own site.
+    // Named like the global flag, which this command does not need: clap lets a command's own flag win.
+    #[arg(long, value_name = "NAME=SITE@HOST:PORT", required = true)]
+    pub server: Vec<String>,
+    /// A node: name and site.
+    #[arg(long, value_name = "NAME=SITE")]
+    pub node: Vec<String>,
+    /// A person who runs the cluster.
+    #[arg(long, value_name = "NAME", required = true)]
+    pub operator: Vec<String>,
+}
+
+/// `cluster issue`.
+#[derive(Debug, clap::Args)]
+pub struct Issue {
+    /// Folder with ca.pem and ca.key.
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// What the certificate lets its holder do.
+    #[arg(long, value_enum)]
+    pub role: RoleName,
+    /// Whose it is.
+    #[arg(long)]
+    pub name: String,
+    /// A new or empty folder for ca.pem, certificate.pem and key.pem.
+    pub out: PathBuf,
+}
+
+/// The roles of certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum RoleName {
+    /// A control server.
+    Control,
+    /// A node.
+    Node,
+    /// A person or a script.
+    Operator,
+}
+
+/// Policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Show what applying the files of a folder would change, or their faults (exit code 1). Changes nothing.
+    #[command(after_help = "A line a change: + new, ~ changed, - gone. A line a fault: file:line:column: key: problem")]
+    Plan {
+        /// Folder with state.yaml and a file for each department.
+        dir: PathBuf,
+    },
+    /// Put the files of a folder in force: one new version, everywhere.
+    Apply(Apply),
+    /// Versions, newest first: who, when, why and what.
+    History {
+        /// Versions to show.
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        max: u32,
+    },
+}
+
+/// `policy apply`.
+#[derive(Debug, clap::Args)]
+pub struct Apply {
+    /// Folder with state.yaml and a file for each department.
+    pub dir: PathBuf,
+    /// Why, in words, for the history and the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub why: String,
+    /// Number in your ticket system.
+    #[arg(long, value_name = "T", default_value = "")]
+    pub ticket: String,
+    /// Wait until this node uses the new version, and say how long it took. May be repeated.
+    #[arg(long, value_name = "NODE_INSPECT_ADDR")]
+    pub wait: Vec<String>,
+}
+
+/// The quarantine.
+#[derive(Debug, Subcommand)]
+pub enum QuarantineCommand {
+    /// Held messages, newest first.
+    List(List),
+    /// All about one, and the reasons for its verdict.
+    Show {
+        /// Its id, out of the list.
+        id: String,
+    },
+    /// Deliver it after all; it is not caught again. A second release is refused.
+    Release(Act),
+    /// Throw it away. There is no way back.
+    Delete(Act),
+}
+
+/// `quarantine list`.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    /// Only this department's, by id.
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub department: String,
+    /// Only those with this recipient.
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    pub recipient: String,
+    /// Also those that are delivered or deleted.
+    #[arg(long)]
+    pub all: bool,
+    /// At most this many.
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max: u32,
+}
+
+/// `quarantine release` and `quarantine delete`.
+#[derive(Debug, clap::Args)]
+pub struct Act {
+    /// Its id, out of the list.
+    pub id: String,
+    /// Why, in words, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub why: String,
+    /// Number in your ticket system.
+    #[arg(long, value_name = "T", default_value = "")]
+    pub ticket: String,
+}
+
+/// Nodes.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// The policy version and log index that a node works under.
+    View {
+        /// The node's inspect address.
+        #[arg(long, value_name = "HOST:PORT")]
+        node: String,
+        /// Wait until it uses this version or a later one.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        version: u64,
+    },
+}
+
+/// `scan`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "PATH is a message file, a folder (all below it, in the order of their names) or an mbox file, told by its
+leading `From `. LF line ends become CRLF, as in SMTP. Of what is left out the node uses its own defaults.
+
+A line has: file (mbox: file#n), disposition, score, reasons, authentication, policy_version, took_ms; or file, error.
+Exit code 1 when any message has an error.
+
+Example:
+  posternctl scan --node 10.0.1.7:7100 --jobs 8 --rcpt anna@health.gov.test corpus/ | jq -r .disposition | sort | uniq -c"
+)]
+pub struct Scan {
+    /// Message files, folders, mbox files.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// The node's inspect address.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub node: String,
+    /// Address of the sending server.
+    #[arg(long, value_name = "IP")]
+    pub client_ip: Option<std::net::IpAddr>,
+    /// Name that the sending server gives.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub helo: String,
+    /// Reverse-path.
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    pub mail_from: String,
+    /// Recipient: its department's policy holds.
+    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    pub rcpt: String,
+    /// Messages in the node's checks at once.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Args, ClusterCommand, Command};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_server_is_an_address_everywhere_but_a_member_in_cluster_init() {
+        let args =
+            Args::parse_from(["posternctl", "cluster", "init", "d", "--server", "a=n@h:1", "--operator", "anna"]);
+        assert!(matches!(args.command, Command::Cluster(ClusterCommand::Init(init)) if init.server == ["a=n@h:1"]));
+        for line in ["--server h:1 cluster status", "cluster --server h:1 status", "cluster status --server h:1"] {
+            let args = Args::parse_from(std::iter::once("posternctl").chain(line.split(' ')));
+            assert_eq!(args.server, ["h:1"], "{line}");
+        }
+    }
+
+    #[test]
+    fn an_apply_without_a_why_is_wrong_usage() {
+        assert!(Args::try_parse_from(["posternctl", "policy", "apply", "d"]).is_err());
+    }
+}

@@ -1,0 +1,327 @@
+//! `cluster init` and `cluster issue`: a folder for each process and person, ready to be copied to its host.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use anyhow::{Context, bail};
+use proto::{
+    identity::{Credentials, Role},
+    time::UnixMs,
+};
+use ulid::Ulid;
+
+use super::{
+    Ended,
+    args::{Init, Issue, RoleName},
+    output,
+    pki::{self, Authority},
+    settings,
+};
+
+/// Port of a node's inspect service in the template.
+const INSPECT_PORT: u16 = 7100;
+
+struct Server {
+    id: usize,
+    name: String,
+    site: String,
+    address: String,
+}
+
+struct Node {
+    name: String,
+    site: String,
+}
+
+/// Runs `cluster init`.
+///
+/// # Errors
+/// When an argument is wrong, the folder holds something, or it cannot be written.
+pub fn init(args: &Init) -> anyhow::Result<Ended> {
+    output::line(&make(args)?)?;
+    Ok(Ended::Well)
+}
+
+/// Makes CA, certificates and settings in a new folder; returns what to do next, in words.
+///
+/// # Errors
+/// When an argument is wrong, the folder holds something, or it cannot be written.
+pub fn make(args: &Init) -> anyhow::Result<String> {
+    let servers: Vec<Server> = args
+        .server
+        .iter()
+        .enumerate()
+        .map(|(at, text)| server(at + 1, text).with_context(|| format!("--server {text}")))
+        .collect::<anyhow::Result<_>>()?;
+    let nodes: Vec<Node> = args
+        .node
+        .iter()
+        .map(|text| node(text).with_context(|| format!("--node {text}")))
+        .collect::<anyhow::Result<_>>()?;
+    let operators: Vec<String> =
+        args.operator.iter().map(|text| settings::name(text).context("--operator")).collect::<anyhow::Result<_>>()?;
+    unique("--server names", servers.iter().map(|server| &server.name))?;
+    unique("--server addresses", servers.iter().map(|server| &server.address))?;
+    unique("--node names", nodes.iter().map(|node| &node.name))?;
+    unique("--operator names", &operators)?;
+    must_be_empty(&args.dir)?;
+
+    let now = UnixMs::now();
+    let authority = Authority::generate(&Ulid::new().to_string().to_lowercase(), now)?;
+    authority.save(&args.dir.join("ca"))?;
+    for server in &servers {
+        let folder = args.dir.join("servers").join(&server.name);
+        authority.issue_into(Role::Control, &server.name, &folder, now)?;
+        pki::write_new(&folder.join("control.yaml"), &control_yaml(server), 0o644)?;
+    }
+    for node in &nodes {
+        let folder = args.dir.join("nodes").join(&node.name);
+        authority.issue_into(Role::Node, &node.name, &folder, now)?;
+        pki::write_new(&folder.join("node.yaml"), &node_yaml(node, &servers), 0o644)?;
+    }
+    for operator in &operators {
+        let folder = args.dir.join("operators").join(operator);
+        authority.issue_into(Role::Operator, operator, &folder, now)?;
+        pki::write_new(&folder.join("posternctl.yaml"), &operator_yaml(operator, &servers), 0o644)?;
+    }
+    Ok(next_steps(&args.dir, &authority, &servers, &nodes, &operators))
+}
+
+/// Makes one more certificate.
+///
+/// # Errors
+/// When an argument is wrong, the CA is not there, the folder holds something, or it cannot be written.
+pub fn issue(args: &Issue) -> anyhow::Result<Ended> {
+    let name = settings::name(&args.name).context("--name")?;
+    let role = match args.role {
+        RoleName::Control => Role::Control,
+        RoleName::Node => Role::Node,
+        RoleName::Operator => Role::Operator,
+    };
+    let authority = Authority::load(&args.ca).context("load the CA (--ca wants the folder of ca.pem and ca.key)")?;
+    must_be_empty(&args.out)?;
+    authority.issue_into(role, &name, &args.out, UnixMs::now())?;
+    let identity = Credentials::load(&args.out)?.identity;
+    output::line(&format!(
+        "{} holds ca.pem, certificate.pem and key.pem of {identity}, valid for a year.\n\
+         Copy them to the folder that `credentials` names in the holder's settings.",
+        args.out.display()
+    ))?;
+    Ok(Ended::Well)
+}
+
+/// `alpha=north@10.0.1.5:7001`.
+fn server(id: usize, text: &str) -> anyhow::Result<Server> {
+    let (name, rest) = text.split_once('=').context("NAME=SITE@HOST:PORT is expected")?;
+    let (site, address) = rest.split_once('@').context("NAME=SITE@HOST:PORT is expected")?;
+    Ok(Server { id, name: settings::name(name)?, site: settings::name(site)?, address: settings::address(address)? })
+}
+
+/// `mx1=north`.
+fn node(text: &str) -> anyhow::Result<Node> {
+    let (name, site) = text.split_once('=').context("NAME=SITE is expected")?;
+    Ok(Node { name: settings::name(name)?, site: settings::name(site)? })
+}
+
+fn unique<'a>(what: &str, items: impl IntoIterator<Item = &'a String>) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    match items.into_iter().find(|item| !seen.insert(*item)) {
+        Some(twice) => bail!("{what} must differ: {twice} is there twice"),
+        None => Ok(()),
+    }
+}
+
+fn must_be_empty(folder: &Path) -> anyhow::Result<()> {
+    let empty = match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(error).with_context(|| format!("look into {}", folder.display())),
+    };
+    if !empty {
+        bail!("{} is not empty: keys are never written over; name a new folder", folder.display());
+    }
+    Ok(())
+}
+
+fn control_yaml(server: &Server) -> String {
+    let Server { id, name, site, address } = server;
+    // A host name or an address of another interface cannot always be listened on; an IP address is taken as it is.
+    let listen = match address.parse::<std::net::SocketAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => format!("0.0.0.0:{}", address.rsplit(':').next().unwrap_or_default()),
+    };
+    format!(
+        "# Control server {name} of site {site}. Start it with: postern-control control.yaml\n\
+         # Folders are relative to this file.\n\
+         \n\
+         # Never given to another server, not even when this one is lost.\n\
+         id: {id}\n\
+         name: \"{name}\"\n\
+         site: \"{site}\"\n\
+         \n\
+         # Raft log, state and message bodies: a disk of its own with room for the quarantine.\n\
+         data: data\n\
+         \n\
+         # Where it listens, and where the other servers, the nodes and the operators reach it.\n\
+         listen: \"{listen}\"\n\
+         advertise: \"{address}\"\n\
+         \n\
+         # Folder of ca.pem, certificate.pem and key.pem.\n\
+         credentials: \".\"\n"
+    )
+}
+
+fn node_yaml(node: &Node, servers: &[Server]) -> String {
+    let Node { name, site } = node;
+    let (near, far): (Vec<_>, Vec<_>) = servers.iter().partition(|server| server.site == *site);
+    let control: String =
+        near.into_iter().chain(far).map(|server| format!("  - \"{}\"  # {}\n", server.address, server.site)).collect();
+    format!(
+        "# Node {name} of site {site}. Start it with: postern-node node.yaml\n\
+         # Folders are relative to this file.\n\
+         name: \"{name}\"\n\
+         site: \"{site}\"\n\
+         \n\
+         # Its name on the Internet: in the greeting, in EHLO and in Received. Change it.\n\
+         hostname: \"{name}.example\"\n\
+         \n\
+         # Folder of ca.pem, certificate.pem and key.pem.\n\
+         credentials: \".\"\n\
+         \n\
+         # The control servers, those of its own site first.\n\
+         control:\n{control}\
+         \n\
+         # internet takes mail from everybody, departments from the departments' own servers.\n\
+         listeners:\n  internet: \"0.0.0.0:25\"\n  departments: \"0.0.0.0:2525\"\n\
+         \n\
+         # For posternctl scan, node view and policy apply --wait; wants an operator's certificate.\n\
+         inspect: \"0.0.0.0:{INSPECT_PORT}\"\n\
+         \n\
+         # Name servers; a validating resolver on this host is best.\n\
+         dns: [\"127.0.0.1:53\"]\n\
+         \n\
+         # The virus scanner, as ip:port or unix:/path. Without one each scan counts as unavailable, unless the policy says\n\
+         # `virus_scan: off`.\n\
+         clamd: \"127.0.0.1:3310\"\n\
+         \n\
+         # STARTTLS on both listeners: the certificate of `hostname`.\n\
+         # tls: {{certificate: /etc/postern/hostname.pem, key: /etc/postern/hostname.key}}\n\
+         \n\
+         # Roots that next hops with `tls: required` must have their certificates from.\n\
+         # next_hop_roots: /etc/ssl/certs/ca-certificates.crt\n"
+    )
+}
+
+fn operator_yaml(operator: &str, servers: &[Server]) -> String {
+    let servers: String =
+        servers.iter().map(|server| format!("  - \"{}\"  # {}\n", server.address, server.site)).collect();
+    format!(
+        "# Settings of {operator} for posternctl. It looks for posternctl.yaml in the current folder, or use --config.\n\
+         \n\
+         # Folder of ca.pem, certificate.pem and key.pem, relative to this file.\n\
+         credentials: \".\"\n\
+         \n\
+         # The control servers; the first that answers is asked.\n\
+         servers:\n{servers}"
+    )
+}
+
+fn next_steps(dir: &Path, authority: &Authority, servers: &[Server], nodes: &[Node], operators: &[String]) -> String {
+    let dir = dir.display();
+    let sites: BTreeSet<&String> = servers.iter().map(|server| &server.site).collect();
+    let mut lines = vec![format!("Cluster {} is in {dir}. Next:", authority.cluster()), String::new()];
+    for server in servers {
+        let Server { name, site, address, .. } = server;
+        lines.push(format!(
+            "  copy {dir}/servers/{name} to {address} (site {site}), there: postern-control control.yaml"
+        ));
+    }
+    for Node { name, site } in nodes {
+        lines.push(format!(
+            "  edit {dir}/nodes/{name}/node.yaml, copy the folder to {name} (site {site}), there: postern-node node.yaml"
+        ));
+    }
+    for operator in operators {
+        lines.push(format!("  give {dir}/operators/{operator} to {operator}, and to nobody else"));
+    }
+    if let Some(first) = operators.first() {
+        let config = format!("--config {dir}/operators/{first}/posternctl.yaml");
+        lines.push(String::new());
+        lines.push("When the control servers run:".into());
+        lines.push(format!("  posternctl {config} cluster form {dir}"));
+        lines.push(format!("  posternctl {config} policy apply POLICY_FOLDER --why 'first policy'"));
+    }
+    lines.push(String::new());
+    lines.push(format!(
+        "Keep {dir}/ca offline: whoever has ca.key is the cluster. Certificates end in a year; renew with"
+    ));
+    lines.push(format!("  posternctl cluster issue --ca {dir}/ca --role node --name NAME NEW_FOLDER"));
+    if servers.len().is_multiple_of(2) || servers.len() < 3 {
+        lines.push(format!(
+            "Note: {} control servers outlive the loss of {}; three or five are better.",
+            servers.len(),
+            (servers.len() - 1) / 2
+        ));
+    }
+    if sites.len() < servers.len().min(3) {
+        lines.push(
+            "Note: control servers share a site; bodies need two sites, and a lost site must leave a majority.".into(),
+        );
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::identity::{Credentials, Role};
+
+    use super::{Init, make};
+
+    fn args(dir: &std::path::Path) -> Init {
+        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Init {
+            dir: dir.to_owned(),
+            server: own(&["alpha=north@127.0.0.1:7001", "beta=south@beta.csg.test:7001"]),
+            node: own(&["mx1=south"]),
+            operator: own(&["anna"]),
+        }
+    }
+
+    #[test]
+    fn each_holder_gets_a_folder_that_works_and_nothing_is_written_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("prod");
+        let next = make(&args(&dir)).expect("made");
+        assert!(next.contains("outlive the loss of 0"), "{next}");
+        for (path, role, name) in [
+            ("servers/alpha", Role::Control, "alpha"),
+            ("nodes/mx1", Role::Node, "mx1"),
+            ("operators/anna", Role::Operator, "anna"),
+        ] {
+            let identity = Credentials::load(&dir.join(path)).expect("credentials").identity;
+            assert_eq!((identity.role, identity.name.as_str(), identity.cluster.len()), (role, name, 26));
+            assert_eq!(identity.cluster, identity.cluster.to_lowercase());
+        }
+        let read = |path: &str| std::fs::read_to_string(dir.join(path)).expect("a file");
+        assert!(
+            read("servers/beta/control.yaml").contains("listen: \"0.0.0.0:7001\"\nadvertise: \"beta.csg.test:7001\"")
+        );
+        let node = read("nodes/mx1/node.yaml");
+        assert!(node.find("beta.csg.test") < node.find("127.0.0.1:7001"), "its own site comes first:\n{node}");
+        let settings = crate::ctl::settings::Settings::load(&dir.join("operators/anna/posternctl.yaml"));
+        assert_eq!(settings.expect("settings").servers, ["127.0.0.1:7001", "beta.csg.test:7001"]);
+        let error = make(&args(&dir)).expect_err("refused").to_string();
+        assert!(error.contains("is not empty"), "{error}");
+    }
+
+    #[test]
+    fn wrong_members_are_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for wrong in ["alpha", "alpha=north", "../x=north@h:1", "alpha=north@h", "alpha=north@127.0.0.1:7001"] {
+            let dir = folder.path().join("prod");
+            let mut args = args(&dir);
+            args.server.push(wrong.to_owned());
+            assert!(make(&args).is_err(), "{wrong}");
+            assert!(!dir.exists(), "{wrong}");
+        }
+    }
+}
