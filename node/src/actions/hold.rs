@@ -98,8 +98,6 @@ pub fn record(
         attempts: u32::from(is_deferred),
         next_attempt: if is_deferred { now.plus_ms(FIRST_RETRY_MS) } else { now },
         last_problem: keep.problem,
-        delivered: Vec::new(),
-        refused: Vec::new(),
     }
 }
 
