@@ -375,4 +375,27 @@ limits:
             assert!(faults(&format!("{WHOLE}  {key}: {bad}\n")).contains(key), "{key}: {bad}");
         }
     }
+
+    #[test]
+    fn credentials_must_be_this_nodes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let issue = |uri: &str| {
+            let mut params = rcgen::CertificateParams::default();
+            params.subject_alt_names.push(rcgen::SanType::URI(uri.try_into().expect("a URI")));
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let pem = params.self_signed(&key).expect("a certificate").pem();
+            for (name, text) in [("ca.pem", &pem), ("certificate.pem", &pem), ("key.pem", &key.serialize_pem())] {
+                std::fs::write(folder.path().join(name), text).expect("written");
+            }
+        };
+        let mut config = Config::parse("node.yaml", WHOLE, folder.path()).expect("a config");
+        config.credentials = folder.path().to_owned();
+        issue("spiffe://gov/node/node-a");
+        assert!(config.load_credentials().is_ok());
+        for other in ["spiffe://gov/node/node-b", "spiffe://gov/control/node-a", "spiffe://gov/operator/node-a"] {
+            issue(other);
+            let told = config.load_credentials().err().map_or_else(String::new, |error| error.to_string());
+            assert!(told.contains(other) && told.contains("node node-a is needed"), "{told}");
+        }
+    }
 }
