@@ -18,20 +18,24 @@ const EXAMPLES: &str = "Examples:
 
 Exit codes: 0 well, 1 faults or an error, 2 wrong usage.";
 
+/// Heading of the flags that each command takes.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Runs a Postern cluster: its certificates, its policy, its quarantine.
 #[derive(Debug, Parser)]
 #[command(name = "posternctl", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Args {
     /// Your settings: folder of your credentials and the control servers. `cluster init` makes one for each operator.
-    #[arg(long, global = true, value_name = "FILE", default_value = "posternctl.yaml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "posternctl.yaml", help_heading = EVERYWHERE)]
     pub config: PathBuf,
 
     /// Ask this control server instead of those in the settings. May be repeated; the first that answers is asked.
-    #[arg(long, global = true, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = EVERYWHERE)]
     pub server: Vec<String>,
 
-    /// How answers are printed.
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    /// How answers are printed: table for people, json for programs.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, hide_possible_values = true,
+        value_name = "FORMAT", help_heading = EVERYWHERE)]
     pub output: Format,
 
     /// What to do.
@@ -161,7 +165,7 @@ pub struct Apply {
     #[arg(long, value_name = "TEXT")]
     pub why: String,
     /// Number in your ticket system.
-    #[arg(long, value_name = "T", default_value = "")]
+    #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
     pub ticket: String,
     /// Wait until this node uses the new version, and say how long it took. May be repeated.
     #[arg(long, value_name = "NODE_INSPECT_ADDR")]
@@ -188,10 +192,10 @@ pub enum QuarantineCommand {
 #[derive(Debug, clap::Args)]
 pub struct List {
     /// Only this department's, by id.
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub department: String,
     /// Only those with this recipient.
-    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub recipient: String,
     /// Also those that are delivered or deleted.
     #[arg(long)]
@@ -207,10 +211,10 @@ pub struct Act {
     /// Its id, out of the list.
     pub id: String,
     /// Why, in words, for the audit log.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub why: String,
     /// Number in your ticket system.
-    #[arg(long, value_name = "T", default_value = "")]
+    #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
     pub ticket: String,
 }
 
@@ -251,13 +255,13 @@ pub struct Scan {
     #[arg(long, value_name = "IP")]
     pub client_ip: Option<std::net::IpAddr>,
     /// Name that the sending server gives.
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     pub helo: String,
     /// Reverse-path.
-    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub mail_from: String,
     /// Recipient: its department's policy holds.
-    #[arg(long, value_name = "ADDRESS", default_value = "")]
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     pub rcpt: String,
     /// Messages in the node's checks at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -1,6 +1,10 @@
 //! `cluster init` and `cluster issue`: a folder for each process and person, ready to be copied to its host.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use proto::{
@@ -207,7 +211,10 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          # tls: {{certificate: /etc/postern/hostname.pem, key: /etc/postern/hostname.key}}\n\
          \n\
          # Roots that next hops with `tls: required` must have their certificates from.\n\
-         # next_hop_roots: /etc/ssl/certs/ca-certificates.crt\n"
+         # next_hop_roots: /etc/ssl/certs/ca-certificates.crt\n\
+         \n\
+         # Bounds on connections, sizes and times, where the built-in ones do not fit:\n\
+         # limits: {{}}\n"
     )
 }
 
@@ -226,6 +233,8 @@ fn operator_yaml(operator: &str, servers: &[Server]) -> String {
 }
 
 fn next_steps(dir: &Path, authority: &Authority, servers: &[Server], nodes: &[Node], operators: &[String]) -> String {
+    // Without a trailing slash.
+    let dir: PathBuf = dir.components().collect();
     let dir = dir.display();
     let sites: BTreeSet<&String> = servers.iter().map(|server| &server.site).collect();
     let mut lines = vec![format!("Cluster {} is in {dir}. Next:", authority.cluster()), String::new()];
