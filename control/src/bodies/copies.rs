@@ -9,8 +9,10 @@ use super::{
     peers::{Keeper, Peers},
 };
 
-/// When a server has not stored a copy within this time, the next one is tried beside it.
+/// When a server has not stored a small copy within this time, the next one is tried beside it.
 const NEXT_AFTER: Duration = Duration::from_secs(2);
+/// A large copy gets a second more for each of these bytes, so that a slow line is not burdened twice.
+const NEXT_AFTER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Why a body is not in two sites.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,7 @@ impl Copies {
         if others.is_empty() {
             return Err(CopyError::OneSite { site: self.me.site.clone() });
         }
-        let there = first_to_store(&others, |keeper| self.peers.put(keeper, body));
+        let there = first_to_store(&others, next_after(body.size_bytes()), |keeper| self.peers.put(keeper, body));
         let here = async { self.bodies.put(body).await.map_err(CopyError::Here) };
         let ((), other) = tokio::try_join!(here, there)?;
         Ok(vec![self.me.name.clone(), other])
@@ -122,9 +124,14 @@ pub fn candidates(me: &Keeper, members: &[Keeper], turn: usize) -> Vec<Keeper> {
     others
 }
 
+fn next_after(size_bytes: u64) -> Duration {
+    NEXT_AFTER + Duration::from_secs(size_bytes / NEXT_AFTER_BYTES)
+}
+
 /// Tries one server after the other, the next one as soon as the one before fails or is slow; the first success counts.
 async fn first_to_store<'s, F: Future<Output = Result<String, String>>>(
     keepers: &'s [Keeper],
+    next_after: Duration,
     put: impl Fn(&'s Keeper) -> F,
 ) -> Result<String, CopyError> {
     let mut waiting = keepers.iter();
@@ -133,7 +140,7 @@ async fn first_to_store<'s, F: Future<Output = Result<String, String>>>(
     loop {
         let more = waiting.next().map(|keeper| trying.push(put(keeper))).is_some();
         let answer = if more {
-            match tokio::time::timeout(NEXT_AFTER, trying.next()).await {
+            match tokio::time::timeout(next_after, trying.next()).await {
                 Ok(answer) => answer,
                 Err(_slow) => continue,
             }
@@ -150,6 +157,8 @@ async fn first_to_store<'s, F: Future<Output = Result<String, String>>>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{CopyError, candidates, first_to_store};
     use crate::bodies::peers::Keeper;
 
@@ -178,14 +187,17 @@ mod tests {
             "silent" => std::future::pending().await,
             name => Ok(name.to_owned()),
         };
-        assert_eq!(first_to_store(&servers, put).await.expect("the third stores it"), "stores");
+        assert_eq!(
+            first_to_store(&servers, Duration::from_millis(20), put).await.expect("the third stores it"),
+            "stores"
+        );
     }
 
     #[tokio::test]
     async fn a_body_that_nobody_takes_is_not_stored_and_all_reasons_are_told() {
         let servers = [keeper("a", "x"), keeper("b", "y")];
         let put = async |keeper: &Keeper| Err(format!("{}: disk full", keeper.name));
-        let error = first_to_store(&servers, put).await.expect_err("nobody took it");
+        let error = first_to_store(&servers, Duration::from_millis(20), put).await.expect_err("nobody took it");
         assert!(matches!(&error, CopyError::NoneTook(why) if why == "a: disk full; b: disk full"), "{error}");
     }
 }

@@ -20,7 +20,9 @@ use super::{Bodies, Body, BodyError, Sender, chunks};
 /// How long a server may take to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a server may take to receive a whole body and make it durable, or to send one.
-const COPY_TIMEOUT: Duration = Duration::from_secs(10);
+const COPY_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a server may take to find a body on its disk and check it.
+const FIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many channels are kept; more addresses than a cluster has members, so that it is only reached after many moves.
 const CHANNELS_MAX: usize = 32;
 
@@ -105,7 +107,9 @@ impl Peers {
         let mut client = self.client(keeper).map_err(broken)?;
         let fetch = async {
             let request = CopyRequest { digest: digest.to_owned(), size_bytes };
-            let chunks = client.get_copy(request).await.map_err(|status| {
+            let found = tokio::time::timeout(FIND_TIMEOUT, client.get_copy(request)).await;
+            let silent = |_| broken(format!("no answer within {} s", FIND_TIMEOUT.as_secs()));
+            let chunks = found.map_err(silent)?.map_err(|status| {
                 if status.code() == Code::NotFound { BodyError::Missing } else { broken(status.message().to_owned()) }
             })?;
             let body = bodies.receive(Sender::Node, chunks.into_inner()).await?;
