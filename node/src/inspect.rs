@@ -13,7 +13,8 @@ use proto::{
     view::View,
     wire::inspect::{
         Authentication as AuthenticationWire, Reason as ReasonWire, ScanRequest, ScanResponse, ViewInUseRequest,
-        ViewInUseResponse, inspect_server::Inspect,
+        ViewInUseResponse,
+        inspect_server::{Inspect, InspectServer},
     },
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -21,13 +22,16 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    examine::Examined,
     message::fields::Header,
-    pipeline::{Examined, Pipeline},
+    pipeline::Pipeline,
     smtp::transaction::{Client, Listener, Recipient, Route, Transaction, TrustClass},
 };
 
 /// Who may look into a node.
 const ALLOWED: [Role; 2] = [Role::Operator, Role::Control];
+/// What a request may hold beside its message.
+const ENVELOPE_BYTES_MAX: usize = 64 * 1024;
 /// Answers that wait for a slow reader.
 const ANSWERS_MAX: usize = 16;
 /// How long `ViewInUse` waits.
@@ -48,9 +52,16 @@ impl Inspector {
         Self { pipeline, cluster_id: cluster_id.into(), site: site.into() }
     }
 
+    /// As a gRPC service that takes messages as large as SMTP does.
+    #[must_use]
+    pub fn into_server(self) -> InspectServer<Self> {
+        let bytes_max = self.pipeline.examiner.limits.message_bytes_max + ENVELOPE_BYTES_MAX;
+        InspectServer::new(self).max_decoding_message_size(bytes_max)
+    }
+
     async fn scan_one(&self, request: ScanRequest) -> ScanResponse {
         let label = request.label.clone();
-        if request.message.len() > self.pipeline.limits.message_bytes_max {
+        if request.message.len() > self.pipeline.examiner.limits.message_bytes_max {
             return ScanResponse {
                 label,
                 error: "the message is larger than the node takes".into(),
@@ -224,5 +235,65 @@ fn answer(label: String, examined: &Examined, took_us: u64) -> ScanResponse {
         policy_version: *policy_version,
         took_us,
         error: String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proto::{address::ReversePath, policy::PolicyLayer, view::View, wire::inspect::ScanRequest};
+
+    use super::{transaction, with_crlf};
+    use crate::{
+        policy::samples::view,
+        smtp::transaction::{Listener, TrustClass},
+    };
+
+    fn view_in_force() -> Arc<View> {
+        Arc::new(view(PolicyLayer::default()))
+    }
+
+    #[test]
+    fn an_empty_request_is_internet_mail_to_the_first_departments_postmaster() {
+        let bytes = b"Return-Path: <bounce@sender.test>\r\nFrom: a@b.test\r\n\r\nx\r\n";
+        let transaction = transaction(&ScanRequest::default(), bytes, view_in_force()).expect("a transaction");
+        assert_eq!(transaction.client.address.to_string(), "192.0.2.1");
+        assert_eq!((transaction.client.helo.as_str(), transaction.client.listener), ("unknown", Listener::Internet));
+        assert_eq!(transaction.reverse_path.to_string(), "bounce@sender.test");
+        assert_eq!(transaction.recipients[0].address.to_string(), "postmaster@health.gov.test");
+        assert_eq!(transaction.recipients[0].class, TrustClass::Internet);
+    }
+
+    #[test]
+    fn a_departments_address_scans_as_that_departments_mail() {
+        let mut request = ScanRequest { client_ip: "127.0.0.9".into(), ..ScanRequest::default() };
+        let inside = transaction(&request, b"", view_in_force()).expect("a transaction");
+        assert_eq!(inside.recipients[0].class, TrustClass::Interdepartmental);
+        assert!(inside.client.department.is_some() && inside.reverse_path == ReversePath::Null);
+        request.rcpt = "x@elsewhere.test".into();
+        let outside = transaction(&request, b"", view_in_force()).expect("a transaction");
+        assert_eq!(outside.recipients[0].class, TrustClass::Outbound);
+    }
+
+    #[test]
+    fn a_wrong_field_is_named_and_nothing_is_scanned() {
+        let cases = [
+            (ScanRequest { client_ip: "x".into(), ..ScanRequest::default() }, "client_ip"),
+            (ScanRequest { mail_from: "x".into(), ..ScanRequest::default() }, "mail_from"),
+            (ScanRequest { rcpt: "x".into(), ..ScanRequest::default() }, "rcpt"),
+            (ScanRequest { rcpt: "x@elsewhere.test".into(), ..ScanRequest::default() }, "rcpt"),
+        ];
+        for (request, field) in cases {
+            let error = transaction(&request, b"", view_in_force()).expect_err("an error");
+            assert!(error.starts_with(field), "{error}");
+        }
+        let error = transaction(&ScanRequest::default(), b"", Arc::new(View::empty())).expect_err("an error");
+        assert!(error.contains("apply a policy first"), "{error}");
+    }
+
+    #[test]
+    fn stored_line_ends_become_those_of_smtp() {
+        assert_eq!(&with_crlf(b"a\nb\r\nc")[..], b"a\r\nb\r\nc");
     }
 }

@@ -7,12 +7,10 @@ use futures::future::join_all;
 use proto::{
     held::{HeldId, HeldKind},
     mutation::{Change, Outcome},
-    policy::VirusScan,
     time::UnixMs,
     verdict::{Disposition, Verdict},
 };
-use tokio::time::timeout;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, info_span};
 
 use crate::{
     actions::{
@@ -20,15 +18,9 @@ use crate::{
         hold::{self, Keep},
         relay::{Handed, Relay},
     },
-    checks::{attachments, authentication::Authenticator, content, virus::VirusScanner},
     cluster::Cluster,
-    limits::Limits,
-    message::Message,
-    policy::{
-        decide::{decide, settled},
-        evidence::{Authentication, Evidence, Virus},
-        resolve::{self, End, Fate, Resolution, resolve},
-    },
+    examine::{Examined, Examiner, class},
+    policy::resolve::{self, End, Fate, Resolution, resolve},
     smtp::{
         reply::Reply,
         transaction::{Recipient, Transaction, TrustClass},
@@ -42,27 +34,12 @@ pub struct Pipeline {
     pub host: Arc<str>,
     /// The node's name in the cluster.
     pub node: Arc<str>,
-    /// The bounds.
-    pub limits: Arc<Limits>,
     /// Where bodies, records and the audit trail go.
     pub cluster: Cluster,
     /// Where accepted mail goes.
     pub relay: Arc<Relay>,
-    /// Asks DNS.
-    pub authenticator: Authenticator,
-    /// Asks clamd.
-    pub virus: VirusScanner,
-}
-
-/// A message that was looked at, and what was decided about it.
-#[derive(Clone, Debug)]
-pub struct Examined {
-    /// As it was read.
-    pub message: Arc<Message>,
-    /// What was found out.
-    pub evidence: Evidence,
-    /// Each recipient in exactly one group.
-    pub verdicts: Vec<(Vec<Recipient>, Verdict)>,
+    /// Reads, checks and decides.
+    pub examiner: Examiner,
 }
 
 impl Pipeline {
@@ -70,7 +47,7 @@ impl Pipeline {
     /// dots unstuffed, lines ended by CRLF.
     pub async fn run(&self, transaction: Transaction, bytes: Bytes) -> Reply {
         let began = Instant::now();
-        let span = tracing::info_span!(
+        let span = info_span!(
             "transaction",
             id = %transaction.id,
             class = class(&transaction).map_or("none", TrustClass::as_str),
@@ -80,8 +57,8 @@ impl Pipeline {
         );
         async {
             let examined = self.examine(&transaction, bytes).await;
-            let fates = self.act(&transaction, &examined).instrument(stage("act")).await;
-            let (fates, reply) = self.settle(&transaction, &examined, fates).instrument(stage("resolve")).await;
+            let fates = self.act(&transaction, &examined).instrument(info_span!("act")).await;
+            let (fates, reply) = self.settle(&transaction, &examined, fates).instrument(info_span!("resolve")).await;
             self.report(&transaction, &examined, &fates, &reply, began);
             reply
         }
@@ -91,115 +68,69 @@ impl Pipeline {
 
     /// Reads, checks and decides: what `run` acts upon, and all that a scan asks for.
     pub async fn examine(&self, transaction: &Transaction, bytes: Bytes) -> Examined {
-        let message = Arc::new(self.parse(bytes).instrument(stage("parse")).await);
-        let evidence = if settled(&message, transaction) {
-            Evidence { analysed: true, ..Evidence::nothing() }
-        } else {
-            self.gather(&message, transaction).instrument(stage("gather")).await
-        };
-        let verdicts = stage("decide").in_scope(|| decide(&message, &evidence, transaction));
-        Examined { message, evidence, verdicts }
-    }
-
-    /// Hostile bytes are parsed on a thread where a panic is a failed parse.
-    async fn parse(&self, bytes: Bytes) -> Message {
-        let limits = self.limits.clone();
-        let whole = bytes.clone();
-        let parsing = tokio::task::spawn_blocking(move || Message::parse(bytes, &limits));
-        match timeout(self.limits.checks_time_max, parsing).await {
-            Ok(Ok(message)) => message,
-            Ok(Err(_)) | Err(_) => Message::unparsable(whole),
-        }
-    }
-
-    /// All checks at once, each with its own time, all of them under one.
-    async fn gather(&self, message: &Arc<Message>, transaction: &Transaction) -> Evidence {
-        let scan = transaction.recipients.iter().any(|to| to.policy.virus_scan.value == VirusScan::Required);
-        let virus = async { if scan { self.virus.scan(&message.bytes).await } else { Virus::NotScanned } };
-        let authentication = async {
-            match class(transaction) {
-                Some(TrustClass::Internet) => self.authenticator.check(message, transaction).await,
-                // The private network tells who sent it.
-                Some(TrustClass::Outbound | TrustClass::Interdepartmental) | None => Authentication::default(),
-            }
-        };
-        let time_max = self.limits.checks_time_max;
-        let (virus, authentication, analyses) = tokio::join!(
-            timeout(time_max, virus),
-            timeout(time_max, authentication),
-            timeout(time_max, analyses(message.clone(), transaction.clone())),
-        );
-        let late = "the checks did not end in time";
-        let mut evidence = analyses.unwrap_or_else(|_| Evidence::nothing());
-        evidence.virus = virus.unwrap_or_else(|_| Virus::Unavailable { why: late.to_owned() });
-        evidence.authentication = authentication.unwrap_or_else(|_| Authentication::unavailable(late));
-        evidence
+        self.examiner.examine(transaction, bytes).await
     }
 
     /// Does what the verdicts say. What must be kept is made safe before anything is handed on: when that fails, nothing is
-    /// handed on either, and the sender's next attempt makes no duplicates.
+    /// handed on either, so that the sender's next attempt makes no duplicates.
     async fn act(&self, transaction: &Transaction, examined: &Examined) -> Vec<Fate> {
         let mut fates = first_fates(transaction, &examined.verdicts);
         if !self.keep(transaction, examined, &mut fates).await {
-            for fate in fates.iter_mut().filter(|fate| fate.verdict.disposition == Disposition::Accept) {
-                fate.end = End::Deferred(resolve::unheld(transaction.id));
-            }
             return fates;
         }
-        let accepted = examined.verdicts.iter().filter(|(_, verdict)| verdict.disposition == Disposition::Accept);
-        let handing = accepted.map(|(group, verdict)| self.hand_on(transaction, examined, group, verdict));
-        for (recipient, end) in join_all(handing).await.into_iter().flatten() {
-            let theirs = |fate: &&mut Fate| {
-                fate.recipient.address == recipient.address && fate.verdict.disposition == Disposition::Accept
-            };
-            fates.iter_mut().filter(theirs).for_each(|fate| fate.end = end.clone());
+        let handing = examined.verdicts.iter().map(|(group, verdict)| async move {
+            match verdict.disposition {
+                Disposition::Accept => self.hand_on(transaction, examined, group, verdict).await,
+                Disposition::Quarantine | Disposition::Reject | Disposition::Defer | Disposition::Discard => {
+                    group.iter().map(|_| None).collect()
+                }
+            }
+        });
+        // Fates are in the order of the groups.
+        let ends = join_all(handing).await.into_iter().flatten();
+        for (fate, end) in fates.iter_mut().zip(ends) {
+            if let Some(end) = end {
+                fate.end = end;
+            }
         }
         fates
     }
 
     /// Holds what is to be quarantined and leaves the trace of what is thrown away; false when either failed.
     async fn keep(&self, transaction: &Transaction, examined: &Examined, fates: &mut [Fate]) -> bool {
-        for (group, verdict) in
-            examined.verdicts.iter().filter(|(_, verdict)| verdict.disposition == Disposition::Discard)
-        {
-            let change = Change::Discard {
-                transaction: transaction.id,
-                recipients: u32::try_from(group.len()).unwrap_or(u32::MAX),
-                verdict: verdict.clone(),
-            };
+        let quarantined = fates.iter().filter(|fate| fate.verdict.disposition == Disposition::Quarantine);
+        let keeps = hold::keeps(quarantined.map(|fate| (fate, HeldKind::Quarantined)));
+        if !self.hold(transaction, examined, keeps).await {
+            return false;
+        }
+        mark(fates, Disposition::Quarantine, &End::Held(HeldKind::Quarantined));
+        let thrown_away = |(_, verdict): &&(_, Verdict)| verdict.disposition == Disposition::Discard;
+        for (group, verdict) in examined.verdicts.iter().filter(thrown_away) {
+            let recipients = u32::try_from(group.len()).unwrap_or(u32::MAX);
+            let change = Change::Discard { transaction: transaction.id, recipients, verdict: verdict.clone() };
             if !self.commit(change).await {
                 return false;
             }
         }
-        let is_kept = |fate: &Fate| fate.verdict.disposition == Disposition::Quarantine;
-        let keeps = hold::keeps(fates.iter().filter(|fate| is_kept(fate)).map(|fate| (fate, HeldKind::Quarantined)));
-        if !self.hold(transaction, examined, keeps).await {
-            return false;
-        }
-        for fate in fates {
-            match fate.verdict.disposition {
-                Disposition::Quarantine => fate.end = End::Held(HeldKind::Quarantined),
-                Disposition::Discard => fate.end = End::Discarded,
-                Disposition::Accept | Disposition::Reject | Disposition::Defer => {}
-            }
-        }
+        mark(fates, Disposition::Discard, &End::Discarded);
         true
     }
 
+    /// What the next hop said about each of a group.
     async fn hand_on(
         &self,
         transaction: &Transaction,
         examined: &Examined,
         group: &[Recipient],
         verdict: &Verdict,
-    ) -> Vec<(Recipient, End)> {
+    ) -> Vec<Option<End>> {
         let Some(first) = group.first() else { return Vec::new() };
         let body = self.stamped(transaction, examined, verdict, first.class);
         let to: Vec<_> = group.iter().map(|recipient| recipient.address.clone()).collect();
         let handed = self.relay.deliver(&first.route, &transaction.reverse_path, &to, &body).await;
-        let silent = || End::Deferred(resolve::unheld(transaction.id));
-        let ends = handed.into_iter().map(end).chain(std::iter::repeat_with(silent));
-        group.iter().cloned().zip(ends).collect()
+        // A recipient without an answer has not been delivered to.
+        let ends = handed.into_iter().map(|handed| Some(end(handed))).chain(std::iter::repeat(None));
+        ends.take(group.len()).collect()
     }
 
     /// Holds what `resolve` asks for and gives the reply that is then true.
@@ -238,10 +169,13 @@ impl Pipeline {
     async fn commit(&self, change: Change) -> bool {
         match self.cluster.propose(change).await {
             Ok(Outcome::Done) => true,
-            Ok(outcome @ (Outcome::PolicyApplied { .. } | Outcome::Leased(_) | Outcome::Refused(_))) => {
+            Ok(Outcome::Refused(refused)) => {
+                tracing::warn!(%refused, "commit a record: the message is left with its sender (451)");
+                false
+            }
+            Ok(Outcome::PolicyApplied { .. } | Outcome::Leased(_)) => {
                 tracing::warn!(
-                    ?outcome,
-                    "commit a record: the cluster did not take it, the message is left with its sender (451)"
+                    "commit a record: the cluster answered another question, the message is left with its sender (451)"
                 );
                 false
             }
@@ -290,25 +224,10 @@ impl Pipeline {
     }
 }
 
-fn stage(name: &'static str) -> tracing::Span {
-    tracing::info_span!("stage", otel.name = name, stage = name)
-}
-
-/// How the message is trusted. A client is on one side only, so recipients differ by no more than where they are.
-fn class(transaction: &Transaction) -> Option<TrustClass> {
-    transaction.recipients.iter().map(|recipient| recipient.class).min()
-}
-
-/// The pure analyses, on a thread where a panic is a failed analysis.
-async fn analyses(message: Arc<Message>, transaction: Transaction) -> Evidence {
-    let analysing = tokio::task::spawn_blocking(move || {
-        let attachments = attachments::analyse(&message);
-        let mut content = content::analyse(&message, &transaction);
-        content.extend(attachments.reasons);
-        let kinds = attachments.found;
-        Evidence { kinds, opaque: attachments.opaque, content, analysed: true, ..Evidence::nothing() }
-    });
-    analysing.await.unwrap_or_else(|_| Evidence::nothing())
+fn mark(fates: &mut [Fate], disposition: Disposition, end: &End) {
+    for fate in fates.iter_mut().filter(|fate| fate.verdict.disposition == disposition) {
+        fate.end = end.clone();
+    }
 }
 
 /// Before anything is done nobody is safe; who is refused or put off by a verdict stays so.
@@ -332,5 +251,58 @@ fn end(handed: Handed) -> End {
         Handed::Accepted { next_hop, reply } => End::Delivered { next_hop, reply },
         Handed::Refused(reply) => End::Refused(reply),
         Handed::Deferred(reply) => End::Deferred(reply),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        held::HeldKind,
+        policy::PolicyLayer,
+        score::Score,
+        verdict::{Disposition, Verdict},
+    };
+
+    use super::{end, first_fates, mark};
+    use crate::{
+        actions::relay::Handed,
+        policy::{
+            resolve::End,
+            samples::{transaction, view},
+        },
+        smtp::reply::{Class, Reply},
+    };
+
+    #[test]
+    fn before_anything_is_done_nobody_is_safe() {
+        let to = ["a@interior.gov.test", "b@health.gov.test"];
+        let transaction = transaction(view(PolicyLayer::default()), &to);
+        for disposition in [
+            Disposition::Accept,
+            Disposition::Quarantine,
+            Disposition::Reject,
+            Disposition::Defer,
+            Disposition::Discard,
+        ] {
+            let verdict =
+                Verdict { disposition, score: Score::ZERO, tagged: false, reasons: Vec::new(), policy_version: 7 };
+            let verdicts = vec![(transaction.recipients.clone(), verdict)];
+            let mut fates = first_fates(&transaction, &verdicts);
+            assert_eq!(fates.len(), 2);
+            assert!(fates.iter().all(|fate| !fate.end.is_safe()));
+            let refused =
+                fates.iter().all(|fate| matches!(&fate.end, End::Refused(reply) if reply.class() == Class::Permanent));
+            assert_eq!(refused, disposition == Disposition::Reject);
+            mark(&mut fates, Disposition::Quarantine, &End::Held(HeldKind::Quarantined));
+            assert_eq!(fates.iter().all(|fate| fate.end.is_safe()), disposition == Disposition::Quarantine);
+        }
+    }
+
+    #[test]
+    fn only_the_next_hops_yes_is_a_delivery() {
+        let yes = Handed::Accepted { next_hop: "h:25".into(), reply: "ok".into() };
+        assert!(end(yes).is_safe());
+        assert!(!end(Handed::Refused(Reply::permanent(50, (1, 1), "no"))).is_safe());
+        assert!(!end(Handed::Deferred(Reply::temporary(51, (4, 1), "later"))).is_safe());
     }
 }

@@ -18,9 +18,11 @@ const UNPACKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes unpacked for each packed one; real documents stay far below.
 const RATIO_MAX: u64 = 200;
 /// Below this an archive's ratio says nothing.
-const RATIO_FROM_BYTES: u64 = 1024 * 1024;
+const RATIO_FROM_BYTES: u64 = 8 * 1024 * 1024;
 /// Archives in archives.
 const DEPTH_MAX: usize = 2;
+/// Findings of one sort that are named; further ones change nothing, and a verdict must stay small.
+const FINDINGS_MAX: usize = 5;
 
 /// What was found in the parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl Look {
             Ok(archive) => archive,
             Err(_) => {
                 self.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a broken ZIP archive"));
-                self.analysis.opaque.push(format!("{shown} is a broken ZIP archive"));
+                self.opaque(format!("{shown} is a broken ZIP archive"));
                 return;
             }
         };
@@ -99,55 +101,45 @@ impl Look {
             self.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a ZIP archive"));
         }
         if archive.len() > ENTRIES_MAX || overlaps(&mut archive, content.len()) {
-            self.analysis.opaque.push(format!("{shown} unpacks to more than is looked into"));
+            self.opaque(format!("{shown} unpacks to more than is looked into"));
             return;
         }
+        let before = self.unpacked;
         for index in 0..archive.len() {
-            if !self.entry(&mut archive, index, shown, content.len(), depth) {
+            self.entry(&mut archive, index, shown, depth);
+            let unpacked = self.unpacked - before;
+            let is_bomb = unpacked > RATIO_FROM_BYTES && unpacked / length_of(content.len()).max(1) > RATIO_MAX;
+            if is_bomb || self.unpacked >= UNPACKED_BYTES_MAX {
+                self.opaque(format!("{shown} unpacks to more than is looked into"));
                 return;
             }
         }
     }
 
-    /// Looks at one entry; false when a limit is reached.
-    fn entry(
-        &mut self,
-        archive: &mut ZipArchive<Cursor<&[u8]>>,
-        index: usize,
-        shown: &str,
-        packed: usize,
-        depth: usize,
-    ) -> bool {
+    fn entry(&mut self, archive: &mut ZipArchive<Cursor<&[u8]>>, index: usize, shown: &str, depth: usize) {
         if let Some(name) = archive.name_for_index(index).map(str::to_owned)
             && let Some(kind) = kinds::of_name(&name)
             && matches!(kind, ContentKind::Executable | ContentKind::Script)
         {
             self.found(kind, "BLOCKED_NAME", format!("{} in {shown} would be run by its name", quoted(&name)));
         }
+        let room = UNPACKED_BYTES_MAX.saturating_sub(self.unpacked);
         let unpacked = match archive.by_index(index) {
-            Ok(file) => unpack(file, UNPACKED_BYTES_MAX.saturating_sub(self.unpacked)),
+            Ok(file) => unpack(file, room),
             Err(ZipError::UnsupportedArchive(_)) => {
                 let text = format!("{shown} is encrypted or packed in a way that cannot be looked into");
                 self.reason("UNREADABLE_ARCHIVE", Score::points(1, 50), text);
-                return true;
+                return;
             }
-            Err(_) => {
-                self.analysis.opaque.push(format!("{shown} holds a broken entry"));
-                return true;
+            Err(_) => None,
+        };
+        match unpacked {
+            Some(content) => {
+                self.unpacked = self.unpacked.saturating_add(length_of(content.len()));
+                self.unpacked_entry(shown, &content, depth);
             }
-        };
-        let Some(unpacked) = unpacked else {
-            self.analysis.opaque.push(format!("{shown} holds an entry that does not unpack"));
-            return true;
-        };
-        self.unpacked = self.unpacked.saturating_add(length(&unpacked));
-        let ratio = self.unpacked / length_of(packed).max(1);
-        if self.unpacked >= UNPACKED_BYTES_MAX || (self.unpacked > RATIO_FROM_BYTES && ratio > RATIO_MAX) {
-            self.analysis.opaque.push(format!("{shown} unpacks to more than is looked into"));
-            return false;
+            None => self.opaque(format!("{shown} holds an entry that does not unpack")),
         }
-        self.unpacked_entry(shown, &unpacked, depth);
-        true
     }
 
     fn unpacked_entry(&mut self, shown: &str, content: &[u8], depth: usize) {
@@ -156,7 +148,7 @@ impl Look {
                 self.zip(&format!("an archive in {shown}"), content, depth + 1);
             }
             Some((ContentKind::Archive, "a ZIP archive")) => {
-                self.analysis.opaque.push(format!("{shown} holds archives in archives"));
+                self.opaque(format!("{shown} holds archives in archives"));
             }
             Some((kind @ (ContentKind::Executable | ContentKind::Script), words)) => {
                 self.found(kind, "BLOCKED_TYPE", format!("{shown} holds {words}"));
@@ -166,9 +158,17 @@ impl Look {
     }
 
     fn found(&mut self, kind: ContentKind, rule: &'static str, text: String) {
+        // Counted for each kind and rule, so that a crowd of harmless ones does not push out the one that matters.
+        let same = self.analysis.found.iter().filter(|found| found.kind == kind && found.rule == rule).count();
         let found = Found { kind, rule, text };
-        if self.analysis.found.len() < 50 && !self.analysis.found.contains(&found) {
+        if same < FINDINGS_MAX && !self.analysis.found.contains(&found) {
             self.analysis.found.push(found);
+        }
+    }
+
+    fn opaque(&mut self, text: String) {
+        if self.analysis.opaque.len() < FINDINGS_MAX && !self.analysis.opaque.contains(&text) {
+            self.analysis.opaque.push(text);
         }
     }
 
@@ -205,10 +205,6 @@ fn unpack(file: ZipFile<'_, Cursor<&[u8]>>, bytes_max: u64) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     file.take(bytes_max).read_to_end(&mut content).ok()?;
     Some(content)
-}
-
-fn length(bytes: &[u8]) -> u64 {
-    length_of(bytes.len())
 }
 
 fn length_of(length: usize) -> u64 {
@@ -289,12 +285,31 @@ mod tests {
 
     #[test]
     fn a_bomb_is_not_unpacked_to_its_end() {
-        let zeros = vec![0; 8 * 1024 * 1024];
+        let zeros = vec![0; 16 * 1024 * 1024];
         let analysis = analyse(&with_part("a.zip", zipped(&[("zeros", &zeros), ("b.exe", b"x")])));
         assert_eq!(analysis.opaque.len(), 1, "{analysis:?}");
         let many: Vec<(String, &[u8])> = (0..1100).map(|n| (format!("f{n}"), &b"x"[..])).collect();
         let many: Vec<(&str, &[u8])> = many.iter().map(|(name, content)| (name.as_str(), *content)).collect();
         assert!(!analyse(&with_part("a.zip", zipped(&many))).opaque.is_empty());
+    }
+
+    #[test]
+    fn a_crowd_of_archives_does_not_hide_a_program() {
+        let mut message = with_part("a.zip", zipped(&[("a.txt", b"x")]));
+        let archive = message.parts[0].clone();
+        let named = |name: String| Part { names: vec![name], ..archive.clone() };
+        message.parts.extend((0..50).map(|n| named(format!("{n}.zip"))));
+        message.parts.push(Part { content: Bytes::from_static(b"\x7fELF"), ..archive.clone() });
+        assert!(rules(&analyse(&message)).iter().any(|(kind, _)| *kind == ContentKind::Executable));
+    }
+
+    #[test]
+    fn a_small_archive_after_a_large_one_is_no_bomb() {
+        let noise: Vec<u8> = (0..12_u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let mut message = with_part("a.zip", zipped(&[("large", &noise)]));
+        let small = Part { content: Bytes::from(zipped(&[("small", b"x")])), ..message.parts[0].clone() };
+        message.parts.push(small);
+        assert_eq!(analyse(&message).opaque, Vec::<String>::new());
     }
 
     #[test]

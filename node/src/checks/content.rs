@@ -23,40 +23,40 @@ const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EM
 
 const RULES: [Rule; 31] = [
     rule("GTUBE", 100_000, "it holds the test string for spam filters", |f| f.raw_text.contains(GTUBE)),
-    rule("SUBJECT_ALL_CAPS", 120, "its subject shouts", subject_all_caps),
-    rule("SUBJECT_EXCITED", 80, "its subject is excited", subject_excited),
+    rule("SUBJECT_ALL_CAPS", 200, "its subject shouts", subject_all_caps),
+    rule("SUBJECT_EXCITED", 100, "its subject is excited", subject_excited),
     rule("SUBJECT_FAKE_REPLY", 60, "it pretends to be an answer", subject_fake_reply),
     rule("MISSING_FROM", 250, "it has no author", |f| f.message.from.is_empty()),
-    rule("FROM_WITHOUT_ADDRESS", 100, "its author has no address", from_without_address),
+    rule("FROM_WITHOUT_ADDRESS", 200, "its author has no address", from_without_address),
     rule("MISSING_DATE", 130, "it has no date", |f| !f.message.has("date")),
     rule("MISSING_MESSAGE_ID", 100, "it has no Message-ID", |f| !f.message.has("message-id")),
-    rule("MISSING_TO", 80, "it is addressed to nobody", missing_to),
+    rule("MISSING_TO", 130, "it is addressed to nobody", missing_to),
     rule("NAME_SHOWS_OTHER_ADDRESS", 250, "the author's name shows another address", name_shows_other_address),
     rule("NAME_CLAIMS_DEPARTMENT", 300, "the author's name claims to be a department", name_claims_department),
     rule("REPLY_TO_ELSEWHERE", 60, "answers go to another domain than the author's", reply_to_elsewhere),
-    rule("REPLY_TO_FREEMAIL", 200, "answers go to a free mailbox that is not the author's", reply_to_freemail),
+    rule("REPLY_TO_FREEMAIL", 220, "answers go to a free mailbox that is not the author's", reply_to_freemail),
     rule("HELO_NOT_A_NAME", 80, "the client does not name itself", |f| !f.transaction.client.helo.contains('.')),
-    rule("HTML_ONLY", 80, "it is HTML without a plain text", |f| f.message.has_html && !f.message.has_text),
-    rule("HTML_PICTURE_ONLY", 150, "it is a picture with little text", picture_only),
-    rule("HIDDEN_TEXT", 130, "it holds text that a reader does not see", hidden_text),
-    rule("HTML_FORM", 150, "it asks for data in a form", |f| f.message.html.forms),
-    rule("HTML_SCRIPT", 150, "it holds a script", |f| f.message.html.scripts),
+    rule("HTML_ONLY", 130, "it is HTML without a plain text", |f| f.message.has_html && !f.message.has_text),
+    rule("HTML_PICTURE_ONLY", 90, "it is a picture with little text", picture_only),
+    rule("HIDDEN_TEXT", 50, "it holds text that a reader does not see", hidden_text),
+    rule("HTML_FORM", 80, "it asks for data in a form", |f| f.message.html.forms),
+    rule("HTML_SCRIPT", 80, "it holds a script", |f| f.message.html.scripts),
     rule("ACTIVE_ATTACHMENT", 250, "an attachment is a page with a script or form", active_attachment),
-    rule("LINK_SHOWS_OTHER_HOST", 150, "a link shows another host than it goes to", link_shows_other_host),
-    rule("LINK_TO_ADDRESS", 220, "a link goes to a bare address", |f| f.hosts.iter().any(|host| is_bare_address(host))),
+    rule("LINK_SHOWS_OTHER_HOST", 220, "a link shows another host than it goes to", link_shows_other_host),
+    rule("LINK_TO_ADDRESS", 250, "a link goes to a bare address", |f| f.hosts.iter().any(|host| is_bare_address(host))),
     rule("LINK_PUNYCODE", 150, "a link's host is written to look like another", |f| {
         f.hosts.iter().any(|host| host.split('.').any(|label| label.starts_with("xn--")) || !host.is_ascii())
     }),
     rule("LINK_SHORTENER", 180, "a link hides where it goes", |f| {
         f.hosts.iter().any(|host| SHORTENERS.contains(&host.as_str()))
     }),
-    rule("LINK_WITH_USER", 200, "a link pretends to go to another host", |f| f.link_with_user),
+    rule("LINK_WITH_USER", 250, "a link pretends to go to another host", |f| f.link_with_user),
     rule("MANY_LINKS", 50, "it has many links", |f| f.hosts.len() > 60),
     rule("SHORT_WITH_LINK", 60, "it is little more than a link", short_with_link),
     rule("INVISIBLE_CHARACTERS", 180, "words are broken up by invisible characters", |f| f.invisible_in_words > 2),
     rule("MIXED_SCRIPTS", 250, "letters of other scripts imitate Latin ones", |f| f.mixed_words > 0),
     rule("SHOUTING", 80, "its text shouts", shouting),
-    rule("MIME_DEFECTS", 60, "its parts are not well formed", |f| {
+    rule("MIME_DEFECTS", 100, "its parts are not well formed", |f| {
         f.message.defects.iter().any(|defect| !defect.breaks())
     }),
 ];
@@ -76,7 +76,7 @@ pub fn analyse(message: &Message, transaction: &Transaction) -> Vec<Reason> {
 
 /// Each further phrase of a topic counts half, up to the topic's most.
 fn phrases(topic: &Topic, facts: &Facts<'_>) -> Option<Reason> {
-    let hits = topic.phrases.iter().filter(|phrase| facts.has_phrase(phrase)).count();
+    let hits = topic.phrases.split('|').filter(|phrase| facts.has_phrase(phrase)).count();
     let further = i32::try_from(hits.checked_sub(1)?).unwrap_or(i32::MAX);
     let score = topic.score.saturating_add(further.saturating_mul(topic.score / 2)).min(topic.score_max);
     Some(Reason { rule: topic.rule.to_owned(), score: Score(score), text: topic.text.to_owned() })
@@ -87,7 +87,7 @@ fn bulk_without_way_out(facts: &Facts<'_>) -> Option<Reason> {
     let way_out = facts.message.has("list-unsubscribe") || facts.words.contains("unsubscribe");
     (bulk && !way_out && !facts.message.has("list-id")).then(|| Reason {
         rule: "BULK_WITHOUT_UNSUBSCRIBE".to_owned(),
-        score: Score(50),
+        score: Score(80),
         text: "it is mass mail without a way out".to_owned(),
     })
 }

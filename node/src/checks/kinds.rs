@@ -85,9 +85,6 @@ pub fn of_content(content: &[u8]) -> Option<(ContentKind, &'static str)> {
 fn by_infer(content: &[u8]) -> Option<(ContentKind, &'static str)> {
     let kind = infer::get(content)?;
     match kind.mime_type() {
-        "application/vnd.microsoft.portable-executable" | "application/x-executable" | "application/x-mach-binary" => {
-            Some((ContentKind::Executable, "a program"))
-        }
         "application/x-lzip" | "application/x-cpio" | "application/x-unix-archive" | "application/x-lz4" => {
             Some((ContentKind::Archive, "an archive"))
         }

@@ -124,7 +124,10 @@ impl Walk {
         }
         let boundary = content_type.and_then(|declared| declared.attribute("boundary")).unwrap_or_default().trim_end();
         if boundary.is_empty() {
-            self.note(Defect::NoBoundary);
+            // Without a body nothing can be misread: notifications return headers alone.
+            if !body.trim_ascii().is_empty() {
+                self.note(Defect::NoBoundary);
+            }
             self.leaf(&Header::default(), None, "text/plain", body.clone());
             return;
         }

@@ -89,6 +89,15 @@ fn ambiguous_mime_breaks_the_message() {
 }
 
 #[test]
+fn a_notification_that_returns_only_the_header_of_a_multipart_is_whole() {
+    let message = parse(
+        "From: MAILER-DAEMON\nContent-Type: multipart/report; boundary=r\n\n--r\n\nIt failed.\n--r\n\
+         Content-Type: message/rfc822\n\nFrom: a@b.test\nContent-Type: multipart/mixed;\n\n--r--\n",
+    );
+    assert!(!message.is_broken(), "{:?}", message.defects);
+}
+
+#[test]
 fn ten_thousand_levels_end_at_the_limit_without_using_up_the_stack() {
     let mut rfc822 = String::from("From: a@b.test\n");
     rfc822.push_str(&"Content-Type: message/rfc822\n\n".repeat(10_000));
