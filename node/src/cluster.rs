@@ -205,20 +205,23 @@ impl Cluster {
                 let at = (first + step) % self.servers.len();
                 let server = &self.servers[at];
                 let left = deadline.saturating_duration_since(Instant::now()).min(each);
-                problem = match timeout(left, call(server.client.clone())).await {
+                match timeout(left, call(server.client.clone())).await {
                     Ok(Ok(answer)) => {
                         self.preferred.store(at, Ordering::Relaxed);
                         return Ok(answer);
                     }
                     Ok(Err(status)) => {
                         curable |= is_curable(status.code());
-                        format!("{}: {}: {}", server.name, status.code(), status.message())
+                        problem = format!("{}: {}: {}", server.name, status.code(), status.message());
                     }
                     Err(_) => {
                         curable = true;
-                        format!("{}: no answer in {} ms", server.name, left.as_millis())
+                        // The last try may have been cut short; what was said before tells more.
+                        if problem.is_empty() || left == each {
+                            problem = format!("{}: no answer in {} ms", server.name, left.as_millis());
+                        }
                     }
-                };
+                }
                 tracing::debug!(problem, "a control server did not answer a call");
                 if Instant::now() >= deadline {
                     return Err(ClusterError::Away(problem));

@@ -38,6 +38,8 @@ use crate::{
     },
 };
 
+#[cfg(test)]
+pub(crate) use self::tests::no_dns;
 pub use self::tls::roots_from_pem;
 
 /// What the next hop said about one recipient.

@@ -84,7 +84,9 @@ async fn stream(
             Err(_) => return Left::Quiet(quiet_max),
         };
         let known = confirmed.borrow().is_some();
-        match next_view(&view.borrow(), known, &update) {
+        // A statement of its own: the borrow is a lock that `send_replace` needs.
+        let next = next_view(&view.borrow(), known, &update);
+        match next {
             Ok(next) => {
                 if let Some(next) = next {
                     tracing::info!(index = next.index, policy_version = next.policy_version, "a new view is in force");

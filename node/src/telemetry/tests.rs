@@ -60,9 +60,9 @@ async fn a_collector_receives_a_transaction_with_its_stages() {
         .resource
         .iter()
         .flat_map(|resource| &resource.attributes)
-        .filter_map(|pair| match pair.value.as_ref()?.value.as_ref()? {
-            Value::StringValue(text) => Some((pair.key.as_str(), text.as_str())),
-            _ => None,
+        .filter_map(|pair| {
+            let Value::StringValue(text) = pair.value.as_ref()?.value.as_ref()? else { return None };
+            Some((pair.key.as_str(), text.as_str()))
         })
         .collect();
     let own = ["service.name", "service.instance.id", "postern.site"].map(|key| attributes.get(key).copied());
