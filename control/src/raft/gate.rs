@@ -1,7 +1,12 @@
 //! The start-up gate: a pure judgement over what was found on disk. A server whose log or state is less than it has
 //! promised must not vote or acknowledge again; it says why, and what the operator does next.
 
-use super::{high_water::Mark, log_store::LogFacts, stamp::Stamp, types::LogId};
+use super::{
+    high_water::Mark,
+    log_store::LogFacts,
+    stamp::Stamp,
+    types::{LogId, Vote},
+};
 
 /// What was found in the data folder.
 #[derive(Clone, Debug)]
@@ -44,7 +49,9 @@ pub enum Start {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Wrong folder or wrong configuration.
-    #[error("the data folder belongs to {found}, but this server is {wanted}: correct data folder, node id or certificate")]
+    #[error(
+        "the data folder belongs to {found}, but this server is {wanted}: correct data folder, node id or certificate"
+    )]
     OtherIdentity {
         /// In the folder.
         found: Stamp,
@@ -115,7 +122,8 @@ pub fn judge(facts: &Facts) -> Result<Start, Refusal> {
         return Err(Refusal::MarkNotOurs);
     }
     // Votes are only partly ordered: what cannot be compared counts as behind.
-    if mark.vote.is_some_and(|mark| log.vote.is_none_or(|vote| !(vote >= mark))) {
+    let reached = |mark: Vote| log.vote.is_some_and(|vote| vote >= mark);
+    if !mark.vote.is_none_or(reached) {
         return Err(Refusal::VoteBehind);
     }
     if log.last < mark.last {
@@ -196,7 +204,11 @@ mod tests {
             ("torn", Box::new(|f| f.state.torn = true), Err(Refusal::Torn)),
             ("state lost", Box::new(|f| f.state.applied = None), Err(Refusal::AppliedBehindPurged)),
             ("state old", Box::new(|f| f.state.applied = Some(log_id(3, 1, 49))), Err(Refusal::AppliedBehindPurged)),
-            ("purge lost", Box::new(|f| (f.log.purged, f.state.applied) = (None, None)), Err(Refusal::AppliedBehindPurged)),
+            (
+                "purge lost",
+                Box::new(|f| (f.log.purged, f.state.applied) = (None, None)),
+                Err(Refusal::AppliedBehindPurged),
+            ),
             ("state ahead", Box::new(|f| f.state.applied = Some(log_id(4, 1, 91))), Err(Refusal::AppliedBeyondLog)),
             (
                 "killed between snapshot and purge",

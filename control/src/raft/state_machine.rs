@@ -85,7 +85,8 @@ impl StateMachine {
     #[must_use]
     pub fn new(state: Arc<StateStore>, snapshots: Snapshots, open: mpsc::Sender<()>) -> Self {
         let applied = watch::Sender::new(Applied::default());
-        let this = Self { inner: Arc::new(Inner { state, snapshots, applied, current: Mutex::new(None) }), _open: open };
+        let this =
+            Self { inner: Arc::new(Inner { state, snapshots, applied, current: Mutex::new(None) }), _open: open };
         this.inner.announce();
         this
     }
@@ -111,7 +112,9 @@ impl StateMachine {
                 tracing::error!("{what}: {error}; this server leaves Raft");
                 Err(StorageIOError::write_state_machine(AnyError::new(&error)).into())
             }
-            Err(error) if error.is_cancelled() => Err(StorageIOError::write_state_machine(AnyError::new(&error)).into()),
+            Err(error) if error.is_cancelled() => {
+                Err(StorageIOError::write_state_machine(AnyError::new(&error)).into())
+            }
             Err(error) => end_process(what, &error),
         }
     }

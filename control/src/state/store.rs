@@ -94,8 +94,11 @@ impl StateStore {
     /// # Errors
     /// When sled cannot open it: locked by another process, unreadable, damaged.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let config =
-            sled::Config::new().path(folder).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES).use_compression(false);
+        let config = sled::Config::new()
+            .path(folder)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(CACHE_BYTES)
+            .use_compression(false);
         let db = config.open().map_err(disk("open the state"))?;
         let file = File::open(folder.join("db")).map_err(disk("open the state's file"))?;
         let store = Self { tree: (*db).clone(), db, file, order: RwLock::new(()) };

@@ -62,8 +62,8 @@ impl Rig {
 
     pub(super) fn config(&self, id: u64) -> GroupConfig {
         let server = self.servers[&id].clone();
-        let data_dir = self.folder.path().join(&server.name).join("data");
-        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir }
+        let folder = self.folder.path().join(&server.name);
+        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir: folder.join("data") }
     }
 
     /// Opens a server and its listener.
