@@ -1,7 +1,12 @@
 //! The start-up gate: a pure judgement over what was found on disk. A server whose log or state is less than it has
 //! promised must not vote or acknowledge again; it says why, and what the operator does next.
 
-use super::{high_water::Mark, log_store::LogFacts, stamp::Stamp, types::LogId};
+use super::{
+    high_water::Mark,
+    log_store::LogFacts,
+    stamp::Stamp,
+    types::{LogId, Vote},
+};
 
 /// What was found in the data folder.
 #[derive(Clone, Debug)]
@@ -117,7 +122,8 @@ pub fn judge(facts: &Facts) -> Result<Start, Refusal> {
         return Err(Refusal::MarkNotOurs);
     }
     // Votes are only partly ordered: what cannot be compared counts as behind.
-    if mark.vote.is_some_and(|mark| log.vote.is_none_or(|vote| !(vote >= mark))) {
+    let reached = |mark: Vote| log.vote.is_some_and(|vote| vote >= mark);
+    if !mark.vote.is_none_or(reached) {
         return Err(Refusal::VoteBehind);
     }
     if log.last < mark.last {

@@ -48,7 +48,7 @@ pub(super) enum Answer {
     /// It may have been written.
     Unknown,
     /// Out of service: nothing was written.
-    Stopped(String),
+    Stopped,
 }
 
 /// The way to the leader. Cheap to clone.
@@ -82,12 +82,11 @@ impl Leader {
             };
             match answer {
                 Answer::Outcomes(_) | Answer::ReadIndex(_) => return Ok(answer),
-                Answer::Stopped(why) if leads(known_id(&metrics.borrow()), self.me) => {
-                    return Err(ProposeError::Stopped(why));
-                }
                 Answer::Unknown => maybe_written = true,
-                Answer::NotLeader | Answer::Stopped(_) => {}
+                // Another server that has stopped will be followed by another leader.
+                Answer::NotLeader | Answer::Stopped => {}
             }
+            // This one will not lead or follow any more.
             if let Err(fatal) = &metrics.borrow().running_state {
                 return Err(ProposeError::Stopped(fatal.to_string()));
             }
@@ -109,7 +108,7 @@ impl Leader {
             Ask::ReadIndex => match self.raft.get_read_log_id().await {
                 Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id: LogId| id.index)),
                 Err(RaftError::APIError(_)) => Answer::NotLeader,
-                Err(RaftError::Fatal(fatal)) => Answer::Stopped(fatal.to_string()),
+                Err(RaftError::Fatal(_)) => Answer::Stopped,
             },
         }
     }
@@ -139,16 +138,8 @@ fn leader_of(metrics: &RaftMetrics<u64, Server>) -> Option<(u64, Server)> {
     Some((leader, server.clone()))
 }
 
-fn known_id(metrics: &RaftMetrics<u64, Server>) -> Option<u64> {
-    metrics.current_leader
-}
-
-fn leads(leader: Option<u64>, me: u64) -> bool {
-    leader == Some(me)
-}
-
 /// Whether this server leads and a majority has answered within an election time-out.
 pub(super) fn has_quorum(metrics: &RaftMetrics<u64, Server>) -> bool {
-    leads(metrics.current_leader, metrics.id)
+    metrics.current_leader == Some(metrics.id)
         && metrics.millis_since_quorum_ack.is_some_and(|age_ms| age_ms <= ELECTION_MS_MAX)
 }

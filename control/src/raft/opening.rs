@@ -115,12 +115,12 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let state = Arc::clone(&files.state);
     let machine = StateMachine::new(Arc::clone(&state), files.snapshots, open.clone());
     let log = LogStore::new(files.log, files.mark, files.state, open);
-    let settings = Arc::new(raft_config(cluster).context("check Raft's settings")?);
+    let settings = Arc::new(raft_config(cluster).validate().context("check Raft's settings")?);
     let raft = Raft::new(config.id, settings, Network(peers), log, machine.clone()).await.context("start Raft")?;
     Ok(Opened { raft, state, machine, closed })
 }
 
-fn raft_config(cluster_name: String) -> Result<Config, openraft::ConfigError> {
+fn raft_config(cluster_name: String) -> Config {
     Config {
         cluster_name,
         heartbeat_interval: HEARTBEAT_MS,
@@ -133,5 +133,4 @@ fn raft_config(cluster_name: String) -> Result<Config, openraft::ConfigError> {
         replication_lag_threshold: LAG_MAX,
         ..Config::default()
     }
-    .validate()
 }

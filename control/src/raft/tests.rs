@@ -1,6 +1,7 @@
 //! The log, the state machine and the group, alone and three together.
 
 mod cluster;
+mod kill;
 mod rig;
 mod single;
 mod storage;

@@ -148,7 +148,9 @@ fn check(from: impl Read) -> Result<(), StoreError> {
     if positions == 1 { Ok(()) } else { Err(StoreError::Snapshot("not one position")) }
 }
 
-fn pair(from: &mut impl Read) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+type Pair = (Vec<u8>, Vec<u8>);
+
+fn pair(from: &mut impl Read) -> Result<Option<Pair>, StoreError> {
     let key_bytes = read_length(from, KEY_BYTES_MAX)?;
     if key_bytes == 0 {
         return Ok(None);

@@ -16,13 +16,14 @@ use ulid::Ulid;
 use super::{
     Caps,
     query::{self, HeldFilter},
-    testing::{World, department, hold, held_id, lease, node, operator, policy, quarantined, release},
+    testing::{World, department, held_id, hold, lease, node, operator, policy, quarantined, release},
 };
 
 #[test]
 fn a_policy_comes_into_force_only_over_the_version_it_was_planned_against() {
     let mut world = World::new();
-    let first = policy(0, vec![department("interior", &["interior.gov.test"]), department("health", &["health.gov.test"])]);
+    let first =
+        policy(0, vec![department("interior", &["interior.gov.test"]), department("health", &["health.gov.test"])]);
     assert_eq!(world.apply(operator("anna"), first.clone()), Outcome::PolicyApplied { version: 1 });
     let moved = Outcome::Refused(Refused::VersionMoved { planned: 0, current: 1 });
     assert_eq!(world.apply(operator("ben"), first), moved);
@@ -120,7 +121,7 @@ fn a_lease_proposed_twice_is_the_same_lease_and_lost_when_it_has_run_out() {
 fn the_oldest_remembered_outcomes_are_forgotten_first() {
     let mut world = World::new();
     world.caps = Caps { remembered: 2, ..world.caps };
-    world.apply(node("n1"), hold(&[quarantined(1), ]));
+    world.apply(node("n1"), hold(&[quarantined(1)]));
     let again = |world: &mut World, id: u128| {
         let change = Change::Lease { held: held_id(u64::try_from(id).expect("small")), for_ms: 1 };
         world.apply_all(&[Mutation { id: MutationId(Ulid(id)), by: node("n1"), change }])

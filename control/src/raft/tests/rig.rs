@@ -14,7 +14,7 @@ use proto::{
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport};
 
@@ -62,8 +62,8 @@ impl Rig {
 
     pub(super) fn config(&self, id: u64) -> GroupConfig {
         let server = self.servers[&id].clone();
-        let data_dir = self.folder.path().join(&server.name).join("data");
-        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir }
+        let folder = self.folder.path().join(&server.name);
+        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir: folder.join("data") }
     }
 
     /// Opens a server and its listener.
@@ -76,10 +76,12 @@ impl Rig {
             .max_decoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX);
         let router = transport::Server::builder().tls_config(tls).expect("a TLS setting").add_service(service);
+        let (ending, ended) = oneshot::channel::<()>();
         let serving = tokio::spawn(async move {
-            router.serve_with_incoming(TcpListenerStream::new(listener)).await.expect("served");
+            let ended = async { ended.await.unwrap_or_default() };
+            router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended).await.expect("served");
         });
-        Running { group, serving }
+        Running { group, serving, ending }
     }
 }
 
@@ -87,14 +89,16 @@ impl Rig {
 pub(super) struct Running {
     pub(super) group: Group,
     serving: JoinHandle<()>,
+    ending: oneshot::Sender<()>,
 }
 
 impl Running {
     /// Stops it, so that its files can be opened again.
     pub(super) async fn stop(self) {
-        self.serving.abort();
-        self.serving.await.expect_err("aborted");
         self.group.stop().await;
+        self.ending.send(()).expect("it serves");
+        // Connections hold handles on the group, and with them its files.
+        self.serving.await.expect("served");
     }
 }
 

@@ -22,9 +22,8 @@ const CAPS: Caps = Caps { held: 4, remembered: 12, versions: 2 };
 fn change() -> impl Strategy<Value = (bool, Change)> {
     let record = 1_u64..7;
     prop_oneof![
-        (record.clone(), any::<bool>()).prop_map(|(n, now)| {
-            (false, hold(&[if now { deferred(n) } else { quarantined(n) }]))
-        }),
+        (record.clone(), any::<bool>())
+            .prop_map(|(n, now)| { (false, hold(&[if now { deferred(n) } else { quarantined(n) }])) }),
         record.clone().prop_map(|n| (false, lease(n))),
         (record.clone(), 0_usize..4).prop_map(|(n, which)| {
             let both = ["anna@interior.gov.test", "ben@interior.gov.test"];

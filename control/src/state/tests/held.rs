@@ -135,12 +135,18 @@ fn one_node_at_a_time_holds_the_lease() {
     assert_eq!((due(&world), query::next_due(&world.keys, world.now)), (0, Some(until)));
     let taken = Outcome::Refused(Refused::Leased { node: "n1".into(), until });
     assert_eq!(world.apply(node("n2"), lease(1)), taken);
-    assert_eq!(world.apply(node("n2"), attempted(1, &[ANNA, BEN], &[], UnixMs(0))), Outcome::Refused(Refused::LeaseLost));
+    assert_eq!(
+        world.apply(node("n2"), attempted(1, &[ANNA, BEN], &[], UnixMs(0))),
+        Outcome::Refused(Refused::LeaseLost)
+    );
     world.now = until;
     assert_eq!(due(&world), 1);
     assert!(matches!(world.apply(node("n2"), lease(1)), Outcome::Leased(_)));
     // The first node comes back too late.
-    assert_eq!(world.apply(node("n1"), attempted(1, &[ANNA, BEN], &[], UnixMs(0))), Outcome::Refused(Refused::LeaseLost));
+    assert_eq!(
+        world.apply(node("n1"), attempted(1, &[ANNA, BEN], &[], UnixMs(0))),
+        Outcome::Refused(Refused::LeaseLost)
+    );
 }
 
 #[test]
