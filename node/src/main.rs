@@ -13,6 +13,7 @@ use node::{
     },
     cluster::Cluster,
     config::Config,
+    examine::Examiner,
     inspect::Inspector,
     pipeline::Pipeline,
     redelivery::Redelivery,
@@ -24,7 +25,7 @@ use node::{
     },
     telemetry,
 };
-use proto::{identity::Credentials, wire::inspect::inspect_server::InspectServer};
+use proto::identity::Credentials;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -96,11 +97,13 @@ fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
     Ok(Pipeline {
         host: hostname.into(),
         node: config.name.as_str().into(),
-        limits: Arc::new(config.limits.clone()),
         cluster: cluster.clone(),
         relay: Arc::new(Relay::new(hostname, &config.limits, resolver.clone(), roots)),
-        authenticator: Authenticator::new(hostname, resolver, &config.limits),
-        virus: VirusScanner::new(config.clamd.clone(), &config.limits),
+        examiner: Examiner {
+            limits: Arc::new(config.limits.clone()),
+            authenticator: Authenticator::new(hostname, resolver, &config.limits),
+            virus: VirusScanner::new(config.clamd.clone(), &config.limits),
+        },
     })
 }
 
@@ -116,13 +119,11 @@ async fn inspect(
         TcpListener::bind(address).await.with_context(|| format!("listen on {address} (inspect in the settings)"))?;
     let address = listener.local_addr().context("ask for the address of the inspect service")?;
     let service = Inspector::new(pipeline.clone(), &credentials.identity.cluster, &config.site);
-    // A scan carries a whole message in one gRPC message.
-    let message_bytes_max = config.limits.message_bytes_max.saturating_add(64 * 1024);
     let server = GrpcServer::builder()
         .tls_config(credentials.server_tls())
         .context("set up TLS of the inspect service")?
         .concurrency_limit_per_connection(64)
-        .add_service(InspectServer::new(service).max_decoding_message_size(message_bytes_max));
+        .add_service(service.into_server());
     tokio::spawn(async move {
         let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
         if let Err(error) = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await {
