@@ -91,7 +91,8 @@ pub fn spam() -> Case {
 }
 
 fn gtube() -> Case {
-    let letter = Letter::new(FRIEND, ANNA, "Test of the spam filter").text(&letters::gtube()).bytes();
+    let from = "A Tester <tester@lottery-claims.example>";
+    let letter = Letter::new(from, ANNA, "Test of the spam filter").text(&letters::gtube()).bytes();
     case("GTUBE", &NAMELESS, "tester@lottery-claims.example", &[(ANNA, Fate::Refused)], letter)
 }
 

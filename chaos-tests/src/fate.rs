@@ -122,5 +122,15 @@ async fn accepted(cluster: &Cluster, recipient: &str, transaction: &str, held: &
     };
     let bytes = tokio::fs::read(&message.file).await.unwrap_or_default();
     let header = |name| field(&bytes, name).unwrap_or_default();
-    Account::new(recipient, Fate::Delivered(sink), header("X-Postern-Verdict"), header("X-Postern-Reasons"))
+    let verdict = verdict_in_short(&header("X-Postern-Verdict"));
+    let reasons = header("X-Postern-Reasons").split_whitespace().collect::<Vec<_>>().join(" ");
+    Account::new(recipient, Fate::Delivered(sink), verdict, reasons)
+}
+
+/// `accept; score=0.70; policy=1; …` as `accept 0.70`.
+fn verdict_in_short(header: &str) -> String {
+    let mut parts = header.split(';').map(str::trim);
+    let disposition = parts.next().unwrap_or_default();
+    let score = parts.find_map(|part| part.strip_prefix("score=")).unwrap_or_default();
+    format!("{disposition} {score}")
 }

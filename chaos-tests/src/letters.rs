@@ -87,10 +87,7 @@ pub const SPAM: &str = "CONGRATULATIONS!!! YOU HAVE WON $5,000,000.00 USD!!!\r\n
     Dear beneficiary,\r\n\r\n\
     ACT NOW!!! This is a LIMITED TIME offer, 100% FREE and RISK FREE. Click here to claim your prize:\r\n\
     http://203.0.113.7/claim/winner.php?id=123456\r\n\r\n\
-    Buy cheap VIAGRA and CIALIS, no prescription needed. Make money fast, work from home, double your income!!!\r\n\
-    To receive the lottery fund send your bank account number, password and a Western Union transfer fee.\r\n\
-    I am the son of the late dictator and need a trusted partner for an urgent and confidential business transfer.\r\n\
-    Bitcoin wallet: your account will be suspended, verify your account immediately.\r\n";
+    This offer ends tonight.\r\n";
 
 /// The Generic Test for Unsolicited Bulk Email, known to mail filters.
 #[must_use]

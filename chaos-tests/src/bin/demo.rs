@@ -130,6 +130,9 @@ fn as_expected(case: &Case, accounts: &[Account]) -> bool {
 fn table(results: &[(&Case, Vec<Account>)]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(160);
+    }
     table.set_header(["message", "verdict", "reasons", "where it went"]);
     for (case, accounts) in results {
         for (at, (account, expected)) in accounts.iter().zip(&case.expected).enumerate() {

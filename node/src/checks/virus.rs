@@ -66,12 +66,14 @@ fn read_reply(reply: &[u8]) -> Virus {
     if line == "stream: OK" {
         return Virus::Clean;
     }
+    // clamd has not looked at all of it: that is no malware, and no pass.
+    let over_limits = || Virus::Unscannable { why: "the message is over clamd's limits".to_owned() };
+    if line == "INSTREAM size limit exceeded. ERROR" {
+        return over_limits();
+    }
     let name = line.strip_prefix("stream: ").and_then(|rest| rest.strip_suffix(" FOUND"));
     match name.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')) {
-        // clamd has not looked at all of it: that is no malware, and no pass.
-        Some(name) if name.starts_with("Heuristics.Limits.Exceeded") => {
-            unavailable("the message is over clamd's limits")
-        }
+        Some(name) if name.starts_with("Heuristics.Limits.Exceeded") => over_limits(),
         Some(name) => Virus::Infected { name: printable(name) },
         None if line.is_empty() => unavailable("clamd closed the connection without an answer"),
         None => unavailable(&format!("clamd answered: {line}")),
@@ -133,12 +135,16 @@ mod tests {
             b"1: stream: OK",
             b"stream:  FOUND",
             b"stream: a\nb FOUND",
-            b"INSTREAM size limit exceeded. ERROR\0",
             b"stream: Can't allocate memory ERROR",
-            b"stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0",
             b"\xff\xfe",
         ] {
             assert_eq!(word(reply), "unavailable", "{reply:?}");
+        }
+        for reply in [
+            &b"INSTREAM size limit exceeded. ERROR\0"[..],
+            b"stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0",
+        ] {
+            assert_eq!(word(reply), "unscannable", "{reply:?}");
         }
     }
 

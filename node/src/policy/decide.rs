@@ -198,7 +198,11 @@ fn malware(evidence: &Evidence, policy: &Policy) -> Option<Hard> {
         (Virus::Infected { name }, VirusScan::Required | VirusScan::Off) => {
             Some((refusal(policy.malware.value), "MALWARE", format!("malware: {name}")))
         }
-        (Virus::Unavailable { .. } | Virus::NotScanned, VirusScan::Off) => None,
+        (Virus::Unavailable { .. } | Virus::Unscannable { .. } | Virus::NotScanned, VirusScan::Off) => None,
+        // Another attempt would end alike, so it is not put off: it counts as what cannot be read.
+        (Virus::Unscannable { why }, VirusScan::Required) => {
+            Some((refusal(policy.unparsable.value), "VIRUS_UNSCANNABLE", format!("it could not be scanned: {why}")))
+        }
         (Virus::Unavailable { why }, VirusScan::Required) => {
             Some((unavailable(), "VIRUS_UNAVAILABLE", format!("it could not be scanned: {why}")))
         }

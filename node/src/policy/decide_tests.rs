@@ -61,6 +61,17 @@ fn what_was_not_scanned_is_not_accepted_unless_policy_says_off() {
 }
 
 #[test]
+fn what_is_over_the_scanners_limits_is_kept_and_never_accepted() {
+    let evidence = Evidence { virus: Virus::Unscannable { why: "over the limits".into() }, ..clean() };
+    let verdict = one(HAM, &evidence, PolicyLayer::default());
+    assert_eq!((verdict.disposition, rules(&verdict)), (Disposition::Quarantine, vec!["VIRUS_UNSCANNABLE"]));
+    let reject = PolicyLayer { unparsable: Some(Refusal::Reject), ..PolicyLayer::default() };
+    assert_eq!(one(HAM, &evidence, reject).disposition, Disposition::Reject);
+    let off = PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
+    assert_eq!(one(HAM, &evidence, off).disposition, Disposition::Accept);
+}
+
+#[test]
 fn an_unscanned_message_with_a_blocked_type_is_deferred_not_kept() {
     let found = Found { kind: ContentKind::Executable, rule: "BLOCKED_TYPE", text: "a program".into() };
     let evidence = Evidence { virus: Virus::NotScanned, kinds: vec![found.clone()], ..clean() };

@@ -124,6 +124,11 @@ pub enum Virus {
         /// In words for the operator.
         why: String,
     },
+    /// It answered that it will not look at all of this message, however often it is asked: it is over the scanner's limits.
+    Unscannable {
+        /// In words for the operator.
+        why: String,
+    },
     /// Nobody asked: policy says off for every recipient, or the outcome was settled before.
     NotScanned,
 }
@@ -136,6 +141,7 @@ impl Virus {
             Self::Clean => "clean",
             Self::Infected { .. } => "infected",
             Self::Unavailable { .. } => "unavailable",
+            Self::Unscannable { .. } => "unscannable",
             Self::NotScanned => "not-scanned",
         }
     }
