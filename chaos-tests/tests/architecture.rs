@@ -166,6 +166,33 @@ impl Imports {
     }
 }
 
+/// Files that a `#[cfg(test)] mod name;` of this file names: they and what lies below them are tests.
+fn test_files(file: &Path, text: &str) -> Vec<PathBuf> {
+    let parent = file.parent().expect("a file lies in a folder");
+    let stem = file.file_stem().expect("a file has a name").to_string_lossy();
+    let below = if ["mod", "lib", "main"].contains(&&*stem) { parent.to_path_buf() } else { parent.join(&*stem) };
+    let mut found = Vec::new();
+    for item in syn::parse_file(text).expect("the file compiles, so it parses").items {
+        if let syn::Item::Mod(module) = item
+            && module.content.is_none()
+            && is_test(&module.attrs)
+        {
+            let path = module.attrs.iter().find_map(|attribute| match &attribute.meta {
+                syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
+                    syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }) => Some(parent.join(path.value())),
+                    _ => None,
+                },
+                _ => None,
+            });
+            let name = module.ident.to_string();
+            found.extend(
+                path.map_or_else(|| vec![below.join(format!("{name}.rs")), below.join(name)], |path| vec![path]),
+            );
+        }
+    }
+    found
+}
+
 fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
@@ -228,8 +255,10 @@ fn modules_import_only_from_lower_layers_and_pure_ones_do_no_io() {
         let src = root().join(name).join("src");
         let files = sources(&src);
         assert!(!files.is_empty(), "{name} has sources");
-        for file in files {
-            let text = fs::read_to_string(&file).expect("a source file is readable");
+        let read = |file: &PathBuf| fs::read_to_string(file).expect("a source file is readable");
+        let tests: Vec<PathBuf> = files.iter().flat_map(|file| test_files(file, &read(file))).collect();
+        for file in files.into_iter().filter(|file| !tests.iter().any(|test| file.starts_with(test))) {
+            let text = read(&file);
             let shown = file.strip_prefix(root()).expect("below the root").display().to_string();
             faults.extend(faults_of(&shown, &text, &module_of(&file, &src), layers));
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::{policy::VirusScan, verdict::Verdict};
 use tokio::time::timeout;
-use tracing::{Instrument as _, info_span};
+use tracing::info_span;
 
 use crate::{
     checks::{attachments, authentication::Authenticator, content, virus::VirusScanner},
@@ -17,6 +17,7 @@ use crate::{
         evidence::{Authentication, Evidence, Virus},
     },
     smtp::transaction::{Recipient, Transaction, TrustClass},
+    telemetry::stage,
 };
 
 /// What examining needs. Cheap to clone.
@@ -44,13 +45,13 @@ pub struct Examined {
 impl Examiner {
     /// Reads, checks and decides. Ends within twice `Limits::checks_time_max`.
     pub async fn examine(&self, transaction: &Transaction, bytes: Bytes) -> Examined {
-        let message = Arc::new(self.parse(bytes).instrument(info_span!("parse")).await);
+        let message = Arc::new(stage("parse", info_span!("parse"), self.parse(bytes)).await);
         let evidence = if settled(&message, transaction) {
             Evidence { analysed: true, ..Evidence::nothing() }
         } else {
-            self.gather(&message, transaction).instrument(info_span!("gather")).await
+            stage("gather", info_span!("gather"), self.gather(&message, transaction)).await
         };
-        let verdicts = info_span!("decide").in_scope(|| decide(&message, &evidence, transaction));
+        let verdicts = stage("decide", info_span!("decide"), async { decide(&message, &evidence, transaction) }).await;
         Examined { message, evidence, verdicts }
     }
 

@@ -25,6 +25,7 @@ use crate::{
         reply::Reply,
         transaction::{Recipient, Transaction, TrustClass},
     },
+    telemetry::{metrics, stage},
 };
 
 /// What the trip needs. Shared by all connections.
@@ -57,8 +58,9 @@ impl Pipeline {
         );
         async {
             let examined = self.examine(&transaction, bytes).await;
-            let fates = self.act(&transaction, &examined).instrument(info_span!("act")).await;
-            let (fates, reply) = self.settle(&transaction, &examined, fates).instrument(info_span!("resolve")).await;
+            let fates = stage("act", info_span!("act"), self.act(&transaction, &examined)).await;
+            let (fates, reply) =
+                stage("resolve", info_span!("resolve"), self.settle(&transaction, &examined, fates)).await;
             self.report(&transaction, &examined, &fates, &reply, began);
             reply
         }
@@ -127,7 +129,9 @@ impl Pipeline {
         let Some(first) = group.first() else { return Vec::new() };
         let body = self.stamped(transaction, examined, verdict, first.class);
         let to: Vec<_> = group.iter().map(|recipient| recipient.address.clone()).collect();
+        let began = Instant::now();
         let handed = self.relay.deliver(&first.route, &transaction.reverse_path, &to, &body).await;
+        metrics().relayed(outcome(&handed), began.elapsed());
         // A recipient without an answer has not been delivered to.
         let ends = handed.into_iter().map(|handed| Some(end(handed))).chain(std::iter::repeat(None));
         ends.take(group.len()).collect()
@@ -163,7 +167,17 @@ impl Pipeline {
             };
             records.push(hold::record(HeldId::fresh(), keep, body, &examined.message, transaction, now));
         }
-        records.is_empty() || self.commit(Change::Hold { records }).await
+        let kinds: Vec<HeldKind> = records.iter().map(|record| record.kind).collect();
+        if !(records.is_empty() || self.commit(Change::Hold { records }).await) {
+            return false;
+        }
+        for kind in kinds {
+            metrics().held(match kind {
+                HeldKind::Quarantined => "quarantined",
+                HeldKind::Deferred => "deferred",
+            });
+        }
+        true
     }
 
     async fn commit(&self, change: Change) -> bool {
@@ -193,6 +207,10 @@ impl Pipeline {
 
     /// One line for each trip, without addresses.
     fn report(&self, transaction: &Transaction, examined: &Examined, fates: &[Fate], reply: &Reply, began: Instant) {
+        for (group, verdict) in &examined.verdicts {
+            let class = group.first().map_or("none", |recipient| recipient.class.as_str());
+            metrics().transaction(verdict.disposition, class);
+        }
         let count = |disposition| fates.iter().filter(|fate| fate.verdict.disposition == disposition).count();
         let ends = |is: fn(&End) -> bool| fates.iter().filter(|fate| is(&fate.end)).count();
         let verdicts = examined.verdicts.iter().map(|(_, verdict)| verdict);
@@ -244,6 +262,17 @@ fn first_fates(transaction: &Transaction, verdicts: &[(Vec<Recipient>, Verdict)]
         Fate { recipient: recipient.clone(), verdict: verdict.clone(), end }
     })
     .collect()
+}
+
+/// What the next hops said, in a word for metrics.
+fn outcome(handed: &[Handed]) -> &'static str {
+    let word = |handed: &Handed| match handed {
+        Handed::Accepted { .. } => "accepted",
+        Handed::Refused(_) => "refused",
+        Handed::Deferred(_) => "deferred",
+    };
+    let first = handed.first().map_or("deferred", word);
+    if handed.iter().all(|handed| word(handed) == first) { first } else { "mixed" }
 }
 
 fn end(handed: Handed) -> End {

@@ -5,14 +5,17 @@ mod instruments;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use opentelemetry::{KeyValue, global, trace::TracerProvider};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, logs::SdkLoggerProvider, metrics::SdkMeterProvider, trace::SdkTracerProvider};
-use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing::{Instrument as _, Span, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt};
 
 pub use self::instruments::{Metrics, metrics, observe_view_age};
@@ -55,6 +58,14 @@ pub fn init(service_name: &str, node: &str, site: &str) -> anyhow::Result<Guard>
         global::set_meter_provider(provider.clone());
     }
     Ok(guard)
+}
+
+/// One stage of a message's trip: in a span of its own, with its duration as a metric.
+pub async fn stage<T>(name: &'static str, span: Span, work: impl Future<Output = T>) -> T {
+    let began = Instant::now();
+    let done = work.instrument(span).await;
+    metrics().stage(name, began.elapsed());
+    done
 }
 
 #[expect(clippy::disallowed_methods, reason = "OpenTelemetry is configured by its own standard variables")]

@@ -87,7 +87,9 @@ fn own(evidence: &Evidence, verdict: &Verdict, class: TrustClass) -> String {
     let mut fields = format!("X-Postern-Verdict: {disposition}; score={score}; policy={version}; class={class}\r\n");
     let virus = match &evidence.virus {
         Virus::NotScanned => "off",
-        Virus::Clean | Virus::Infected { .. } | Virus::Unavailable { .. } | Virus::Unscannable { .. } => evidence.virus.as_str(),
+        Virus::Clean | Virus::Infected { .. } | Virus::Unavailable { .. } | Virus::Unscannable { .. } => {
+            evidence.virus.as_str()
+        }
     };
     fields.push_str(&format!("X-Postern-Virus: {virus}\r\n"));
     if verdict.tagged {

@@ -140,10 +140,9 @@ mod tests {
         ] {
             assert_eq!(word(reply), "unavailable", "{reply:?}");
         }
-        for reply in [
-            &b"INSTREAM size limit exceeded. ERROR\0"[..],
-            b"stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0",
-        ] {
+        for reply in
+            [&b"INSTREAM size limit exceeded. ERROR\0"[..], b"stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0"]
+        {
             assert_eq!(word(reply), "unscannable", "{reply:?}");
         }
     }

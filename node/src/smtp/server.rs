@@ -26,6 +26,7 @@ use super::{
     reply::Reply,
     transaction::Listener,
 };
+use crate::telemetry::metrics;
 
 /// Where to listen; port 0 takes a free one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -181,6 +182,10 @@ impl Server {
         stopping: &watch::Receiver<bool>,
         aborted: &watch::Receiver<bool>,
     ) {
+        metrics().connection(match port.listener {
+            Listener::Internet => "internet",
+            Listener::Departments => "departments",
+        });
         let Some(seat) = Clients::seat(&self.clients, client) else {
             debug!(%client, "too many connections of one client");
             tokio::spawn(turn_away(socket, permit));
