@@ -86,7 +86,7 @@ pub fn all(cluster: &Cluster) -> anyhow::Result<Vec<Case>> {
 #[must_use]
 pub fn spam() -> Case {
     let from = "WINNER DEPARTMENT <winner@lottery-claims.example>";
-    let letter = Letter::new(from, ANNA, "YOU HAVE WON $5,000,000!!! ACT NOW").text(letters::SPAM).bytes();
+    let letter = Letter::new(from, ANNA, "Claim your prize today").text(letters::SPAM).bytes();
     case("spam", &NAMELESS, "winner@lottery-claims.example", &[(ANNA, Fate::Quarantined)], letter)
 }
 

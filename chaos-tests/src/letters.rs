@@ -82,12 +82,11 @@ pub fn text_of(bytes: usize) -> String {
     line.repeat(bytes / line.len() + 1)
 }
 
-/// Heavy spam, for scored content rules.
-pub const SPAM: &str = "CONGRATULATIONS!!! YOU HAVE WON $5,000,000.00 USD!!!\r\n\r\n\
-    Dear beneficiary,\r\n\r\n\
-    ACT NOW!!! This is a LIMITED TIME offer, 100% FREE and RISK FREE. Click here to claim your prize:\r\n\
-    http://203.0.113.7/claim/winner.php?id=123456\r\n\r\n\
-    This offer ends tonight.\r\n";
+/// Spam that scores between quarantine and rejection.
+pub const SPAM: &str = "Dear winner,\r\n\r\n\
+    You have been selected as the winner of our lottery. Click here to claim your prize:\r\n\
+    http://claims.lottery-claims.example/winner?id=123456\r\n\r\n\
+    This is a limited time offer.\r\n";
 
 /// The Generic Test for Unsolicited Bulk Email, known to mail filters.
 #[must_use]

@@ -60,11 +60,9 @@ const CONTROL: Layers = &[
     ("state", PURE),
     ("policy_files", PURE),
     ("state::store", EDGE),
+    ("state::snapshot", WIRING),
+    // One room: openraft's traits tie log, state machine and network together.
     ("raft", WIRING),
-    ("raft::gate", PURE),
-    ("raft::high_water", EDGE),
-    ("raft::log_store", EDGE),
-    ("raft::network", EDGE),
     ("bodies", EDGE),
     ("config", EDGE),
     ("rpc", WIRING),
@@ -177,13 +175,8 @@ fn test_files(file: &Path, text: &str) -> Vec<PathBuf> {
             && module.content.is_none()
             && is_test(&module.attrs)
         {
-            let path = module.attrs.iter().find_map(|attribute| match &attribute.meta {
-                syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
-                    syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }) => Some(parent.join(path.value())),
-                    _ => None,
-                },
-                _ => None,
-            });
+            let named = module.attrs.iter().filter(|attribute| attribute.path().is_ident("path"));
+            let path = named.filter_map(path_of).next().map(|path| parent.join(path));
             let name = module.ident.to_string();
             found.extend(
                 path.map_or_else(|| vec![below.join(format!("{name}.rs")), below.join(name)], |path| vec![path]),
@@ -191,6 +184,13 @@ fn test_files(file: &Path, text: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// The text of `#[path = "text"]`.
+fn path_of(attribute: &syn::Attribute) -> Option<String> {
+    let pair = attribute.meta.require_name_value().ok()?;
+    let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(path), .. }) = &pair.value else { return None };
+    Some(path.value())
 }
 
 fn is_test(attributes: &[syn::Attribute]) -> bool {

@@ -155,6 +155,8 @@ impl Pipeline {
     /// Makes the bodies durable and commits all records at once; true when there is nothing to hold.
     async fn hold(&self, transaction: &Transaction, examined: &Examined, keeps: Vec<Keep>) -> bool {
         let now = UnixMs::now();
+        let delay = self.examiner.limits.redelivery_delay.as_millis();
+        let retry_at = now.plus_ms(u64::try_from(delay).unwrap_or(u64::MAX));
         let mut records = Vec::with_capacity(keeps.len());
         for keep in keeps {
             let bytes = self.stamped(transaction, examined, &keep.verdict, keep.class);
@@ -165,7 +167,7 @@ impl Pipeline {
                     return false;
                 }
             };
-            records.push(hold::record(HeldId::fresh(), keep, body, &examined.message, transaction, now));
+            records.push(hold::record(HeldId::fresh(), keep, body, &examined.message, transaction, now, retry_at));
         }
         let kinds: Vec<HeldKind> = records.iter().map(|record| record.kind).collect();
         if !(records.is_empty() || self.commit(Change::Hold { records }).await) {

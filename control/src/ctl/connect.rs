@@ -122,7 +122,8 @@ impl Reach {
 pub fn explain(status: &Status) -> anyhow::Error {
     let message = status.message();
     let code = status.code();
-    if matches!(code, Code::DeadlineExceeded | Code::Cancelled) {
+    // A call that our own side gave up because its connection broke is `Cancelled` too, and has a source.
+    if matches!(code, Code::DeadlineExceeded | Code::Cancelled) && status.source().is_none() {
         return anyhow!(
             "no answer in time ({message}). A change may or may not have come to be: see `posternctl audit` before trying again"
         );

@@ -244,7 +244,7 @@ impl<'f> Line<'f> {
                 virus: authentication.virus,
             },
             policy_version: answer.policy_version,
-            took_ms: std::time::Duration::from_micros(answer.took_us).as_secs_f64() * 1000.0,
+            took_ms: f64::from(u32::try_from(answer.took_us).unwrap_or(u32::MAX)) / 1000.0,
         };
         Self { file, verdict: Some(verdict), error: None }
     }

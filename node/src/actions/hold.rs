@@ -5,7 +5,7 @@ use proto::{
     department::DepartmentId,
     held::{BodyRef, Held, HeldId, HeldKind, HeldStatus},
     time::UnixMs,
-    verdict::Verdict,
+    verdict::{Disposition, Verdict},
 };
 
 use crate::{
@@ -13,9 +13,6 @@ use crate::{
     policy::resolve::{End, Fate},
     smtp::transaction::{Transaction, TrustClass},
 };
-
-/// Before the first attempt after the one that the sender waited for, in milliseconds.
-pub const FIRST_RETRY_MS: u64 = 60_000;
 
 /// Recipients that are kept in one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +52,19 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
                 class: recipient.class,
                 verdict: fate.verdict.clone(),
                 recipients: vec![recipient.address.clone()],
-                problem: problem(&fate.end),
+                problem: problem(fate),
             }),
         }
     }
     keeps
 }
 
-fn problem(end: &End) -> String {
-    match end {
+/// What the next hop said. A message that was never handed to one has no problem but its verdict.
+fn problem(fate: &Fate) -> String {
+    if fate.verdict.disposition != Disposition::Accept {
+        return String::new();
+    }
+    match &fate.end {
         End::Refused(reply) | End::Deferred(reply) => reply.to_string().trim_end().replace("\r\n", " "),
         End::Delivered { .. } | End::Held(_) | End::Discarded => String::new(),
     }
@@ -78,6 +79,7 @@ pub fn record(
     message: &Message,
     transaction: &Transaction,
     now: UnixMs,
+    retry_at: UnixMs,
 ) -> Held {
     let is_deferred = keep.kind == HeldKind::Deferred;
     Held {
@@ -96,7 +98,7 @@ pub fn record(
         received_at: now,
         lease: None,
         attempts: u32::from(is_deferred),
-        next_attempt: if is_deferred { now.plus_ms(FIRST_RETRY_MS) } else { now },
+        next_attempt: if is_deferred { retry_at } else { now },
         last_problem: keep.problem,
     }
 }
@@ -111,7 +113,7 @@ mod tests {
         verdict::{Disposition, Verdict},
     };
 
-    use super::{FIRST_RETRY_MS, keeps, record};
+    use super::{keeps, record};
     use crate::{
         policy::{
             resolve::{End, Fate},
@@ -145,14 +147,17 @@ mod tests {
         let counts: Vec<_> = keeps.iter().map(|keep| (keep.kind, keep.recipients.len())).collect();
         assert_eq!(counts, [(HeldKind::Deferred, 2), (HeldKind::Deferred, 1), (HeldKind::Quarantined, 1)]);
         assert_eq!(keeps[0].problem, "451 4.4.1 no answer");
+        let mut never_handed_on = fates[0].clone();
+        never_handed_on.verdict.disposition = Disposition::Quarantine;
+        assert_eq!(super::keeps(std::iter::once((&never_handed_on, HeldKind::Quarantined)))[0].problem, "");
 
         let id = HeldId::parse("01ARZ3NDEKTSV4RRFFQ69G5FAV").expect("an id");
         let body = BodyRef { digest: "0".repeat(64), size_bytes: 1, servers: Vec::new() };
         let message = message("From: a@b.test\nSubject: s\n\nx\n");
-        let deferred = record(id, keeps[0].clone(), body.clone(), &message, &transaction, UnixMs(1));
+        let deferred = record(id, keeps[0].clone(), body.clone(), &message, &transaction, UnixMs(1), UnixMs(31));
         assert_eq!(deferred.status, HeldStatus::Due { released: None });
-        assert_eq!((deferred.attempts, deferred.next_attempt), (1, UnixMs(1 + FIRST_RETRY_MS)));
-        let kept = record(id, keeps[2].clone(), body, &message, &transaction, UnixMs(1));
+        assert_eq!((deferred.attempts, deferred.next_attempt), (1, UnixMs(31)));
+        let kept = record(id, keeps[2].clone(), body, &message, &transaction, UnixMs(1), UnixMs(31));
         assert!(!kept.is_due(UnixMs(u64::MAX)));
         assert_eq!((kept.status, kept.attempts, kept.subject.as_str()), (HeldStatus::Waiting, 0, "s"));
     }
