@@ -178,7 +178,7 @@ macro_rules! policy {
 }
 
 policy! {
-    /// From this score on the subject is tagged.
+    /// From this score on a message is tagged: `X-Postern-Tag: suspicious`, for the recipient's mail program to sort by.
     tag_at: Score = Score::points(4, 0);
     /// From this score on a message is quarantined.
     quarantine_at: Score = Score::points(6, 0);

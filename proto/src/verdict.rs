@@ -52,7 +52,7 @@ pub struct Verdict {
     pub disposition: Disposition,
     /// Sum of the reasons' points.
     pub score: Score,
-    /// Whether the subject is marked as suspicious.
+    /// Whether a header field marks it as suspicious.
     pub tagged: bool,
     /// Hard rules first, then by points.
     pub reasons: Vec<Reason>,
