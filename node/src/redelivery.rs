@@ -202,9 +202,9 @@ impl Attempt {
                 Handed::Accepted { .. } => self.delivered.push(recipient),
                 Handed::Refused(reply) => {
                     self.refused.push(recipient);
-                    self.problem = reply.to_string().trim_end().to_owned();
+                    self.problem = reply.for_operators();
                 }
-                Handed::Deferred(reply) => self.problem = reply.to_string().trim_end().to_owned(),
+                Handed::Deferred(reply) | Handed::Unknown(reply) => self.problem = reply.for_operators(),
             }
         }
     }
