@@ -16,6 +16,7 @@ use proto::{
 use crate::{
     checks::virus::ClamdAddress,
     limits::Limits,
+    redelivery::ROUTE_TIME_MIN,
     smtp::server::{Listeners, TlsFiles},
 };
 
@@ -270,6 +271,10 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
             *limit = value;
         }
     }
+    if *relay_time_max >= ROUTE_TIME_MIN {
+        let seconds = ROUTE_TIME_MIN.as_secs();
+        map.fault(format!("relay_time_max: less than {seconds}s is expected, so that redelivery has more patience"));
+    }
 }
 
 fn count(map: &mut Map<'_, '_>, key: &'static str, limit: &mut usize, least: usize, most: usize) {
@@ -374,6 +379,8 @@ limits:
         {
             assert!(faults(&format!("{WHOLE}  {key}: {bad}\n")).contains(key), "{key}: {bad}");
         }
+        assert!(faults(&format!("{WHOLE}  relay_time_max: 5m\n")).contains("relay_time_max: less than 300s"));
+        assert_eq!(faults(&format!("{WHOLE}  relay_time_max: 299s\n")), "");
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Waiting for a reply of a next hop, the final one apart.
     pub relay_timeout: Duration,
-    /// The whole inline delivery, which the sender waits for.
+    /// The whole inline delivery, which the sender waits for; below five minutes. Redelivery has its own, longer time.
     pub relay_time_max: Duration,
     /// One call to a control server.
     pub control_timeout: Duration,

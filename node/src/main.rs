@@ -73,7 +73,8 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
         _ = cluster.first_view() => {}
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
-    let redelivery = Redelivery::new(&config.name, cluster.clone(), Relay::clone(&pipeline.relay), &config.limits);
+    let (relay, virus) = (Relay::clone(&pipeline.relay), pipeline.examiner.virus.clone());
+    let redelivery = Redelivery::new(&config.name, cluster.clone(), relay, virus, &config.limits);
     let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
     let inspect = inspect(config, &credentials, &pipeline, stopping.clone()).await?;
     let service = service(config, &cluster, Arc::new(pipeline));

@@ -272,6 +272,7 @@ fn outcome(handed: &[Handed]) -> &'static str {
         Handed::Accepted { .. } => "accepted",
         Handed::Refused(_) => "refused",
         Handed::Deferred(_) => "deferred",
+        Handed::Unknown(_) => "unknown",
     };
     let first = handed.first().map_or("deferred", word);
     if handed.iter().all(|handed| word(handed) == first) { first } else { "mixed" }
@@ -282,6 +283,7 @@ fn end(handed: Handed) -> End {
         Handed::Accepted { next_hop, reply } => End::Delivered { next_hop, reply },
         Handed::Refused(reply) => End::Refused(reply),
         Handed::Deferred(reply) => End::Deferred(reply),
+        Handed::Unknown(reply) => End::Unknown(reply),
     }
 }
 
@@ -335,5 +337,6 @@ mod tests {
         assert!(end(yes).is_safe());
         assert!(!end(Handed::Refused(Reply::permanent(50, (1, 1), "no"))).is_safe());
         assert!(!end(Handed::Deferred(Reply::temporary(51, (4, 1), "later"))).is_safe());
+        assert!(!end(Handed::Unknown(Reply::temporary(51, (4, 7), "silence"))).is_safe());
     }
 }

@@ -1,14 +1,17 @@
 //! Delivers held messages that are due: leased, fetched, handed over, and what became of them put down. A message that was
-//! deferred or released is delivered as it is held; it is not scanned again.
+//! deferred or released is delivered as it is held, and not judged again; but what is not known to be free of malware is
+//! scanned before.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    pin::pin,
     time::Duration,
 };
 
+use futures::{StreamExt, stream};
 use proto::{
     address::{Address, Domain},
     department::DepartmentId,
@@ -24,24 +27,39 @@ use tokio::{
 };
 
 use crate::{
-    actions::relay::{Handed, Relay},
+    actions::{
+        hold::PROBLEM_CHARS_MAX,
+        relay::{Handed, Relay},
+    },
+    checks::virus::VirusScanner,
     cluster::Cluster,
     limits::Limits,
+    policy::evidence::Virus,
     smtp::transaction::Route,
 };
 
 /// Held messages that one node delivers at once: each holds its bytes in memory.
-const AT_ONCE_MAX: usize = 8;
-/// How long a node has a message for itself.
-const LEASE: Duration = Duration::from_secs(120);
+const AT_ONCE_MAX: usize = 32;
+/// Routes of one message that are tried at once.
+const ROUTES_AT_ONCE_MAX: usize = 8;
+/// How long a node has a message for itself; the state grants no more.
+const LEASE: Duration = Duration::from_secs(600);
+/// The end of the lease, in which no next hop is waited for: what came of it is put down then.
+const LEASE_REST: Duration = Duration::from_secs(60);
+/// The longest time for one route. RFC 5321 section 4.5.3.2.6 asks for ten minutes after the final dot alone; a sender that
+/// gives up earlier leaves a copy with each attempt.
+const ROUTE_TIME_MAX: Duration = Duration::from_secs(480);
+/// A route that can have no more than this waits for the next attempt. Inline deliveries, whose rest comes here, must have
+/// less.
+pub const ROUTE_TIME_MIN: Duration = Duration::from_secs(300);
 /// How long a control server may let us wait for work.
 const WAIT: Duration = Duration::from_secs(10);
 /// Between two questions while nothing moves.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest time between two attempts.
 const DELAY_MAX: Duration = Duration::from_secs(3600);
-/// Characters of a problem that are put down.
-const PROBLEM_MAX: usize = 500;
+/// The longest time between two proposals of what came of an attempt.
+const PUT_DOWN_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// The worker. One a node.
 #[derive(Clone, Debug)]
@@ -49,8 +67,13 @@ pub struct Redelivery {
     node: String,
     cluster: Cluster,
     relay: Relay,
+    virus: VirusScanner,
+    lease: Duration,
     delay: Duration,
-    relay_time_max: Duration,
+    /// After a stop next hops are waited for as long as a sender would be kept waiting.
+    stop_hops_after: Duration,
+    /// After a stop the cluster is waited for so long.
+    stop_all_after: Duration,
 }
 
 /// What came of one attempt.
@@ -65,17 +88,21 @@ struct Attempt {
 impl Redelivery {
     /// A worker of the node of this name.
     #[must_use]
-    pub fn new(node_name: &str, cluster: Cluster, relay: Relay, limits: &Limits) -> Self {
+    pub fn new(node_name: &str, cluster: Cluster, relay: Relay, virus: VirusScanner, limits: &Limits) -> Self {
         Self {
             node: node_name.to_owned(),
             cluster,
             relay,
+            virus,
+            lease: LEASE,
             delay: limits.redelivery_delay,
-            relay_time_max: limits.relay_time_max,
+            stop_hops_after: limits.relay_time_max,
+            stop_all_after: limits.drain_time_max,
         }
     }
 
-    /// Works until `stop` is true or its sender gone, and then ends what is under way, which takes two minutes at most.
+    /// Works until `stop` is true or its sender gone, and then ends what is under way: next hops have `Limits::relay_time_max`
+    /// to answer, and what came of it is proposed until `Limits::drain_time_max` has passed, once at least.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut under_way = UnderWay::default();
         while !*stop.borrow() {
@@ -87,9 +114,8 @@ impl Redelivery {
                 work = self.work(&mut under_way) => work,
             };
             for held in work {
-                let worker = self.clone();
-                let id = held.id;
-                under_way.begin(id, async move { worker.take(id).await });
+                let (worker, stop) = (self.clone(), stop.clone());
+                under_way.begin(held.id, async move { worker.take(&held, stop).await });
             }
         }
         while under_way.end_one().await {}
@@ -120,53 +146,116 @@ impl Redelivery {
     }
 
     /// One message: lease, deliver, put down. Another node may have been first; that is as it should be.
-    async fn take(&self, id: HeldId) {
-        let lease_ends = Instant::now() + LEASE;
-        let for_ms = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+    async fn take(&self, due: &Held, stop: watch::Receiver<bool>) {
+        let id = due.id;
+        let lease_ends = Instant::now() + self.lease;
+        let for_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
         let held = match self.cluster.propose(Change::Lease { held: id, for_ms }).await {
             Ok(Outcome::Leased(held)) => held,
             Ok(Outcome::Refused(reason)) => return no_lease(id, &reason).await,
             Ok(Outcome::Done | Outcome::PolicyApplied { .. }) => return no_lease(id, &"an unfitting outcome").await,
-            Err(error) => return no_lease(id, &error).await,
+            Err(error) => {
+                // The lease may have been granted all the same; nobody else could take the message until it runs out.
+                tracing::warn!(held = %id, %error, "it is not known whether there is a lease: it is given back");
+                let problem = "the cluster did not answer when a node asked for the lease".to_owned();
+                return self.put_down(due, Attempt { problem, ..Attempt::default() }, stop).await;
+            }
         };
-        let attempt = self.attempt(&held, lease_ends).await;
+        let attempt = self.attempt(&held, lease_ends, &stop).await;
         tracing::info!(
             held = %id, transaction = %held.transaction, attempts = held.attempts, delivered = attempt.delivered.len(),
             refused = attempt.refused.len(), recipients = held.recipients.len(), "tried to deliver a held message"
         );
-        self.put_down(&held, attempt, lease_ends).await;
+        self.put_down(&held, attempt, stop).await;
     }
 
-    async fn attempt(&self, held: &Held, lease_ends: Instant) -> Attempt {
-        let mut attempt = Attempt::default();
+    async fn attempt(&self, held: &Held, lease_ends: Instant, stop: &watch::Receiver<bool>) -> Attempt {
         let body = match self.cluster.body(&held.body).await {
             Ok(body) => body,
-            Err(error) => {
-                attempt.problem = format!("fetch the body: {error}");
-                return attempt;
-            }
+            Err(error) => return Attempt { problem: format!("fetch the body: {error}"), ..Attempt::default() },
         };
-        let view = self.cluster.view().borrow().clone();
-        for (route, recipients) in routes(held, &view) {
-            let Some(route) = route else {
-                attempt.problem =
-                    "the department is gone from the policy; add it again, or delete the message".to_owned();
-                continue;
-            };
-            if Instant::now() + self.relay_time_max > lease_ends {
-                attempt.problem = "the time of the lease was up before this recipient's turn".to_owned();
-                break;
-            }
-            let answers = self.relay.deliver(&route, &held.reverse_path, &recipients, &body).await;
-            attempt.sort_in(recipients, answers);
+        if let Some(stopped) = self.scan(held, &body).await {
+            return stopped;
         }
-        attempt.problem = attempt.problem.chars().take(PROBLEM_MAX).collect();
-        attempt
+        let mut ways = routes(held, &self.cluster.view().borrow().clone());
+        // Slow next hops that take up all time of one attempt must not be the first in each.
+        let turn = usize::try_from(held.attempts).unwrap_or_default().wrapping_mul(ROUTES_AT_ONCE_MAX);
+        let turn = turn % ways.len().max(1);
+        ways.rotate_left(turn);
+        let deliveries = ways.into_iter().map(|(route, recipients)| async {
+            let answers = self.hand_over(route, held, &recipients, &body, lease_ends).await;
+            (recipients, answers)
+        });
+        let mut answered = pin!(stream::iter(deliveries).buffer_unordered(ROUTES_AT_ONCE_MAX));
+        let mut stopping = pin!(after_stop(stop.clone(), self.stop_hops_after));
+        let mut attempt = Attempt::default();
+        loop {
+            tokio::select! {
+                biased;
+                next = answered.next() => match next {
+                    Some((recipients, Ok(answers))) => attempt.sort_in(recipients, answers),
+                    Some((_, Err(problem))) => attempt.problem = problem,
+                    None => return attempt,
+                },
+                () = &mut stopping => {
+                    attempt.problem = "the node was stopped before each next hop had answered".to_owned();
+                    return attempt;
+                }
+            }
+        }
     }
 
-    /// Proposes what came of it until the cluster has it or the lease is over. A second proposal of the same is refused,
-    /// because the first gave the lease back.
-    async fn put_down(&self, held: &Held, attempt: Attempt, lease_ends: Instant) {
+    /// What ends the attempt before any delivery: promise 2. A release overrules policy and score; malware it does not. Only
+    /// where clamd can never look into a message, and has not found anything in it before, the word of who released it counts.
+    async fn scan(&self, held: &Held, body: &[u8]) -> Option<Attempt> {
+        let has = |is: fn(&str) -> bool| held.verdict.reasons.iter().any(|reason| is(&reason.rule));
+        let was_infected = has(|rule| rule == "MALWARE");
+        if !was_infected && !has(|rule| rule.starts_with("VIRUS_")) {
+            return None;
+        }
+        let infected = |name: &str| Attempt {
+            refused: held.recipients.clone(),
+            problem: clipped(&format!("malware: {name}; it is not delivered")),
+            ..Attempt::default()
+        };
+        let open = |why: &str| Attempt {
+            problem: clipped(&format!("it could not be scanned: {why}; it is tried again")),
+            ..Attempt::default()
+        };
+        match self.virus.scan(body).await {
+            Virus::Clean => None,
+            Virus::Unscannable { .. } if !was_infected => None,
+            Virus::Unscannable { .. } => Some(infected("found before, and now it cannot be scanned")),
+            Virus::Infected { name } => Some(infected(&name)),
+            Virus::Unavailable { why } => Some(open(&why)),
+            Virus::NotScanned => Some(open("nobody looked at it")),
+        }
+    }
+
+    /// The answers of one route for its recipients, or why it was not tried.
+    async fn hand_over(
+        &self,
+        route: Option<Route>,
+        held: &Held,
+        recipients: &[Address],
+        body: &[u8],
+        lease_ends: Instant,
+    ) -> Result<Vec<Handed>, String> {
+        let route = route.ok_or(
+            "no department has the recipient's domain now, and its mail does not leave the private network: \
+             add the domain again",
+        )?;
+        let left = lease_ends.saturating_duration_since(Instant::now()).saturating_sub(LEASE_REST);
+        if left < ROUTE_TIME_MIN {
+            return Err("the time of the lease was up before this recipient's turn".to_owned());
+        }
+        let limit = left.min(ROUTE_TIME_MAX);
+        Ok(self.relay.deliver_within(limit, &route, &held.reverse_path, recipients, body).await)
+    }
+
+    /// Proposes what came of it until the cluster has it: also after the lease, which counts until another node takes the
+    /// message over. A second proposal of the same is refused, because the first gave the lease back.
+    async fn put_down(&self, held: &Held, attempt: Attempt, stop: watch::Receiver<bool>) {
         let change = Change::Attempted {
             held: held.id,
             delivered: attempt.delivered,
@@ -174,7 +263,9 @@ impl Redelivery {
             next_attempt: UnixMs::now().plus_ms(delay_ms(self.delay, held.attempts)),
             problem: attempt.problem,
         };
-        while Instant::now() < lease_ends {
+        let mut stopping = pin!(after_stop(stop, self.stop_all_after));
+        let mut pause = PAUSE;
+        loop {
             match self.cluster.propose(change.clone()).await {
                 Ok(Outcome::Refused(refused)) => {
                     tracing::warn!(held = %held.id, %refused, "an attempt was not put down");
@@ -183,10 +274,23 @@ impl Redelivery {
                 Ok(Outcome::Done | Outcome::PolicyApplied { .. } | Outcome::Leased(_)) => return,
                 Err(error) => tracing::warn!(held = %held.id, %error, "an attempt is not put down yet"),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PUT_DOWN_PAUSE_MAX),
+                () = &mut stopping => break,
+            }
         }
-        tracing::error!(held = %held.id, "an attempt could not be put down within its lease; the message may come twice");
+        tracing::error!(held = %held.id, "an attempt could not be put down before the node's end; the message may come twice");
     }
+}
+
+/// Ends this long after the stop, or after the stop's sender is gone.
+async fn after_stop(mut stop: watch::Receiver<bool>, grace: Duration) {
+    drop(stop.wait_for(|stop| *stop).await);
+    tokio::time::sleep(grace).await;
+}
+
+fn clipped(problem: &str) -> String {
+    problem.chars().take(PROBLEM_CHARS_MAX).collect()
 }
 
 /// Keeps the message to itself for a moment, so that a server which goes on to call it due is not asked without a pause.
@@ -202,31 +306,31 @@ impl Attempt {
                 Handed::Accepted { .. } => self.delivered.push(recipient),
                 Handed::Refused(reply) => {
                     self.refused.push(recipient);
-                    self.problem = reply.to_string().trim_end().to_owned();
+                    self.problem = clipped(&reply.for_operators());
                 }
-                Handed::Deferred(reply) => self.problem = reply.to_string().trim_end().to_owned(),
+                Handed::Deferred(reply) | Handed::Unknown(reply) => self.problem = clipped(&reply.for_operators()),
             }
         }
     }
 }
 
-/// Where the recipients go under the view of now: a department's by its next hops, the others by domain. A domain that has
-/// become a department's since then is reached as one: its mail does not leave the private network. No route: the
-/// department is gone.
+/// Where the recipients go under the view of now, as RCPT would decide it: a department's domain by its next hops, also when
+/// it was another's or nobody's then; the others by domain. No route: mail that belongs on the private network, with a domain
+/// that no department has now.
 fn routes(held: &Held, view: &View) -> Vec<(Option<Route>, Vec<Address>)> {
     #[derive(PartialEq, Eq, PartialOrd, Ord)]
     enum Way {
         Department(DepartmentId),
         Relays,
         Domain(Domain),
+        Nowhere,
     }
     let mut ways: BTreeMap<Way, Vec<Address>> = BTreeMap::new();
     for recipient in &held.recipients {
         let domain = recipient.domain();
-        let department =
-            held.department.clone().or_else(|| view.tenant_of(domain).map(|tenant| tenant.department.id.clone()));
-        let way = match department {
-            Some(id) => Way::Department(id),
+        let way = match view.tenant_of(domain) {
+            Some(tenant) => Way::Department(tenant.department.id.clone()),
+            None if held.department.is_some() || view.claimed_by(domain).is_some() => Way::Nowhere,
             None if view.settings.internet_relays.is_empty() => Way::Domain(domain.clone()),
             None => Way::Relays,
         };
@@ -243,6 +347,7 @@ fn routes(held: &Held, view: &View) -> Vec<(Option<Route>, Vec<Address>)> {
                 }),
                 Way::Relays => Some(Route::Internet { domain, relays: relays() }),
                 Way::Domain(domain) => Some(Route::Internet { domain, relays: Vec::new() }),
+                Way::Nowhere => None,
             };
             Some((route, recipients))
         })

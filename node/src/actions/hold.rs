@@ -14,6 +14,9 @@ use crate::{
     smtp::transaction::{Transaction, TrustClass},
 };
 
+/// Longest problem of a record, in characters. The state refuses a record with a longer one.
+pub const PROBLEM_CHARS_MAX: usize = 500;
+
 /// Recipients that are kept in one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keep {
@@ -65,7 +68,9 @@ fn problem(fate: &Fate) -> String {
         return String::new();
     }
     match &fate.end {
-        End::Refused(reply) | End::Deferred(reply) => reply.to_string().trim_end().replace("\r\n", " "),
+        End::Refused(reply) | End::Deferred(reply) | End::Unknown(reply) => {
+            reply.for_operators().chars().take(PROBLEM_CHARS_MAX).collect()
+        }
         End::Delivered { .. } | End::Held(_) | End::Discarded => String::new(),
     }
 }
@@ -147,6 +152,10 @@ mod tests {
         let counts: Vec<_> = keeps.iter().map(|keep| (keep.kind, keep.recipients.len())).collect();
         assert_eq!(counts, [(HeldKind::Deferred, 2), (HeldKind::Deferred, 1), (HeldKind::Quarantined, 1)]);
         assert_eq!(keeps[0].problem, "451 4.4.1 no answer");
+        let mut wordy = fates[0].clone();
+        wordy.end = End::Unknown(Reply::temporary(51, (4, 7), "x".repeat(600)).noted("y".repeat(600)));
+        let problem = &super::keeps(std::iter::once((&wordy, HeldKind::Deferred)))[0].problem;
+        assert_eq!(problem.chars().count(), 500, "the state takes no more");
         let mut never_handed_on = fates[0].clone();
         never_handed_on.verdict.disposition = Disposition::Quarantine;
         assert_eq!(super::keeps(std::iter::once((&never_handed_on, HeldKind::Quarantined)))[0].problem, "");

@@ -15,7 +15,7 @@ mod tests_tls;
 mod tls;
 mod wire;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use hickory_resolver::TokioResolver;
 use proto::{
@@ -56,6 +56,8 @@ pub enum Handed {
     Refused(Reply),
     /// 4yz, no connection, no TLS where it is demanded, or nonsense.
     Deferred(Reply),
+    /// The message was sent to its end, but the final answer did not come, or not in time: it may have been delivered.
+    Unknown(Reply),
 }
 
 /// One message to be handed over.
@@ -88,13 +90,25 @@ impl Relay {
         Self { hostname: hostname.into(), limits: Arc::new(limits.clone()), resolver, tls: Tls::new(roots) }
     }
 
-    /// Delivers one message to recipients of one route; an answer for each recipient, in their order. Ends within
-    /// `Limits::relay_time_max`. A message with a bare CR or LF is refused, not sent.
+    /// Delivers one message while its sender waits: `deliver_within` `Limits::relay_time_max`.
+    pub async fn deliver(&self, route: &Route, from: &ReversePath, to: &[Address], message: &[u8]) -> Vec<Handed> {
+        self.deliver_within(self.limits.relay_time_max, route, from, to, message).await
+    }
+
+    /// Delivers one message to recipients of one route; an answer for each recipient, in their order. Ends within `limit`.
+    /// A message with a bare CR or LF is refused, not sent.
     ///
     /// The next hops are tried in order until one has begun to take the message. A recipient that this one told to come
-    /// back is deferred; so is each when the connection breaks after the final dot, though the message may have arrived
-    /// (RFC 5321 section 4.2.5).
-    pub async fn deliver(&self, route: &Route, from: &ReversePath, to: &[Address], message: &[u8]) -> Vec<Handed> {
+    /// back is deferred. When the connection breaks or time runs out after the final dot, the outcome is unknown: the
+    /// message may have arrived (RFC 5321 section 4.2.5).
+    pub async fn deliver_within(
+        &self,
+        limit: Duration,
+        route: &Route,
+        from: &ReversePath,
+        to: &[Address],
+        message: &[u8],
+    ) -> Vec<Handed> {
         let nobody = Reply::temporary(51, (4, 4), "no next hop is configured; add one to the department");
         let mut given = Given::nothing(to.len(), nobody);
         if !body::has_clean_line_ends(message) {
@@ -102,11 +116,14 @@ impl Relay {
             return given.finish();
         }
         let mail = Mail { from, to, message };
-        let limit = self.limits.relay_time_max;
         if timeout(limit, self.try_hops(route, &mail, &mut given)).await.is_err() {
-            let text =
-                format!("no next hop took it within {} s; the last problem: {}", limit.as_secs_f32(), given.problem());
-            given.deferred(Reply::temporary(51, (4, 7), text.trim_end()));
+            let (seconds, problem) = (limit.as_secs_f32(), given.problem());
+            let text = if given.is_sent() {
+                format!("the next hop did not answer the whole message within {seconds} s; it may come twice")
+            } else {
+                format!("no next hop took it within {seconds} s; the last problem: {problem}")
+            };
+            given.deferred(Reply::temporary(51, (4, 7), text.trim_end()).noted(problem.note()));
         }
         given.finish()
     }
@@ -127,7 +144,8 @@ impl Relay {
         };
         for hop in hops {
             let name = hop.to_string();
-            given.deferred(Reply::temporary(51, (4, 1), format!("next hop {name} has not answered yet")));
+            let silent = Reply::temporary(51, (4, 1), "the next hop has not answered yet");
+            given.deferred(silent.noted(format!("next hop {name}")));
             let addresses = match lookup::addresses(&self.resolver, &hop, public_only).await {
                 Ok(addresses) => addresses,
                 Err(reply) => {
@@ -137,7 +155,9 @@ impl Relay {
             };
             for address in addresses {
                 if let Err(reply) = self.try_address(&hop, &name, address, mail, given).await {
-                    tracing::info!(next_hop = name, %address, problem = %reply.to_string().trim_end(), "a next hop did not take a message");
+                    // Its text commonly holds a recipient's address.
+                    tracing::info!(codes = reply.codes(), "a next hop did not take a message");
+                    tracing::debug!(%address, problem = reply.for_operators(), "a next hop did not take a message");
                     given.deferred(reply);
                 }
                 if given.is_committed() || !given.has_open() {
@@ -161,7 +181,7 @@ impl Relay {
             |rule| Greeting { hop, name, hostname: &self.hostname, tls: &self.tls, rule, limits: &self.limits };
         let opened = match Dialogue::open(&greeting(hop.tls), address).await {
             Err(Failure::Handshake(reply)) if hop.tls == TlsRule::Opportunistic => {
-                tracing::warn!(next_hop = name, problem = %reply.to_string().trim_end(), "going on without TLS");
+                tracing::warn!(next_hop = name, problem = reply.for_operators(), "going on without TLS");
                 Dialogue::open(&greeting(TlsRule::None), address).await
             }
             opened => opened,

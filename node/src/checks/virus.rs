@@ -104,6 +104,9 @@ impl TransportProtocol for Connection<'_> {
 }
 
 #[cfg(test)]
+pub(crate) use self::tests::clamd;
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 
@@ -148,7 +151,7 @@ mod tests {
     }
 
     /// A clamd that takes the whole stream and answers with these bytes, or never.
-    async fn clamd(answer: Option<&'static [u8]>) -> ClamdAddress {
+    pub(crate) async fn clamd(answer: Option<&'static [u8]>) -> ClamdAddress {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move {

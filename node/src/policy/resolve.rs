@@ -39,6 +39,9 @@ pub enum End {
     Refused(Reply),
     /// Not safe anywhere; 4xx would be right.
     Deferred(Reply),
+    /// Sent, but the next hop's final answer has not come. To be held rather than left with the sender: whoever sends it
+    /// again with the same patience gets the same end and leaves another copy.
+    Unknown(Reply),
 }
 
 impl End {
@@ -47,7 +50,7 @@ impl End {
     pub const fn is_safe(&self) -> bool {
         match self {
             Self::Delivered { .. } | Self::Held(_) | Self::Discarded => true,
-            Self::Refused(_) | Self::Deferred(_) => false,
+            Self::Refused(_) | Self::Deferred(_) | Self::Unknown(_) => false,
         }
     }
 }
@@ -62,21 +65,22 @@ pub struct Resolution {
 }
 
 /// The plan's rules: all refused, 5xx; nothing safe and something temporary, 4xx; something safe, 250 after the rest is
-/// held. A mixed verdict never bounces and never disappears.
+/// held. A mixed verdict never bounces and never disappears. What may have been delivered counts as something safe, because it
+/// is held.
 #[must_use]
 pub fn resolve(id: TransactionId, fates: &[Fate]) -> Resolution {
-    if fates.iter().any(|fate| fate.end.is_safe()) {
+    if fates.iter().any(|fate| fate.end.is_safe() || matches!(fate.end, End::Unknown(_))) {
         let unsafe_ones = fates.iter().enumerate().filter(|(_, fate)| !fate.end.is_safe());
         let hold = unsafe_ones.map(|(at, fate)| (at, kind(fate))).collect();
         return Resolution { hold, reply: Reply::done(50, (0, 0), format!("accepted as {id}")) };
     }
     let deferred = fates.iter().find_map(|fate| match &fate.end {
         End::Deferred(reply) => Some(reply),
-        End::Refused(_) | End::Delivered { .. } | End::Held(_) | End::Discarded => None,
+        End::Refused(_) | End::Unknown(_) | End::Delivered { .. } | End::Held(_) | End::Discarded => None,
     });
     let refused = fates.iter().find_map(|fate| match &fate.end {
         End::Refused(reply) => Some(reply),
-        End::Deferred(_) | End::Delivered { .. } | End::Held(_) | End::Discarded => None,
+        End::Deferred(_) | End::Unknown(_) | End::Delivered { .. } | End::Held(_) | End::Discarded => None,
     });
     let reply = match (deferred, refused) {
         (Some(reply), _) => of_class(reply, Class::Temporary, id),
@@ -107,9 +111,9 @@ fn of_class(reply: &Reply, class: Class, id: TransactionId) -> Reply {
 /// checks did not let pass: a person must look at it.
 fn kind(fate: &Fate) -> HeldKind {
     let may_move = match (&fate.end, fate.verdict.disposition) {
-        (End::Deferred(_), Disposition::Accept) => true,
+        (End::Deferred(_) | End::Unknown(_), Disposition::Accept) => true,
         (
-            End::Deferred(_),
+            End::Deferred(_) | End::Unknown(_),
             Disposition::Quarantine | Disposition::Reject | Disposition::Defer | Disposition::Discard,
         )
         | (End::Refused(_) | End::Delivered { .. } | End::Held(_) | End::Discarded, _) => false,

@@ -35,6 +35,10 @@ fn deferred() -> End {
     End::Deferred(Reply::temporary(51, (4, 1), "no answer"))
 }
 
+fn unknown() -> End {
+    End::Unknown(Reply::temporary(51, (4, 7), "no final answer"))
+}
+
 fn id() -> proto::held::TransactionId {
     transaction(view(PolicyLayer::default()), &[]).id
 }
@@ -70,6 +74,19 @@ fn a_mixed_outcome_is_a_250_that_names_the_transaction_once_the_rest_is_held() {
 }
 
 #[test]
+fn what_may_have_been_delivered_is_held_even_when_nothing_else_is_safe() {
+    let alone = resolve(id(), &[fate(Disposition::Accept, unknown())]);
+    assert_eq!((alone.reply.class(), alone.hold), (Class::Done, vec![(0, HeldKind::Deferred)]));
+    let others = [
+        fate(Disposition::Accept, deferred()),
+        fate(Disposition::Accept, unknown()),
+        fate(Disposition::Accept, refused()),
+    ];
+    let expected = [(0, HeldKind::Deferred), (1, HeldKind::Deferred), (2, HeldKind::Quarantined)];
+    assert_eq!(resolve(id(), &others).hold, expected);
+}
+
+#[test]
 fn no_recipient_at_all_is_not_a_250() {
     assert_eq!(resolve(id(), &[]).reply.class(), Class::Temporary);
     assert_eq!(unheld(id()).class(), Class::Temporary);
@@ -97,6 +114,7 @@ fn any_fate() -> impl Strategy<Value = Fate> {
         Just(End::Discarded),
         Just(refused()),
         Just(deferred()),
+        Just(unknown()),
         // A next hop that contradicts itself.
         Just(End::Refused(Reply::done(50, (0, 0), "ok"))),
         Just(End::Deferred(Reply::permanent(50, (0, 0), "no"))),
@@ -125,10 +143,13 @@ proptest! {
                 let fate = &fates[*at];
                 prop_assert!(!fate.end.is_safe());
                 prop_assert!(*kind == HeldKind::Quarantined || fate.verdict.disposition == Disposition::Accept);
+                let moves = matches!(fate.end, End::Unknown(_)) && fate.verdict.disposition == Disposition::Accept;
+                prop_assert!(!moves || *kind == HeldKind::Deferred);
             }
         } else {
             prop_assert!(resolution.hold.is_empty());
             prop_assert!(!fates.iter().any(|fate| fate.end.is_safe()), "the sender would send it twice");
+            prop_assert!(!fates.iter().any(|fate| matches!(fate.end, End::Unknown(_))), "and perhaps here");
             let all_refused = !fates.is_empty() && fates.iter().all(|fate| matches!(fate.end, End::Refused(_)));
             prop_assert_eq!(resolution.reply.class() == Class::Permanent, all_refused);
         }

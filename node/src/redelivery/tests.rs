@@ -1,6 +1,10 @@
 //! Held messages from a fake control server to a scripted next hop.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use proto::{
     address::{Address, Domain, ReversePath},
@@ -11,18 +15,20 @@ use proto::{
     policy::PolicyLayer,
     score::Score,
     time::UnixMs,
-    verdict::{Disposition, Verdict},
+    verdict::{Disposition, Reason, Verdict},
     view::{StateSettings, View, ViewChange},
 };
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tonic::Status;
 
-use super::{Redelivery, delay_ms, routes};
+use super::{LEASE, Redelivery, delay_ms, routes};
 use crate::{
     actions::relay::{
         Relay, no_dns,
         scripted::{Scripted, TAKES_ONE},
     },
+    checks::virus::{VirusScanner, clamd},
     cluster::{
         Cluster,
         fake::{Authority, Fake, update},
@@ -67,59 +73,114 @@ fn held(department: Option<&str>, recipients: &[&str]) -> Held {
     }
 }
 
-/// A view with the department `interior` behind these hops, and relays for the Internet.
-fn change(next_hops: Vec<NextHop>, internet_relays: Vec<NextHop>) -> ViewChange {
-    let department = Department {
-        id: DepartmentId::parse("interior").expect("an id"),
-        name: "Interior".to_owned(),
-        domains: BTreeSet::from([Domain::parse("interior.test").expect("a domain")]),
+fn department(id: &str, next_hops: Vec<NextHop>) -> Department {
+    Department {
+        id: DepartmentId::parse(id).expect("an id"),
+        name: id.to_owned(),
+        domains: BTreeSet::from([Domain::parse(&format!("{id}.test")).expect("a domain")]),
         next_hops,
         sources: Vec::new(),
         services: Vec::new(),
         recipients: None,
         policy: PolicyLayer::default(),
-    };
+    }
+}
+
+/// A view with the department `interior` behind these hops, and relays for the Internet.
+fn change(next_hops: Vec<NextHop>, internet_relays: Vec<NextHop>) -> ViewChange {
     let settings = StateSettings { internet_relays, ..StateSettings::default() };
     ViewChange {
         index: 1,
         policy_version: 1,
         whole: true,
         settings: Some(settings),
-        departments: vec![department],
+        departments: vec![department("interior", next_hops)],
         removed: Vec::new(),
     }
 }
 
+/// A worker with one message that is due, and the cluster that it asks.
+struct Running {
+    server: Fake,
+    stop: watch::Sender<bool>,
+    worker: JoinHandle<()>,
+}
+
+impl Running {
+    /// `answers` is asked first what the cluster says to a proposal.
+    async fn start(
+        message: Held,
+        change: &ViewChange,
+        virus: VirusScanner,
+        limits: &Limits,
+        lease: Duration,
+        answers: impl Fn(&Change) -> Option<Status> + Send + Sync + 'static,
+    ) -> Self {
+        let authority = Authority::new();
+        let leased = message.clone();
+        let server = Fake::start(authority.credentials(Role::Control, "a"), move |change| {
+            if let Some(status) = answers(change) {
+                return Err(status);
+            }
+            Ok(if matches!(change, Change::Lease { held, .. } if *held == leased.id) {
+                Outcome::Leased(Box::new(leased.clone()))
+            } else if matches!(change, Change::Attempted { .. }) {
+                Outcome::Done
+            } else {
+                Outcome::Refused(Refused::NoSuch)
+            })
+        })
+        .await;
+        server.first.lock().expect("a lock").push(update(change));
+        server.bodies.lock().expect("a lock").insert(message.body.digest.clone(), BODY.to_vec());
+        server.due.lock().expect("a lock").push(message);
+        let cluster = Cluster::connect(authority.credentials(Role::Node, "n1"), vec![server.address.clone()], limits)
+            .expect("a cluster");
+        cluster.first_view().await;
+        let relay = Relay::new("node.test", limits, no_dns(), None);
+        let (stop, stopped) = watch::channel(false);
+        let redelivery = Redelivery { lease, ..Redelivery::new("n1", cluster, relay, virus, limits) };
+        let worker = tokio::spawn(redelivery.run(stopped));
+        let mut running = Self { server, stop, worker };
+        let proposed = running.proposed().await;
+        let Change::Lease { for_ms, .. } = proposed else { panic!("{proposed:?}") };
+        assert_eq!(u128::from(for_ms), lease.as_millis());
+        running
+    }
+
+    /// The next proposal.
+    async fn proposed(&mut self) -> Change {
+        let proposal = timeout(Duration::from_secs(30), self.server.proposals.recv()).await;
+        proposal.expect("a proposal in time").expect("a cluster").1
+    }
+
+    async fn end(self) {
+        self.stop.send(true).expect("a worker");
+        self.worker.await.expect("the worker ends");
+    }
+}
+
+fn no_clamd() -> VirusScanner {
+    VirusScanner::new(None, &Limits::default())
+}
+
 /// Runs the worker over one held message until it has put down what came of it.
 async fn redeliver(message: Held, next_hops: Vec<NextHop>) -> Change {
-    let authority = Authority::new();
-    let leased = message.clone();
-    let mut server = Fake::start(authority.credentials(Role::Control, "a"), move |change| {
-        Ok(if matches!(change, Change::Lease { held, .. } if *held == leased.id) {
-            Outcome::Leased(Box::new(leased.clone()))
-        } else if matches!(change, Change::Attempted { .. }) {
-            Outcome::Done
-        } else {
-            Outcome::Refused(Refused::NoSuch)
-        })
-    })
-    .await;
-    server.first.lock().expect("a lock").push(update(&change(next_hops, Vec::new())));
-    server.bodies.lock().expect("a lock").insert(message.body.digest.clone(), BODY.to_vec());
-    server.due.lock().expect("a lock").push(message);
-    let limits = Limits::default();
-    let cluster = Cluster::connect(authority.credentials(Role::Node, "n1"), vec![server.address.clone()], &limits)
-        .expect("a cluster");
-    cluster.first_view().await;
-    let relay = Relay::new("node.test", &limits, no_dns(), None);
-    let (stop, stopped) = watch::channel(false);
-    let worker = tokio::spawn(Redelivery::new("n1", cluster, relay, &limits).run(stopped));
-    let (_, lease) = server.proposals.recv().await.expect("a lease");
-    assert!(matches!(lease, Change::Lease { for_ms: 120_000, .. }), "{lease:?}");
-    let (_, attempted) = server.proposals.recv().await.expect("an end");
-    stop.send(true).expect("a worker");
-    worker.await.expect("the worker ends");
+    redeliver_scanned(message, next_hops, no_clamd()).await
+}
+
+async fn redeliver_scanned(message: Held, next_hops: Vec<NextHop>, virus: VirusScanner) -> Change {
+    let change = change(next_hops, Vec::new());
+    let mut running = Running::start(message, &change, virus, &Limits::default(), LEASE, |_| None).await;
+    let attempted = running.proposed().await;
+    running.end().await;
     attempted
+}
+
+/// Who was delivered to, who refused, and the problem.
+fn parts(attempted: Change) -> (Vec<Address>, Vec<Address>, String) {
+    let Change::Attempted { delivered, refused, problem, .. } = attempted else { panic!("{attempted:?}") };
+    (delivered, refused, problem)
 }
 
 #[tokio::test]
@@ -145,14 +206,15 @@ async fn what_the_next_hop_says_is_put_down_and_the_next_attempt_is_later() {
         S: 451 4.2.1 later
         C: QUIT"])
     .await;
-    let before = UnixMs::now();
+    let (before, hop) = (UnixMs::now(), sink.hop.to_string());
     let message = held(Some("interior"), &["a@interior.test", "b@interior.test"]);
     let attempted = redeliver(message, vec![sink.hop.clone()]).await;
     let Change::Attempted { delivered, refused, next_attempt, problem, .. } = attempted else {
         panic!("{attempted:?}")
     };
     assert_eq!((delivered, refused), (Vec::new(), vec![address("a@interior.test")]));
-    assert!(problem.starts_with("451 4.2.1 next hop ") && problem.ends_with("later"), "{problem}");
+    let expected = format!("451 4.2.1 the next hop said: 451 later (next hop {hop})");
+    assert_eq!(problem, expected, "operators are told which hop it was");
     assert!(next_attempt.since_ms(before) >= 120_000, "two attempts failed before: two minutes");
     sink.heard().await;
 }
@@ -160,9 +222,89 @@ async fn what_the_next_hop_says_is_put_down_and_the_next_attempt_is_later() {
 #[tokio::test]
 async fn a_message_of_a_department_that_is_gone_waits_and_says_so() {
     let attempted = redeliver(held(Some("health"), &["bob@health.test"]), Vec::new()).await;
-    let Change::Attempted { delivered, refused, problem, .. } = attempted else { panic!("{attempted:?}") };
+    let (delivered, refused, problem) = parts(attempted);
     assert!(delivered.is_empty() && refused.is_empty());
-    assert!(problem.contains("gone from the policy"), "{problem}");
+    assert!(problem.contains("no department has the recipient's domain now"), "{problem}");
+}
+
+#[tokio::test]
+async fn what_was_not_known_to_be_clean_is_scanned_before_it_is_delivered() {
+    let over_limits: &[u8] = b"INSTREAM size limit exceeded. ERROR\0";
+    let known = "malware: found before, and now it cannot be scanned; it is not delivered";
+    let silent = "it could not be scanned: clamd closed the connection without an answer; it is tried again";
+    // The rule of its verdict, clamd's answer, whether it is refused, and the problem of what is not delivered.
+    let cases: [(&str, &'static [u8], bool, &str); 7] = [
+        ("MALWARE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
+        ("VIRUS_UNAVAILABLE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
+        ("MALWARE", over_limits, true, known),
+        ("VIRUS_UNAVAILABLE", b"", false, silent),
+        ("MALWARE", b"stream: OK\0", false, ""),
+        ("VIRUS_UNSCANNABLE", over_limits, false, ""),
+        // What policy or score has caught is not asked about: promise 7.
+        ("PHRASES", b"stream: Eicar FOUND\0", false, ""),
+    ];
+    for (rule, answer, is_refused, expected) in cases {
+        let (sink, bob) = (Scripted::plain(&[TAKES_ONE]).await, address("bob@interior.test"));
+        let mut message = held(Some("interior"), &["bob@interior.test"]);
+        message.kind = HeldKind::Quarantined;
+        message.verdict.reasons =
+            vec![Reason { rule: rule.to_owned(), score: Score::default(), text: "caught".to_owned() }];
+        let virus = VirusScanner::new(Some(clamd(Some(answer)).await), &Limits::default());
+        let attempted = parts(redeliver_scanned(message, vec![sink.hop.clone()], virus).await);
+        let is_delivered = expected.is_empty();
+        let only_if = |is: bool| if is { vec![bob.clone()] } else { Vec::new() };
+        assert_eq!(attempted, (only_if(is_delivered), only_if(is_refused), expected.to_owned()), "{rule}");
+        if is_delivered {
+            sink.heard().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_next_hop_keeps_nobody_waiting_who_goes_another_way() {
+    let slow = Scripted::plain(&["S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nSILENCE"]).await;
+    let quick = Scripted::plain(&[TAKES_ONE]).await;
+    let mut change = change(vec![quick.hop.clone()], Vec::new());
+    change.departments.insert(0, department("health", vec![slow.hop.clone()]));
+    let message = Held { attempts: 0, ..held(None, &["eva@health.test", "bob@interior.test"]) };
+    let relay_timeout = Duration::from_secs(3600);
+    let limits = Limits { relay_time_max: Duration::from_millis(50), relay_timeout, ..Limits::default() };
+    let mut running = Running::start(message, &change, no_clamd(), &limits, LEASE, |_| None).await;
+    timeout(Duration::from_secs(30), quick.heard()).await.expect("it does not wait for the slow one");
+    // A stop does not wait for the slow one either, and what was delivered is put down.
+    running.stop.send(true).expect("a worker");
+    let (delivered, refused, problem) = parts(running.proposed().await);
+    assert_eq!((delivered, refused), (vec![address("bob@interior.test")], Vec::new()));
+    assert!(problem.contains("the node was stopped"), "{problem}");
+    slow.heard().await;
+    running.worker.await.expect("the worker ends");
+}
+
+#[tokio::test]
+async fn what_came_of_an_attempt_is_proposed_also_after_the_lease() {
+    let away = AtomicBool::new(true);
+    let answers = move |change: &Change| {
+        let is_away = matches!(change, Change::Attempted { .. }) && away.swap(false, Ordering::Relaxed);
+        is_away.then(|| Status::data_loss("an answer that is lost"))
+    };
+    let message = held(Some("interior"), &["bob@interior.test"]);
+    let change = change(Vec::new(), Vec::new());
+    let mut running = Running::start(message, &change, no_clamd(), &Limits::default(), Duration::ZERO, answers).await;
+    running.proposed().await;
+    let (.., problem) = parts(running.proposed().await);
+    assert_eq!(problem, "the time of the lease was up before this recipient's turn");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_may_have_been_granted_is_given_back() {
+    let answers = |change: &Change| matches!(change, Change::Lease { .. }).then(|| Status::data_loss("lost"));
+    let message = held(Some("interior"), &["bob@interior.test"]);
+    let change = change(Vec::new(), Vec::new());
+    let mut running = Running::start(message, &change, no_clamd(), &Limits::default(), LEASE, answers).await;
+    let (delivered, refused, _) = parts(running.proposed().await);
+    assert!(delivered.is_empty() && refused.is_empty());
+    running.end().await;
 }
 
 #[test]
@@ -171,20 +313,26 @@ fn a_department_is_reached_by_its_next_hops_and_never_over_the_internet() {
     let with_relays = View::empty().after(change(vec![hop("interior")], vec![hop("relay")]));
     let by_mx = View::empty().after(change(vec![hop("interior")], Vec::new()));
     let message = held(None, &["a@example.test", "b@other.test", "c@interior.test"]);
-    let hosts = |view: &View| -> Vec<(String, usize)> {
+    let of = |message: &Held, view: &View| -> Vec<(String, usize)> {
         let name = |route: &Option<Route>| match route {
             Some(Route::Department { next_hops, .. }) => next_hops[0].host.clone(),
             Some(Route::Internet { relays, .. }) if !relays.is_empty() => relays[0].host.clone(),
             Some(Route::Internet { domain, .. }) => format!("mx of {domain}"),
             None => "nowhere".to_owned(),
         };
-        routes(&message, view).iter().map(|(route, recipients)| (name(route), recipients.len())).collect()
+        routes(message, view).iter().map(|(route, recipients)| (name(route), recipients.len())).collect()
     };
+    let hosts = |view: &View| of(&message, view);
     let expected = |ways: &[(&str, usize)]| -> Vec<(String, usize)> {
         ways.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     };
     assert_eq!(hosts(&with_relays), expected(&[("interior", 1), ("relay", 2)]));
     assert_eq!(hosts(&by_mx), expected(&[("interior", 1), ("mx of example.test", 1), ("mx of other.test", 1)]));
+    // As RCPT would refuse them now: below a department's domain, and a department's mail whose domain is nobody's.
+    let below = held(None, &["a@x.interior.test", "b@example.test"]);
+    assert_eq!(of(&below, &with_relays), expected(&[("relay", 1), ("nowhere", 1)]));
+    let moved = held(Some("health"), &["a@interior.test", "b@health.test"]);
+    assert_eq!(of(&moved, &by_mx), expected(&[("interior", 1), ("nowhere", 1)]));
 }
 
 #[test]

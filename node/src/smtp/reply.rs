@@ -25,6 +25,8 @@ pub struct Reply {
     enhanced: Option<(u16, u16)>,
     /// Lines of printable ASCII; at least one.
     lines: Vec<String>,
+    /// Printable ASCII that only operators get to see: hosts of the private network. Empty when there is none.
+    note: String,
 }
 
 impl Reply {
@@ -32,14 +34,43 @@ impl Reply {
     /// characters.
     #[must_use]
     pub fn new(class: Class, detail: u8, enhanced: (u16, u16), text: impl AsRef<str>) -> Self {
-        Self { class, detail: detail % 100, enhanced: Some(enhanced), lines: vec![printable(text.as_ref())] }
+        let lines = vec![printable(text.as_ref())];
+        Self { class, detail: detail % 100, enhanced: Some(enhanced), lines, note: String::new() }
     }
 
     /// A reply without an enhanced code: banner, EHLO, HELO, 354.
     #[must_use]
     pub fn plain(class: Class, detail: u8, lines: Vec<String>) -> Self {
         let lines = if lines.is_empty() { vec![String::new()] } else { lines };
-        Self { class, detail: detail % 100, enhanced: None, lines: lines.iter().map(|line| printable(line)).collect() }
+        let lines = lines.iter().map(|line| printable(line)).collect();
+        Self { class, detail: detail % 100, enhanced: None, lines, note: String::new() }
+    }
+
+    /// With a note for operators, which never goes over the wire; reduced as a text is.
+    #[must_use]
+    pub fn noted(self, note: impl AsRef<str>) -> Self {
+        Self { note: printable(note.as_ref()), ..self }
+    }
+
+    /// The note for operators.
+    #[must_use]
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
+    /// In one line and with its note: for records that operators read, and for local logs.
+    #[must_use]
+    pub fn for_operators(&self) -> String {
+        let wire = self.to_string().trim_end().replace("\r\n", " ");
+        if self.note.is_empty() { wire } else { format!("{wire} ({})", self.note) }
+    }
+
+    /// The codes alone. A text may hold an address, so logs carry this.
+    #[must_use]
+    pub fn codes(&self) -> String {
+        let code = self.code();
+        self.enhanced
+            .map_or_else(|| code.to_string(), |(subject, detail)| format!("{code} {}.{subject}.{detail}", code / 100))
     }
 
     /// 2yz 2.x.x.
@@ -102,6 +133,15 @@ impl fmt::Display for Reply {
 #[cfg(test)]
 mod tests {
     use super::{Class, Reply};
+
+    #[test]
+    fn a_note_is_for_operators_and_never_on_the_wire() {
+        let reply = Reply::temporary(51, (4, 1), "no answer").noted("next hop 10.1.2.3:25\r\n");
+        assert_eq!(reply.to_string(), "451 4.4.1 no answer\r\n");
+        assert_eq!(reply.for_operators(), "451 4.4.1 no answer (next hop 10.1.2.3:25??)");
+        assert_eq!(reply.codes(), "451 4.4.1");
+        assert_eq!(Reply::plain(Class::Done, 50, vec!["a".into(), "b".into()]).for_operators(), "250-a 250 b");
+    }
 
     #[test]
     fn the_status_class_follows_from_the_code() {

@@ -132,13 +132,13 @@ impl Answer {
         joined.trim().chars().take(TEXT_MAX).collect()
     }
 
-    /// A refusal as we pass it on: class and enhanced code kept, and who said it. Whatever is not a refusal is passed on
-    /// as temporary: the next hop answered something that does not fit. Codes that would say something about our own
-    /// session (421, 500 to 504) become 451 and 550.
+    /// A refusal as we pass it on: class and enhanced code kept, and who said it in the note. Whatever is not a refusal is
+    /// passed on as temporary: the next hop answered something that does not fit. Codes that would say something about our
+    /// own session (421, 500 to 504) become 451 and 550.
     pub(super) fn passed_on(&self, next_hop: &str) -> Reply {
-        let text = self.quoted(next_hop);
+        let text = self.quoted();
         let detail = u8::try_from(self.code % 100).unwrap_or_default();
-        match self.class() {
+        let reply = match self.class() {
             Class::Permanent => {
                 let detail = if detail < 5 { 50 } else { detail };
                 Reply::permanent(detail, self.enhanced.unwrap_or((0, 0)), text)
@@ -148,16 +148,19 @@ impl Answer {
                 Reply::temporary(detail, self.enhanced.unwrap_or((0, 0)), text)
             }
             Class::Done | Class::Continue => Reply::temporary(51, (5, 0), text),
-        }
+        };
+        reply.noted(format!("next hop {next_hop}"))
     }
 
     /// The same as temporary, whatever its class: for a refusal of the whole session, which says nothing about the mail.
     pub(super) fn passed_on_as_temporary(&self, next_hop: &str) -> Reply {
-        Reply::temporary(51, self.enhanced.unwrap_or((3, 0)), self.quoted(next_hop))
+        let reply = Reply::temporary(51, self.enhanced.unwrap_or((3, 0)), self.quoted());
+        reply.noted(format!("next hop {next_hop}"))
     }
 
-    fn quoted(&self, next_hop: &str) -> String {
-        format!("next hop {next_hop} said: {} {}", self.code, self.text()).trim_end().to_owned()
+    /// Without the hop: the sender need not know the hosts of the private network.
+    fn quoted(&self) -> String {
+        format!("the next hop said: {} {}", self.code, self.text()).trim_end().to_owned()
     }
 }
 
@@ -183,7 +186,7 @@ mod tests {
 
     #[test]
     fn refusals_are_passed_on_with_their_class_and_enhanced_code() {
-        let said = "next hop mx:25 said:";
+        let said = "the next hop said:";
         let cases: [(&[&str], &str); 10] = [
             (&["550 5.1.1 no such user"], "550 5.1.1 S 550 no such user"),
             (&["450-4.2.0 greylisted,", "450 4.2.0 come back"], "450 4.2.0 S 450 greylisted, come back"),

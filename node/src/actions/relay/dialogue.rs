@@ -79,11 +79,12 @@ pub(super) struct Greeting<'a> {
 
 impl Greeting<'_> {
     fn lost(&self, broken: &Broken) -> Failure {
-        Failure::Next(Reply::temporary(51, (4, 1), format!("next hop {}: {broken}", self.name)))
+        let reply = Reply::temporary(51, (4, 1), format!("the next hop failed: {broken}"));
+        Failure::Next(reply.noted(format!("next hop {}", self.name)))
     }
 
     fn no_tls(&self, why: &str) -> Reply {
-        Reply::temporary(51, (7, 5), format!("next hop {}: {why}", self.name))
+        Reply::temporary(51, (7, 5), format!("the next hop: {why}")).noted(format!("next hop {}", self.name))
     }
 }
 
@@ -137,8 +138,11 @@ impl<'a> Dialogue<'a> {
             return Err(Failure::Next(greeting.no_tls("plaintext followed the answer to STARTTLS; nothing was sent")));
         }
         let handshake = self.wire.under_tls(connector, &greeting.hop.host, self.limits.relay_timeout).await;
-        let mut wire = handshake
-            .map_err(|broken| Failure::Handshake(greeting.no_tls(&format!("TLS handshake failed: {broken}"))))?;
+        // What rustls says names the host.
+        let mut wire = handshake.map_err(|broken| {
+            let reply = greeting.no_tls("TLS handshake failed");
+            Failure::Handshake(reply.noted(format!("next hop {}: {broken}", greeting.name)))
+        })?;
         let offers = hello(&mut wire, greeting).await?;
         Ok(Self { wire, offers, ..self })
     }
@@ -149,7 +153,8 @@ impl<'a> Dialogue<'a> {
     }
 
     fn lost(&self, broken: &Broken) -> Reply {
-        Reply::temporary(51, (4, 2), format!("next hop {}: {broken}", self.hop))
+        let reply = Reply::temporary(51, (4, 2), format!("the next hop failed: {broken}"));
+        reply.noted(format!("next hop {}", self.hop))
     }
 
     /// MAIL, RCPT for each recipient that is still open, DATA and the message. Answers are put down in `given` as they come,
@@ -174,7 +179,7 @@ impl<'a> Dialogue<'a> {
         }
         // From here on this hop has the message, or may have it: no other is tried.
         given.committed();
-        match self.message(mail.message).await {
+        match self.message(mail.message, &taken, given).await {
             Ok(answer) if answer.class() == Class::Done => {
                 let text = answer.text();
                 for at in taken {
@@ -189,8 +194,10 @@ impl<'a> Dialogue<'a> {
             }
             Err(broken) => {
                 // RFC 5321 section 4.2.5 and RFC 1047: it may have been delivered; twice is better than never.
-                let text = format!("next hop {}: {broken} after the message was sent; it may come twice", self.hop);
-                given.deferred(Reply::temporary(51, (4, 2), text));
+                let when =
+                    if given.is_sent() { "after the message was sent; it may come twice" } else { "in the message" };
+                let reply = Reply::temporary(51, (4, 2), format!("the next hop failed: {broken} {when}"));
+                given.deferred(reply.noted(format!("next hop {}", self.hop)));
                 return Ok(());
             }
         }
@@ -231,7 +238,7 @@ impl<'a> Dialogue<'a> {
     }
 
     /// The message, and the answer to its final dot, for which only the whole delivery's limit holds.
-    async fn message(&mut self, message: &[u8]) -> Result<Answer, Broken> {
+    async fn message(&mut self, message: &[u8], taken: &[usize], given: &mut Given) -> Result<Answer, Broken> {
         let patience: Duration = self.limits.relay_timeout;
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         for piece in body::stuffed(message) {
@@ -243,6 +250,8 @@ impl<'a> Dialogue<'a> {
                 block.extend_from_slice(part);
             }
         }
+        // The final dot is in this block.
+        given.sent(taken);
         self.wire.send(&block, patience).await?;
         self.wire.answer(None).await
     }

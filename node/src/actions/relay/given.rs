@@ -9,6 +9,8 @@ pub(super) struct Given {
     answers: Vec<Option<Handed>>,
     /// For recipients without an answer of their own: what the last hop said to each, and what became of it.
     postponed: Vec<Option<Reply>>,
+    /// Who may have the message already: a hop had promised to take it for them, and it was sent to its end.
+    sent: Vec<bool>,
     problem: Reply,
     committed: bool,
 }
@@ -16,7 +18,8 @@ pub(super) struct Given {
 impl Given {
     /// Nobody has anything; `problem` holds while nothing else is known.
     pub(super) fn nothing(recipients: usize, problem: Reply) -> Self {
-        Self { answers: vec![None; recipients], postponed: vec![None; recipients], problem, committed: false }
+        let (answers, postponed) = (vec![None; recipients], vec![None; recipients]);
+        Self { answers, postponed, sent: vec![false; recipients], problem, committed: false }
     }
 
     /// The recipients without a final answer.
@@ -60,14 +63,32 @@ impl Given {
         self.committed = true;
     }
 
+    /// The end of the message goes out for these: from now on only the hop's answer tells whether it has it.
+    pub(super) fn sent(&mut self, to: &[usize]) {
+        for &at in to {
+            self.sent[at] = true;
+        }
+    }
+
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent.contains(&true)
+    }
+
     pub(super) fn is_committed(&self) -> bool {
         self.committed
     }
 
-    /// The answers; whoever has none is deferred.
+    /// The answers; whoever has none is deferred, or nobody knows whether the message arrived.
     pub(super) fn finish(self) -> Vec<Handed> {
-        let Self { answers, postponed, problem, .. } = self;
-        let deferred = |own: Option<Reply>| Handed::Deferred(own.unwrap_or_else(|| problem.clone()));
-        answers.into_iter().zip(postponed).map(|(answer, own)| answer.unwrap_or_else(|| deferred(own))).collect()
+        let Self { answers, postponed, sent, problem, .. } = self;
+        let open = |own: Option<Reply>, sent: bool| {
+            if sent {
+                Handed::Unknown(problem.clone())
+            } else {
+                Handed::Deferred(own.unwrap_or_else(|| problem.clone()))
+            }
+        };
+        let known = answers.into_iter().zip(postponed).zip(sent);
+        known.map(|((answer, own), sent)| answer.unwrap_or_else(|| open(own, sent))).collect()
     }
 }

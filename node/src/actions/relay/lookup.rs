@@ -56,9 +56,10 @@ pub(super) async fn addresses(
         vec![address]
     } else {
         let lookup = resolver.lookup_ip(format!("{}.", hop.host.trim_end_matches('.'))).await;
-        lookup
-            .map(|lookup| lookup.iter().collect())
-            .map_err(|error| Reply::temporary(51, (4, 3), format!("no address for next hop {}: {error}", hop.host)))?
+        lookup.map(|lookup| lookup.iter().collect()).map_err(|error| {
+            let reply = Reply::temporary(51, (4, 3), "the next hop's name has no address now");
+            reply.noted(format!("next hop {}: {error}", hop.host))
+        })?
     };
     let allowed: Vec<SocketAddr> = found
         .into_iter()
@@ -67,8 +68,8 @@ pub(super) async fn addresses(
         .map(|address| SocketAddr::new(address, hop.port))
         .collect();
     if allowed.is_empty() {
-        let text = format!("MX host {} has no address on the public Internet", hop.host);
-        return Err(Reply::temporary(51, (4, 4), text));
+        let reply = Reply::temporary(51, (4, 4), "the next hop has no address that mail may go to");
+        return Err(reply.noted(format!("next hop {}: not on the public Internet", hop.host)));
     }
     Ok(allowed)
 }

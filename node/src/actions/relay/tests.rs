@@ -41,6 +41,7 @@ pub(super) fn fates(answers: &[Handed]) -> Vec<String> {
             Handed::Accepted { reply, .. } => format!("accepted {reply}"),
             Handed::Refused(reply) => format!("refused {}", reply.to_string().trim_end()),
             Handed::Deferred(reply) => format!("deferred {}", reply.to_string().trim_end()),
+            Handed::Unknown(reply) => format!("unknown {}", reply.to_string().trim_end()),
         })
         .collect()
 }
@@ -115,14 +116,13 @@ async fn each_recipient_gets_its_own_answer() {
         S: 250 taken
         C: QUIT"])
     .await;
-    let hop = server.hop.to_string();
     let fates = deliver(&relay(), vec![server.hop.clone(), nobody().await], &["a", "b", "c"], "x\r\n").await;
     assert_eq!(
         fates,
         [
             "accepted taken".to_owned(),
-            format!("refused 550 5.1.1 next hop {hop} said: 550 no such user"),
-            format!("deferred 451 4.2.1 next hop {hop} said: 451"),
+            "refused 550 5.1.1 the next hop said: 550 no such user".to_owned(),
+            "deferred 451 4.2.1 the next hop said: 451".to_owned(),
         ]
     );
     server.heard().await;
@@ -162,8 +162,8 @@ async fn refusals_of_the_whole_message_keep_their_class() {
         (format!("{until_data}S: 250 what\nC: QUIT"), "deferred 451 4.5.0 "),
         (format!("{until_data}S: 354 go on\nDATA\nS: 554 5.7.1 spam\nC: QUIT"), "refused 554 5.7.1 "),
         (format!("{until_data}S: 354 go on\nDATA\nS: 451 4.3.0 later\nC: QUIT"), "deferred 451 4.3.0 "),
-        (format!("{until_data}S: 354 go on\nDATA\nS: gibberish"), "deferred 451 4.4.2 "),
-        (format!("{until_data}S: 354 go on\nDATA"), "deferred 451 4.4.2 "),
+        (format!("{until_data}S: 354 go on\nDATA\nS: gibberish"), "unknown 451 4.4.2 "),
+        (format!("{until_data}S: 354 go on\nDATA"), "unknown 451 4.4.2 "),
         (format!("S: 220 x\nC: EHLO\n{}", "S: 250-bomb\n".repeat(200)), "deferred 451 4.4.1 "),
         (format!("S: 220 {}\n", "x".repeat(3000)), "deferred 451 4.4.1 "),
         ("S: hello there\n".to_owned(), "deferred 451 4.4.1 "),
@@ -190,7 +190,7 @@ async fn the_next_hop_is_tried_until_one_has_begun_to_take_the_message() {
     // It would take the message, and the sender would be told so.
     let second = Scripted::plain(&[TAKES_ONE]).await;
     let fates = deliver(&relay(), vec![lost.hop.clone(), second.hop.clone()], &["bob"], "x\r\n").await;
-    assert!(fates[0].contains("it may come twice"), "{fates:?}");
+    assert!(fates[0].starts_with("unknown 451 4.4.2 ") && fates[0].contains("it may come twice"), "{fates:?}");
     lost.heard().await;
 }
 
@@ -203,6 +203,37 @@ async fn a_silent_next_hop_is_given_up_in_time() {
     assert!(fates[0].starts_with("refused 550 5.1.8 "), "{fates:?}");
     let fates = deliver(&relay, vec![server.hop.clone()], &["bob"], "x\r\n").await;
     assert!(fates[0].starts_with("deferred 451 4.4.7 "), "{fates:?}");
+    server.heard().await;
+}
+
+#[tokio::test]
+async fn a_next_hop_that_is_slow_after_the_final_dot_leaves_it_open_and_one_before_it_does_not() {
+    let script =
+        |end: &str| format!("S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 250 ok\nC: RCPT\nS: 250 ok\nC: DATA\n{end}");
+    let limits = Limits { relay_time_max: Duration::from_millis(300), ..Limits::default() };
+    let relay = Relay::new("node.test", &limits, no_dns(), None);
+    for (end, expected) in [("S: 354 x\nDATA\nSILENCE", "unknown 451 4.4.7 "), ("SILENCE", "deferred 451 4.4.7 ")] {
+        let server = Scripted::plain(&[&script(end)]).await;
+        let fates = deliver(&relay, vec![server.hop.clone()], &["bob"], "x\r\n").await;
+        assert!(fates[0].starts_with(expected), "{fates:?}");
+        server.heard().await;
+    }
+}
+
+#[tokio::test]
+async fn the_sender_is_not_told_where_a_department_has_its_servers_and_operators_are() {
+    let refusing = "S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 250 ok\nC: RCPT\nS: 550 5.1.1 no\nC: QUIT";
+    let server = Scripted::plain(&[refusing]).await;
+    let named = NextHop { host: "mail.interior.csg.test".to_owned(), port: 2525, tls: TlsRule::None };
+    for hop in [nobody().await, server.hop.clone(), named] {
+        let name = hop.to_string();
+        let route = department(vec![hop]);
+        let answers = relay().deliver(&route, &ReversePath::Null, &addresses(&["bob"]), b"x\r\n").await;
+        let (Handed::Refused(reply) | Handed::Deferred(reply)) = &answers[0] else { panic!("{answers:?}") };
+        let host = name.split(':').next().expect("a host");
+        assert!(!reply.to_string().contains(host), "{reply}");
+        assert!(reply.for_operators().contains(host), "{reply:?}");
+    }
     server.heard().await;
 }
 
