@@ -7,11 +7,9 @@ use std::{
 
 use proto::{
     identity::{Credentials, Role},
+    member,
     yaml::{self, Fault, Faults, Node},
 };
-
-/// Longest name of a server or a site, in characters.
-const NAME_CHARS_MAX: usize = 63;
 
 /// What a control server needs to know. The example in `--help` shows each key.
 #[derive(Clone, Debug)]
@@ -66,11 +64,11 @@ impl Config {
     pub fn parse(file: &str, text: &str, base: &Path) -> Result<Self, Faults> {
         let config = yaml::read(file, text, |map| {
             let id = map.required("id", |node| node.integer(1..=u64::from(u32::MAX)));
-            let name = map.required("name", |node| node.parsed(word));
-            let site = map.required("site", |node| node.parsed(word));
+            let name = map.required("name", |node| node.parsed(member::name));
+            let site = map.required("site", |node| node.parsed(member::name));
             let data = map.required("data", |node| folder(node, base));
             let listen = map.required("listen", |node| node.parsed(listen));
-            let advertise = map.optional("advertise", |node| node.parsed(address));
+            let advertise = map.optional("advertise", |node| node.parsed(member::address));
             let credentials = map.required("credentials", |node| credentials(node, base));
             if let (Some(name), Some(credentials)) = (&name, &credentials) {
                 map.optional("name", |node| is_named(node, name, credentials));
@@ -89,26 +87,8 @@ impl Config {
     }
 }
 
-fn word(text: &str) -> Result<String, String> {
-    let ok = (1..=NAME_CHARS_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-    if ok { Ok(text.to_owned()) } else { Err(format!("1 to {NAME_CHARS_MAX} letters, digits, -, _ or . are expected")) }
-}
-
 fn listen(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "an IP address with a port is expected, such as 127.0.0.1:7001 or [::1]:7001")
-}
-
-fn address(text: &str) -> Result<String, &'static str> {
-    let wanted = "host:port is expected, such as control-1.example:7001";
-    let (host, port) = text.rsplit_once(':').ok_or(wanted)?;
-    let port_ok = port.parse::<u16>().is_ok_and(|port| port != 0);
-    let is_v6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok());
-    let host_ok = is_v6 || proto::address::Domain::parse(host).is_ok() || host.parse::<std::net::Ipv4Addr>().is_ok();
-    if port_ok && host_ok { Ok(text.to_owned()) } else { Err(wanted) }
 }
 
 fn folder(node: &Node<'_, '_>, base: &Path) -> Result<PathBuf, Fault> {

@@ -76,7 +76,7 @@ pub struct Cluster {
     /// Index of the server that answered last.
     preferred: Arc<AtomicUsize>,
     view: watch::Receiver<Arc<View>>,
-    /// When a server last confirmed the view; nothing before the first whole view.
+    /// When a server in touch with its quorum last confirmed the view; nothing before the first time.
     confirmed: watch::Receiver<Option<Instant>>,
     control_timeout: Duration,
 }
@@ -121,7 +121,7 @@ impl Cluster {
         self.view.clone()
     }
 
-    /// Waits, however long it takes, for the first whole view. Its policy version is zero when no policy was applied yet.
+    /// Waits, however long it takes, for the first whole view that a server in touch with its quorum confirms. Its policy version is zero when no policy was applied yet.
     pub async fn first_view(&self) -> Arc<View> {
         let mut confirmed = self.confirmed.clone();
         if confirmed.wait_for(Option::is_some).await.is_err() {

@@ -9,6 +9,7 @@ use std::{
 use proto::{
     address::Domain,
     identity::{Credentials, IdentityError, Role},
+    member,
     policy::MESSAGE_BYTES_MAX,
     yaml::{self, Fault, Faults, Map, Node},
 };
@@ -122,11 +123,11 @@ impl Config {
 
 fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     let path = |node: &Node<'_, '_>| node.text().map(|text| folder.join(text));
-    let name = map.required("name", label);
-    let site = map.required("site", label);
+    let name = map.required("name", |node| node.parsed(member::name));
+    let site = map.required("site", |node| node.parsed(member::name));
     let hostname = map.required("hostname", |node| node.parsed(Domain::parse));
     let credentials = map.required("credentials", path);
-    let control = map.list("control", host_port);
+    let control = map.list("control", |node| node.parsed(member::address));
     let control_ok = control.as_ref().is_some_and(|servers| (1..=CONTROL_SERVERS_MAX).contains(&servers.len()));
     if !control_ok {
         map.fault(format!("control: 1 to {CONTROL_SERVERS_MAX} control servers as host:port are expected"));
@@ -166,27 +167,8 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     })
 }
 
-/// A name as certificates carry it.
-fn label(node: &Node<'_, '_>) -> Result<String, Fault> {
-    let text = node.text()?;
-    let ok = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if ok { Ok(text) } else { Err(node.fault("1 to 63 lower-case letters, digits and hyphens are expected")) }
-}
-
 fn socket_address(node: &Node<'_, '_>) -> Result<SocketAddr, Fault> {
     node.text()?.parse().map_err(|_| node.fault("an address and port such as 192.0.2.1:25 is expected"))
-}
-
-fn host_port(node: &Node<'_, '_>) -> Result<String, Fault> {
-    let text = node.text()?;
-    let named = text
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| Domain::parse(host).is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0));
-    if named || text.parse::<SocketAddr>().is_ok_and(|address| address.port() > 0) {
-        return Ok(text);
-    }
-    Err(node.fault("host:port is expected"))
 }
 
 fn clamd_address(node: &Node<'_, '_>, folder: &Path) -> Result<ClamdAddress, Fault> {
@@ -359,9 +341,9 @@ limits:
         for expected in [
             "site: is missing",
             "credentials: is missing",
-            "node.yaml:1:7: name: 1 to 63",
+            "node.yaml:1:7: name: \"Node A\": 1 to 63",
             "hostname",
-            "control[0]: host:port",
+            "control[0]: \"nowhere\": host:port",
             "control: 1 to 16",
             "listeners: at least one",
             "dns[0]: an address and port",

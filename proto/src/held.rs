@@ -65,6 +65,12 @@ pub struct BodyRef {
     pub servers: Vec<String>,
 }
 
+/// Whether a text is a SHA-256 in lower-case hex.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Why a message is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

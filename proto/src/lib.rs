@@ -6,6 +6,7 @@ pub mod codec;
 pub mod department;
 pub mod held;
 pub mod identity;
+pub mod member;
 pub mod mutation;
 pub mod policy;
 pub mod score;

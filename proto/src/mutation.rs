@@ -44,7 +44,7 @@ impl fmt::Display for Principal {
 /// What an operator gives with a change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grounds {
-    /// In words; at most 500 characters.
+    /// In words; 1 to 500 characters.
     pub why: String,
     /// Number in the operator's ticket system, or empty.
     pub ticket: String,
@@ -164,8 +164,8 @@ pub enum Refused {
         /// When.
         at: UnixMs,
     },
-    /// A deferred message needs no release: it is delivered by itself.
-    #[error("nothing to release: it is {status}")]
+    /// A deferred message needs no release, for it is delivered by itself; and what is on its way is not deleted.
+    #[error("it is {status}: only what waits or is undeliverable can be released or deleted")]
     NotWaiting {
         /// Where it stands.
         status: String,

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
-use proto::wire::{edge, raft};
+use proto::{
+    held::is_digest,
+    wire::{edge, raft},
+};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Bodies, Body, BodyError, Sender, is_digest};
+use super::{Bodies, Body, BodyError, Sender};
 
 /// Bytes of a body in one message.
 pub const CHUNK_BYTES: usize = 256 * 1024;

@@ -18,7 +18,7 @@ use futures::TryStreamExt as _;
 use object_store::{
     ObjectStore as _, ObjectStoreExt as _, PutPayload, local::LocalFileSystem, path::Path as ObjectPath,
 };
-use proto::policy::MESSAGE_BYTES_MAX;
+use proto::{held::is_digest, policy::MESSAGE_BYTES_MAX};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
 
@@ -240,12 +240,6 @@ fn read_error(error: object_store::Error) -> BodyError {
     } else {
         BodyError::Store(error.to_string())
     }
-}
-
-/// Whether a text is a SHA-256 in lower-case hex; nothing else ever becomes a file name.
-#[must_use]
-pub fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ fn all_faults_of_a_file_are_told_at_once() {
     let starts = [
         "c.yaml:1:1: site: is missing",
         "c.yaml:1:5: id: a whole number from 1 to",
-        "c.yaml:2:7: name: \"con trol\": 1 to 63 letters",
+        "c.yaml:2:7: name: \"con trol\": 1 to 63 of a-z",
         "c.yaml:3:7: data: a folder is expected",
         "c.yaml:4:9: listen: \"localhost\": an IP address with a port",
         "c.yaml:5:12: advertise: \"here\": host:port is expected",
@@ -53,6 +53,13 @@ fn all_faults_of_a_file_are_told_at_once() {
     for (fault, start) in found.iter().zip(starts) {
         assert!(fault.starts_with(start), "{fault} should start with {start}");
     }
+}
+
+#[test]
+fn a_name_that_cluster_form_would_refuse_does_not_start() {
+    let folder = folder(Role::Control, "Alpha");
+    let found = faults(&GOOD.replace("name: control-1", "name: Alpha"), &folder);
+    assert!(found[0].starts_with("c.yaml:2:7: name: \"Alpha\": 1 to 63 of a-z"), "{found:?}");
 }
 
 #[test]

@@ -57,9 +57,12 @@ pub enum Command {
     Quarantine(QuarantineCommand),
     /// Who changed what, when and why; checks that no record is missing or was altered.
     Audit {
-        /// Newest records to show.
-        #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        /// Newest records to show and check.
+        #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         max: u32,
+        /// Only records before this number, to go on where a cut list ends.
+        #[arg(long, value_name = "NO", default_value_t = 0, hide_default_value = true)]
+        before: u64,
     },
     /// Look into a node.
     #[command(subcommand)]
@@ -151,7 +154,7 @@ pub enum PolicyCommand {
     /// Versions, newest first: who, when, why and what.
     History {
         /// Versions to show.
-        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
         max: u32,
     },
 }
@@ -162,7 +165,7 @@ pub struct Apply {
     /// Folder with state.yaml and a file for each department.
     pub dir: PathBuf,
     /// Why, in words, for the history and the audit log.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub why: String,
     /// Number in your ticket system.
     #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
@@ -201,7 +204,7 @@ pub struct List {
     #[arg(long)]
     pub all: bool,
     /// At most this many.
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub max: u32,
 }
 
@@ -211,11 +214,16 @@ pub struct Act {
     /// Its id, out of the list.
     pub id: String,
     /// Why, in words, for the audit log.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
     pub why: String,
     /// Number in your ticket system.
     #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
     pub ticket: String,
+}
+
+/// No change without a reason.
+fn reason(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("a reason in words is needed") } else { Ok(text.to_owned()) }
 }
 
 /// Nodes.
@@ -291,7 +299,14 @@ mod tests {
     }
 
     #[test]
-    fn an_apply_without_a_why_is_wrong_usage() {
-        assert!(Args::try_parse_from(["posternctl", "policy", "apply", "d"]).is_err());
+    fn a_change_without_a_why_is_wrong_usage() {
+        for change in [["policy", "apply", "d"], ["quarantine", "release", "01JD"], ["quarantine", "delete", "01JD"]] {
+            let line = |why: &[&'static str]| Args::try_parse_from([&["posternctl"], &change[..], why].concat());
+            for why in [&[][..], &["--why", " "]] {
+                let error = line(why).expect_err("wrong usage").to_string();
+                assert!(error.contains("--why <TEXT>"), "{error}");
+            }
+            assert!(line(&["--why", "asked for by phone"]).is_ok());
+        }
     }
 }

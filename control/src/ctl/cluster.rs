@@ -4,6 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use proto::{
+    member,
     wire::operator::{FormRequest, Member, Server, StatusRequest, StatusResponse},
     yaml,
 };
@@ -13,7 +14,6 @@ use super::{
     Ended,
     connect::{Control, Reach, explain},
     output::{self, Output, table},
-    settings,
 };
 
 /// How long the first election may take before `form` stops waiting for it.
@@ -55,7 +55,7 @@ fn servers_of(dir: &Path) -> anyhow::Result<Vec<Server>> {
     for entry in entries {
         let path = entry?.path().join("control.yaml");
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        servers.push(member(&path.display().to_string(), &text)?);
+        servers.push(read_member(&path.display().to_string(), &text)?);
     }
     if servers.is_empty() {
         bail!("{} holds no server", folder.display());
@@ -64,16 +64,16 @@ fn servers_of(dir: &Path) -> anyhow::Result<Vec<Server>> {
     Ok(servers)
 }
 
-fn member(file: &str, text: &str) -> Result<Server, yaml::Faults> {
+fn read_member(file: &str, text: &str) -> Result<Server, yaml::Faults> {
     yaml::read(file, text, |map| {
         for known in ["data", "listen", "credentials"] {
             map.optional(known, |_| Ok(()));
         }
         Server {
             id: map.required("id", |node| node.integer(1..=u64::MAX)).unwrap_or_default(),
-            name: map.required("name", |node| node.parsed(settings::name)).unwrap_or_default(),
-            site: map.required("site", |node| node.parsed(settings::name)).unwrap_or_default(),
-            address: map.required("advertise", |node| node.parsed(settings::address)).unwrap_or_default(),
+            name: map.required("name", |node| node.parsed(member::name)).unwrap_or_default(),
+            site: map.required("site", |node| node.parsed(member::name)).unwrap_or_default(),
+            address: map.required("advertise", |node| node.parsed(member::address)).unwrap_or_default(),
         }
     })
 }
@@ -167,7 +167,7 @@ fn as_text(status: &StatusResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{as_text, member};
+    use super::{as_text, read_member};
     use proto::wire::operator::{Member, Server, StatusResponse};
 
     #[test]
@@ -175,8 +175,8 @@ mod tests {
         let text =
             "id: 2\nname: beta\nsite: south\ndata: data\nlisten: \"0.0.0.0:1\"\nadvertise: \"h:1\"\ncredentials: .\n";
         let expected = Server { id: 2, name: "beta".into(), site: "south".into(), address: "h:1".into() };
-        assert_eq!(member("control.yaml", text).expect("a member"), expected);
-        assert!(member("control.yaml", &text.replace("id: 2", "id: 0")).is_err());
+        assert_eq!(read_member("control.yaml", text).expect("a member"), expected);
+        assert!(read_member("control.yaml", &text.replace("id: 2", "id: 0")).is_err());
     }
 
     #[test]

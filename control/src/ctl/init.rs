@@ -154,7 +154,7 @@ fn control_yaml(server: &Server) -> String {
         Err(_) => format!("0.0.0.0:{}", address.rsplit(':').next().unwrap_or_default()),
     };
     format!(
-        "# Control server {name} of site {site}. Start it with: postern-control control.yaml\n\
+        "# Control server {name} of site {site}. Start it with: postern-control --config control.yaml\n\
          # Folders are relative to this file.\n\
          \n\
          # Never given to another server, not even when this one is lost.\n\
@@ -180,7 +180,7 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
     let control: String =
         near.into_iter().chain(far).map(|server| format!("  - \"{}\"  # {}\n", server.address, server.site)).collect();
     format!(
-        "# Node {name} of site {site}. Start it with: postern-node node.yaml\n\
+        "# Node {name} of site {site}. Start it with: postern-node --config node.yaml\n\
          # Folders are relative to this file.\n\
          name: \"{name}\"\n\
          site: \"{site}\"\n\
@@ -200,7 +200,7 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          # For posternctl scan, node view and policy apply --wait; wants an operator's certificate.\n\
          inspect: \"0.0.0.0:{INSPECT_PORT}\"\n\
          \n\
-         # Name servers; a validating resolver on this host is best.\n\
+         # 1 to 8 name servers, as ip:port; a validating resolver on this host is best. Change it where there is none.\n\
          dns: [\"127.0.0.1:53\"]\n\
          \n\
          # The virus scanner, as ip:port or unix:/path. Without one each scan counts as unavailable, unless the policy says\n\
@@ -241,12 +241,12 @@ fn next_steps(dir: &Path, authority: &Authority, servers: &[Server], nodes: &[No
     for server in servers {
         let Server { name, site, address, .. } = server;
         lines.push(format!(
-            "  copy {dir}/servers/{name} to {address} (site {site}), there: postern-control control.yaml"
+            "  copy {dir}/servers/{name} to {address} (site {site}), there: postern-control --config control.yaml"
         ));
     }
     for Node { name, site } in nodes {
         lines.push(format!(
-            "  edit {dir}/nodes/{name}/node.yaml, copy the folder to {name} (site {site}), there: postern-node node.yaml"
+            "  edit {dir}/nodes/{name}/node.yaml, copy the folder to {name} (site {site}), there: postern-node --config node.yaml"
         ));
     }
     for operator in operators {
@@ -320,6 +320,19 @@ mod tests {
         assert_eq!(settings.expect("settings").servers, ["127.0.0.1:7001", "beta.csg.test:7001"]);
         let error = make(&args(&dir)).expect_err("refused").to_string();
         assert!(error.contains("is not empty"), "{error}");
+    }
+
+    #[test]
+    fn what_is_printed_starts_the_programs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().join("prod");
+        let next = make(&args(&dir)).expect("made");
+        let file = |path: &str| std::fs::read_to_string(dir.join(path)).expect("a file");
+        let told = [next, file("servers/alpha/control.yaml"), file("nodes/mx1/node.yaml")].concat();
+        for (program, file, times) in [("postern-control", "control.yaml", 3), ("postern-node", "node.yaml", 2)] {
+            assert_eq!(told.matches(&format!(": {program} --config {file}\n")).count(), times, "{program}:\n{told}");
+            assert_eq!(told.matches(&format!(": {program} ")).count(), times, "{program}:\n{told}");
+        }
     }
 
     #[test]

@@ -82,6 +82,11 @@ pub fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", escape::lines(text));
 }
 
+/// Says that a list was cut, and how to see the rest.
+pub fn cut(what: &str, shown: usize, rest: &str) {
+    note(&format!("posternctl: the list is cut: there are older {what} than these {shown}; {rest}"));
+}
+
 /// A time of the wire as RFC 3339.
 #[must_use]
 pub fn time(ms: u64) -> String {

@@ -4,7 +4,9 @@ use std::{fs, io::Read, path::Path, time::Instant};
 
 use anyhow::{Context, anyhow, bail};
 use proto::{
-    wire::operator::{ApplyRequest, Fault, HistoryEntry, HistoryRequest, Plan, PolicyFile, PolicyFiles},
+    wire::operator::{
+        ApplyRequest, Fault, HistoryEntry, HistoryRequest, HistoryResponse, Plan, PolicyFile, PolicyFiles,
+    },
     yaml,
 };
 use serde_json::{Value, json};
@@ -14,7 +16,7 @@ use super::{
     args::Apply,
     connect::{Control, Reach, explain},
     escape, node,
-    output::{Cell, Output, table, time},
+    output::{self, Cell, Output, table, time},
 };
 
 /// Shows what the files of a folder would change, or their faults.
@@ -87,7 +89,7 @@ pub async fn apply(reach: &Reach, output: Output, apply: &Apply) -> anyhow::Resu
 pub async fn history(reach: &Reach, output: Output, max: u32) -> anyhow::Result<Ended> {
     let mut control = reach.control().await?;
     let answer = control.policy_history(HistoryRequest { max }).await.map_err(|status| explain(&status))?;
-    let entries = answer.into_inner().entries;
+    let HistoryResponse { entries, more } = answer.into_inner();
     let as_json = |entry: &HistoryEntry| {
         json!({
             "version": entry.version, "index": entry.index, "at": time(entry.at_ms), "by": entry.by, "why": entry.why,
@@ -111,6 +113,9 @@ pub async fn history(reach: &Reach, output: Output, max: u32) -> anyhow::Result<
             false => table(&["VERSION", "WHEN", "WHO", "WHY", "TICKET", "CHANGES"], entries.iter().map(as_row)),
         },
     )?;
+    if more {
+        output::cut("versions", entries.len(), "--max N (at most 1000) shows more");
+    }
     Ok(Ended::Well)
 }
 

@@ -45,7 +45,8 @@ async fn list(reach: &Reach, output: Output, list: List) -> anyhow::Result<Ended
     }
     let mut control = reach.control().await?;
     let request = ListRequest { department, recipient, ended: all, max };
-    let held = control.quarantine_list(request).await.map_err(|status| explain(&status))?.into_inner().held;
+    let answer = control.quarantine_list(request).await.map_err(|status| explain(&status))?.into_inner();
+    let (held, more) = (answer.held, answer.more);
     let row = |it: &HeldSummary| {
         vec![
             (&it.id).into(),
@@ -69,6 +70,9 @@ async fn list(reach: &Reach, output: Output, list: List) -> anyhow::Result<Ended
             table(&heading, held.iter().map(row))
         },
     )?;
+    if more {
+        output::cut("messages", held.len(), "--max N (at most 1000), --department and --recipient show others");
+    }
     Ok(Ended::Well)
 }
 

@@ -16,27 +16,32 @@ const WAIT_MS_MAX: u64 = 30_000;
 /// Shortest sleep, so that a wall clock that stands still or disagrees with the state cannot make the loop spin.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 
+/// What is due now, and when the next record falls due.
+pub type Look = (Vec<Held>, Option<UnixMs>);
+
 /// Waits until something is due: looks again at each applied entry and when the next record falls due.
 ///
 /// # Errors
-/// `UNAVAILABLE` when the server ends.
-pub async fn due(
+/// `UNAVAILABLE` when the server ends, and those of `look`.
+pub async fn due<F>(
     mut applied: watch::Receiver<Applied>,
     mut stopping: watch::Receiver<bool>,
-    records: impl Fn(UnixMs, usize) -> Vec<Held>,
-    next: impl Fn(UnixMs) -> Option<UnixMs>,
+    look: impl Fn(UnixMs, usize) -> F,
     max: u32,
     wait_ms: u64,
-) -> Result<Vec<Held>, Status> {
+) -> Result<Vec<Held>, Status>
+where
+    F: Future<Output = Result<Look, Status>>,
+{
     let end = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
     loop {
         applied.mark_unchanged();
         let now = UnixMs::now();
-        let found = records(now, max.clamp(1, MAX) as usize);
+        let (found, next) = look(now, max.clamp(1, MAX) as usize).await?;
         if !found.is_empty() || Instant::now() >= end {
             return Ok(found);
         }
-        let until = next(now).map_or(end, |at| {
+        let until = next.map_or(end, |at| {
             let pause = Duration::from_millis(at.since_ms(now).min(WAIT_MS_MAX)).max(PAUSE_MIN);
             end.min(Instant::now() + pause)
         });
@@ -50,7 +55,10 @@ pub async fn due(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::{
+        future::ready,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use proto::{
         held::{Held, HeldId, TransactionId},
@@ -67,7 +75,7 @@ pub(crate) mod tests {
             "id": HeldId::fresh(), "transaction": TransactionId::fresh(), "kind": "deferred",
             "status": { "Due": { "released": null } }, "department": null, "from_department": null,
             "reverse_path": "", "recipients": ["anna@interior.gov.test"],
-            "body": { "digest": "0".repeat(64), "size_bytes": 1, "servers": [] },
+            "body": { "digest": "0".repeat(64), "size_bytes": 1, "servers": ["alpha", "beta"] },
             "verdict": { "disposition": "accept", "score": 0, "tagged": false, "reasons": [], "policy_version": 1 },
             "client": "127.0.0.1", "subject": "", "received_at": 0, "lease": null, "attempts": 0, "next_attempt": 0,
             "last_problem": "",
@@ -80,8 +88,8 @@ pub(crate) mod tests {
         let (applied, watching) = watch::channel(Applied::default());
         let (_stop, stopping) = watch::channel(false);
         let there = AtomicBool::new(false);
-        let records = |_, _| if there.load(Ordering::SeqCst) { vec![record()] } else { Vec::new() };
-        let poll = due(watching, stopping, records, |_| None, 8, 30_000);
+        let look = |_, _| ready(Ok((if there.load(Ordering::SeqCst) { vec![record()] } else { Vec::new() }, None)));
+        let poll = due(watching, stopping, look, 8, 30_000);
         let apply = async {
             there.store(true, Ordering::SeqCst);
             applied.send_replace(Applied { index: 1, policy_version: 0 });
@@ -95,8 +103,8 @@ pub(crate) mod tests {
         let (_applied, watching) = watch::channel(Applied::default());
         let (_stop, stopping) = watch::channel(false);
         let at = UnixMs::now().plus_ms(60);
-        let records = |now, _| if now >= at { vec![record()] } else { Vec::new() };
-        let found = due(watching, stopping, records, |now| (now < at).then_some(at), 8, 30_000).await;
+        let look = |now, _| ready(Ok(if now >= at { (vec![record()], None) } else { (Vec::new(), Some(at)) }));
+        let found = due(watching, stopping, look, 8, 30_000).await;
         assert_eq!(found.expect("records").len(), 1);
     }
 
@@ -104,20 +112,20 @@ pub(crate) mod tests {
     async fn a_poll_ends_empty_after_its_wait_and_with_an_error_when_the_server_ends() {
         let (_applied, watching) = watch::channel(Applied::default());
         let (stop, stopping) = watch::channel(false);
-        let nothing = |_, _| Vec::new();
-        let found = due(watching.clone(), stopping.clone(), nothing, |_| None, 8, 1).await;
+        let nothing = |_, _| ready(Ok((Vec::new(), None)));
+        let found = due(watching.clone(), stopping.clone(), nothing, 8, 1).await;
         assert!(found.expect("no record").is_empty());
         stop.send_replace(true);
-        assert!(due(watching, stopping, nothing, |_| None, 8, 30_000).await.is_err());
+        assert!(due(watching, stopping, nothing, 8, 30_000).await.is_err());
     }
 
     #[tokio::test]
     async fn a_poll_may_not_ask_for_more_than_the_cap_or_for_none() {
         let (_applied, watching) = watch::channel(Applied::default());
         let (_stop, stopping) = watch::channel(false);
-        let records = |_, max| (0..max).map(|_| record()).collect();
+        let look = |_, max| ready(Ok(((0..max).map(|_| record()).collect(), None)));
         let count = async |max| {
-            let found = due(watching.clone(), stopping.clone(), records, |_| None, max, 0).await;
+            let found = due(watching.clone(), stopping.clone(), look, max, 0).await;
             found.expect("records").len()
         };
         assert_eq!((count(u32::MAX).await, count(5).await, count(0).await), (64, 5, 1));

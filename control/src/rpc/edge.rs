@@ -18,11 +18,15 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Shared, caller,
     due::due,
+    touch::Touch,
     watch::{Feed, updates},
 };
-use crate::bodies::{
-    Sender, chunks,
-    copies::{CopyError, LoadError},
+use crate::{
+    bodies::{
+        Sender, chunks,
+        copies::{CopyError, LoadError},
+    },
+    state::store::StateStore,
 };
 
 /// How long a body may take from its first chunk until it is durable in two sites, or until it is found.
@@ -32,14 +36,21 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct EdgeService {
     shared: Shared,
+    touch: Touch,
 }
 
 impl EdgeService {
     /// Over the group.
     #[must_use]
     pub fn new(shared: Shared) -> Self {
-        Self { shared }
+        Self { shared, touch: Touch::default() }
     }
+}
+
+/// Whether the view here is the quorum's: a leader may have lost it, and a follower may follow such a leader or lag behind, so
+/// the quorum is asked what is committed.
+async fn in_touch(shared: Shared, touch: Touch) -> bool {
+    shared.group.in_touch() && touch.is_fresh(async { shared.group.linearize().await.is_ok() }).await
 }
 
 impl From<CopyError> for Status {
@@ -66,12 +77,15 @@ impl Edge for EdgeService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<ViewUpdate, Status>> + Send>>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let (viewing, touching) = (self.shared.group.clone(), self.shared.group.clone());
+        let (viewing, touching, touch) = (self.shared.clone(), self.shared.clone(), self.touch.clone());
         let feed = Feed {
             applied: self.shared.group.applied(),
             stopping: self.shared.stopping.clone(),
-            view: Arc::new(move || viewing.state().view()),
-            in_touch: Arc::new(move || touching.in_touch()),
+            view: Arc::new(move || {
+                let shared = viewing.clone();
+                Box::pin(async move { shared.read(StateStore::view).await })
+            }),
+            in_touch: Arc::new(move || Box::pin(in_touch(touching.clone(), touch.clone()))),
         };
         Ok(Response::new(Box::pin(updates(feed, request.into_inner().from_index))))
     }
@@ -113,13 +127,11 @@ impl Edge for EdgeService {
     }
 
     async fn due(&self, request: Request<DueRequest>) -> Result<Response<DueResponse>, Status> {
-        let group = &self.shared.group;
         let DueRequest { max, wait_ms } = request.into_inner();
         let held = due(
-            group.applied(),
+            self.shared.group.applied(),
             self.shared.stopping.clone(),
-            |now, max| group.state().due(now, max),
-            |now| group.state().next_due(now),
+            |now, max| self.shared.read(move |state| (state.due(now, max), state.next_due(now))),
             max,
             wait_ms,
         )

@@ -9,6 +9,7 @@ pub mod operator;
 pub mod policy;
 pub mod quarantine;
 pub mod raft;
+pub mod touch;
 pub mod watch;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -31,6 +32,7 @@ use self::gate::Gate;
 use crate::{
     bodies::{Bodies, BodyError, copies::Copies, peers::Keeper},
     raft::{Group, ProposeError, Server},
+    state::store::StateStore,
 };
 
 /// Largest message of a request, in bytes: a mutation, a policy or a chunk; bodies come in chunks.
@@ -68,6 +70,19 @@ impl Shared {
     ) -> Result<Outcome, ProposeError> {
         let by = Principal { role: caller.role, name: caller.name.clone() };
         self.group.propose(Mutation { id, by, change }).await
+    }
+
+    /// Reads the state as applied here, off the runtime's threads: a read waits while a snapshot is written.
+    ///
+    /// # Errors
+    /// When the read panics.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&StateStore) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        let group = self.group.clone();
+        let done = tokio::task::spawn_blocking(move || read(group.state())).await;
+        done.map_err(|error| Status::internal(format!("read the state: {error}")))
     }
 
     /// Bodies on this disk.

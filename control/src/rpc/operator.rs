@@ -19,12 +19,11 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{Shared, caller, policy, quarantine};
-use crate::raft::{GroupStatus, ProposeError, Server};
+use crate::{
+    raft::{GroupStatus, ProposeError, Server},
+    state::{audit::check_grounds, store::StateStore},
+};
 
-/// Longest reason, in characters (`Grounds`).
-const WHY_CHARS_MAX: usize = 500;
-/// Longest ticket number, in characters.
-const TICKET_CHARS_MAX: usize = 100;
 /// How long a change is proposed again, under the same id, while a leader is being elected.
 const PROPOSE_FOR: Duration = Duration::from_secs(10);
 /// Time between two of those tries.
@@ -79,7 +78,7 @@ impl OperatorService {
     ) -> Result<Response<ActResponse>, Status> {
         let caller = caller(&request)?;
         let ActRequest { id, why, ticket } = request.into_inner();
-        let (id, grounds) = (quarantine::held_id(&id)?, grounds(why, ticket)?);
+        let (id, grounds) = (quarantine::held_id(&id)?, grounds(&why, &ticket)?);
         self.linearize().await?;
         let response = match self.propose(&caller, change(id, grounds)).await? {
             Outcome::Done => ActResponse { done: true, refused: String::new() },
@@ -92,17 +91,11 @@ impl OperatorService {
     }
 }
 
-/// Bounded, and without control characters: they are shown on terminals.
-fn grounds(why: String, ticket: String) -> Result<Grounds, Status> {
-    for (name, text, max) in [("why", &why, WHY_CHARS_MAX), ("ticket", &ticket, TICKET_CHARS_MAX)] {
-        if text.chars().count() > max {
-            return Err(Status::invalid_argument(format!("{name}: at most {max} characters")));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(Status::invalid_argument(format!("{name}: no line breaks or control characters")));
-        }
-    }
-    Ok(Grounds { why: why.trim().to_owned(), ticket: ticket.trim().to_owned() })
+/// Checked before anything is proposed, as the state will check it.
+fn grounds(why: &str, ticket: &str) -> Result<Grounds, Status> {
+    let grounds = Grounds { why: why.trim().to_owned(), ticket: ticket.trim().to_owned() };
+    check_grounds(&grounds).map_err(|refused| Status::invalid_argument(refused.to_string()))?;
+    Ok(grounds)
 }
 
 /// How many records to answer with.
@@ -171,6 +164,7 @@ impl Operator for OperatorService {
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         let group = &self.shared.group;
+        let held = self.shared.read(StateStore::held_count).await?;
         let (id, me) = group.me();
         let status = group.status();
         Ok(Response::new(StatusResponse {
@@ -180,7 +174,7 @@ impl Operator for OperatorService {
             applied_index: status.applied_index,
             last_log_index: status.last_log_index,
             policy_version: group.applied().borrow().policy_version,
-            held: group.state().held_count(),
+            held,
             quorum_age_ms: status.quorum_age_ms,
             members: members(&status),
         }))
@@ -188,19 +182,16 @@ impl Operator for OperatorService {
 
     async fn policy_plan(&self, request: Request<PolicyFiles>) -> Result<Response<Plan>, Status> {
         self.linearize().await?;
-        let current = self.shared.group.state().view();
+        let current = self.shared.read(StateStore::view).await?;
         Ok(Response::new(policy::plan(request.into_inner(), current)))
     }
 
     async fn policy_apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
         let caller = caller(&request)?;
         let ApplyRequest { files, base_version, why, ticket } = request.into_inner();
-        let grounds = grounds(why, ticket)?;
-        if grounds.why.is_empty() {
-            return Err(Status::invalid_argument("why: a reason is needed to change the policy"));
-        }
+        let grounds = grounds(&why, &ticket)?;
         self.linearize().await?;
-        let current = self.shared.group.state().view();
+        let current = self.shared.read(StateStore::view).await?;
         match policy::apply(files.unwrap_or_default(), base_version, current, grounds)? {
             policy::Apply::Answer(response) => Ok(Response::new(response)),
             policy::Apply::Propose { change, changes } => {
@@ -212,25 +203,28 @@ impl Operator for OperatorService {
 
     async fn policy_history(&self, request: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
         self.linearize().await?;
-        let records = self.shared.group.state().history(bounded(request.into_inner().max));
-        Ok(Response::new(HistoryResponse { entries: records.into_iter().map(policy::entry).collect() }))
+        let max = bounded(request.into_inner().max);
+        let mut records = self.shared.read(move |state| state.history(max + 1)).await?;
+        let more = records.len() > max;
+        records.truncate(max);
+        Ok(Response::new(HistoryResponse { entries: records.into_iter().map(policy::entry).collect(), more }))
     }
 
     async fn quarantine_list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let request = request.into_inner();
-        let filter = quarantine::filter(&request, bounded(request.max))?;
+        let max = bounded(request.max);
+        let filter = quarantine::filter(&request, max + 1)?;
         self.linearize().await?;
-        let group = self.shared.group.clone();
-        let held = tokio::task::spawn_blocking(move || group.state().held_list(&filter))
-            .await
-            .map_err(|error| Status::internal(format!("read the state: {error}")))?;
-        Ok(Response::new(ListResponse { held: held.iter().map(quarantine::summary).collect() }))
+        let held = self.shared.read(move |state| state.held_list(&filter)).await?;
+        let more = held.len() > max;
+        Ok(Response::new(ListResponse { held: held.iter().take(max).map(quarantine::summary).collect(), more }))
     }
 
     async fn quarantine_show(&self, request: Request<HeldRequest>) -> Result<Response<HeldDetail>, Status> {
         let id = quarantine::held_id(&request.into_inner().id)?;
         self.linearize().await?;
-        let held = self.shared.group.state().held(id).ok_or_else(|| Status::not_found("no such held message"))?;
+        let held = self.shared.read(move |state| state.held(id)).await?;
+        let held = held.ok_or_else(|| Status::not_found("no such held message"))?;
         Ok(Response::new(quarantine::detail(&held)))
     }
 
@@ -244,10 +238,8 @@ impl Operator for OperatorService {
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
         self.linearize().await?;
-        let (group, max) = (self.shared.group.clone(), bounded(request.into_inner().max));
-        let records = tokio::task::spawn_blocking(move || group.state().audit(max))
-            .await
-            .map_err(|error| Status::internal(format!("read the state: {error}")))?;
+        let AuditRequest { max, before_seq } = request.into_inner();
+        let page = self.shared.read(move |state| state.audit(before_seq, bounded(max))).await?;
         let entry = |record: proto::audit::AuditRecord| AuditEntry {
             hash: record.hash(),
             seq: record.seq,
@@ -258,7 +250,8 @@ impl Operator for OperatorService {
             ticket: record.ticket,
             previous: record.previous,
         };
-        Ok(Response::new(AuditResponse { entries: records.into_iter().map(entry).collect() }))
+        let entries = page.records.into_iter().map(entry).collect();
+        Ok(Response::new(AuditResponse { entries, head_seq: page.head_seq, head_hash: page.head_hash }))
     }
 }
 
@@ -294,13 +287,15 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_short_and_cannot_write_to_a_terminal() {
-        let kept = grounds(" moved next hop ".into(), "T-1".into()).expect("grounds");
+    fn a_reason_is_needed_and_short_and_cannot_write_to_a_terminal() {
+        let kept = grounds(" moved next hop ", "T-1").expect("grounds");
         assert_eq!((kept.why.as_str(), kept.ticket.as_str()), ("moved next hop", "T-1"));
-        assert!(grounds("ü".repeat(500), String::new()).is_ok());
-        assert!(grounds("x".repeat(501), String::new()).is_err());
-        assert!(grounds("a\u{1b}[2J".into(), String::new()).is_err());
-        assert!(grounds(String::new(), "T\n1".into()).is_err());
+        assert!(grounds(&"ü".repeat(500), "").is_ok());
+        assert!(grounds(&"x".repeat(501), "").is_err());
+        assert!(grounds("a\u{1b}[2J", "").is_err());
+        assert!(grounds("why", "T\n1").is_err());
+        let refused = grounds("  ", "T-1").expect_err("no change without a reason");
+        assert!(refused.message().contains("a reason is needed"), "{refused}");
     }
 
     #[test]

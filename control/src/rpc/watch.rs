@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use futures::{Stream, stream};
+use futures::{Stream, future::BoxFuture, stream};
 use proto::{codec, department::Department, view::ViewChange, wire::edge::ViewUpdate};
 use tokio::{
     sync::watch,
@@ -27,9 +27,9 @@ pub struct Feed {
     /// Becomes true when the server ends.
     pub stopping: watch::Receiver<bool>,
     /// The whole view as of now.
-    pub view: Arc<dyn Fn() -> ViewChange + Send + Sync>,
-    /// Whether the view is known to be the quorum's.
-    pub in_touch: Arc<dyn Fn() -> bool + Send + Sync>,
+    pub view: Arc<dyn Fn() -> BoxFuture<'static, Result<ViewChange, Status>> + Send + Sync>,
+    /// Whether a view that is read after the answer is known to be the quorum's.
+    pub in_touch: Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
 }
 
 impl fmt::Debug for Feed {
@@ -93,19 +93,25 @@ impl Watch {
             let applied = *self.feed.applied.borrow_and_update();
             // Only a policy changes the view; held messages and the like move no more than the index.
             if applied.policy_version != sent.policy_version {
-                let now = (self.feed.view)();
+                let now = (self.feed.view)().await?;
                 if now.index > sent.index {
-                    let update = ViewUpdate { index: now.index, change: codec::encode(&between(&sent, &now)) };
+                    // At once and without a question to the quorum: the next beat confirms it.
+                    let change = codec::encode(&between(&sent, &now));
+                    let update = ViewUpdate { index: now.index, change, confirmed: false };
                     self.sent = Some(now);
                     return Ok(update);
                 }
             }
             tokio::select! {
                 moved = self.feed.applied.changed() => moved.map_err(|_| ending())?,
-                _ = beat.tick() => if (self.feed.in_touch)() {
-                    let index = self.feed.applied.borrow().index.max(sent.index);
-                    self.sent = Some(sent);
-                    return Ok(ViewUpdate { index, change: Vec::new() });
+                _ = beat.tick() => if (self.feed.in_touch)().await {
+                    let applied = *self.feed.applied.borrow();
+                    // A change that came with the quorum's answer goes first: what was sent before is not confirmed.
+                    if applied.policy_version == sent.policy_version {
+                        let index = applied.index.max(sent.index);
+                        self.sent = Some(sent);
+                        return Ok(ViewUpdate { index, change: Vec::new(), confirmed: true });
+                    }
                 },
             }
         }
@@ -119,9 +125,10 @@ impl Watch {
             Ok(Err(_)) => return Err(ending()),
             Err(_) => return Err(Status::unavailable("this control server is behind; ask another one")),
         }
-        let mut view = (self.feed.view)();
+        let confirmed = (self.feed.in_touch)().await;
+        let mut view = (self.feed.view)().await?;
         view.whole = true;
-        let update = ViewUpdate { index: view.index, change: codec::encode(&view) };
+        let update = ViewUpdate { index: view.index, change: codec::encode(&view), confirmed };
         self.sent = Some(view);
         Ok(update)
     }

@@ -17,14 +17,20 @@ const WHY_CHARS_MAX: usize = 500;
 /// Longest `ticket`, in characters.
 const TICKET_CHARS_MAX: usize = 100;
 
-/// Whether what an operator gave with a change keeps its bounds.
-pub(super) fn check_grounds(grounds: &Grounds) -> Result<(), Refused> {
+/// Whether what an operator gave with a change says why, keeps its bounds and cannot write to a terminal.
+///
+/// # Errors
+/// `Refused::Invalid`, with what is wrong.
+pub fn check_grounds(grounds: &Grounds) -> Result<(), Refused> {
+    if grounds.why.trim().is_empty() {
+        return Err(Refused::Invalid("why: a reason is needed, for the audit log".into()));
+    }
     for (what, text, max) in [("why", &grounds.why, WHY_CHARS_MAX), ("ticket", &grounds.ticket, TICKET_CHARS_MAX)] {
         if text.chars().count() > max {
             return Err(Refused::Invalid(format!("{what}: at most {max} characters")));
         }
         if text.chars().any(char::is_control) {
-            return Err(Refused::Invalid(format!("{what}: no control characters")));
+            return Err(Refused::Invalid(format!("{what}: no line breaks or control characters")));
         }
     }
     Ok(())

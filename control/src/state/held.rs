@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proto::{
     address::Address,
-    held::{Held, HeldId, HeldKind, HeldStatus},
+    held::{Held, HeldId, HeldKind, HeldStatus, is_digest},
     mutation::{Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
     time::UnixMs,
@@ -29,6 +29,8 @@ pub(super) const PROBLEM_CHARS_MAX: usize = 500;
 const REASONS_MAX: usize = 200;
 /// Longest text of a reason, in bytes.
 const REASON_BYTES_MAX: usize = 2_000;
+/// Fewest servers that must have made a body durable: a message on one disk is no promise.
+const BODY_SERVERS_MIN: usize = 2;
 /// Most servers that a body may name.
 const BODY_SERVERS_MAX: usize = 16;
 /// What the header fields that we add may lengthen a body by, in bytes.
@@ -136,6 +138,9 @@ fn check(held: &Held) -> Result<(), Refused> {
     full("recipients of a record", held.recipients.len(), RECIPIENTS_MAX)?;
     full("reasons of a verdict", held.verdict.reasons.len(), REASONS_MAX)?;
     full("servers of a body", held.body.servers.len(), BODY_SERVERS_MAX)?;
+    if held.body.servers.iter().collect::<BTreeSet<_>>().len() < BODY_SERVERS_MIN {
+        return invalid("a body is durable on at least two servers before its record is kept");
+    }
     if held.recipients.iter().collect::<BTreeSet<_>>().len() != held.recipients.len() {
         return invalid("a recipient is there twice");
     }
@@ -148,8 +153,7 @@ fn check(held: &Held) -> Result<(), Refused> {
     if held.last_problem.chars().count() > PROBLEM_CHARS_MAX || held.last_problem.chars().any(char::is_control) {
         return invalid("the problem is at most 500 characters without control characters");
     }
-    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if held.body.digest.len() != 64 || !held.body.digest.bytes().all(hex) {
+    if !is_digest(&held.body.digest) {
         return invalid("the body's digest is 64 lower-case hex digits");
     }
     if held.body.size_bytes > MESSAGE_BYTES_MAX + BODY_SLACK_BYTES {

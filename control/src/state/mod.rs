@@ -3,7 +3,7 @@
 //! Same log, same state on every replica: no clock, randomness, float, hash order or I/O in here (`store` is the edge that
 //! keeps the keys on disk). Time is log time: the largest that a batch was stamped with.
 
-mod audit;
+pub mod audit;
 mod delivery;
 mod held;
 pub mod keys;

@@ -159,12 +159,25 @@ fn due_key(at: UnixMs) -> Vec<u8> {
     key(Kind::ByDue, &[&at.0.to_be_bytes()])
 }
 
-/// Audit records, newest first.
-pub fn audit(keys: &impl Keys, max: usize) -> Vec<AuditRecord> {
+/// A part of the audit log, and the head of its chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditPage {
+    /// Newest first.
+    pub records: Vec<AuditRecord>,
+    /// Number of the newest record of all; zero before the first.
+    pub head_seq: u64,
+    /// Hash of the newest record of all, as the state remembers it; empty before the first.
+    pub head_hash: String,
+}
+
+/// Audit records before number `before`, newest first; zero: from the newest on.
+pub fn audit(keys: &impl Keys, before: u64, max: usize) -> AuditPage {
     let prefix = key(Kind::Audit, &[]);
-    let to = behind(&prefix);
+    let to = if before == 0 { behind(&prefix) } else { key(Kind::Audit, &[&before.to_be_bytes()]) };
     let newest_first = keys.range(&prefix, &to).rev();
-    newest_first.take(max).map(|(_, value)| stored("an audit record", &value)).collect()
+    let records = newest_first.take(max).map(|(_, value)| stored("an audit record", &value)).collect();
+    let meta = Meta::of(keys);
+    AuditPage { records, head_seq: meta.audit_seq, head_hash: meta.audit_hash }
 }
 
 /// Whether any record that has not ended needs this body.

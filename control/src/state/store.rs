@@ -11,7 +11,6 @@ use std::{
 };
 
 use proto::{
-    audit::AuditRecord,
     codec,
     held::{Held, HeldId},
     time::UnixMs,
@@ -21,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     keys::{FIRST, Keys, LAST, Writes},
-    query::{self, HeldFilter, PolicyRecord},
+    query::{self, AuditPage, HeldFilter, PolicyRecord},
 };
 
 /// Where the state stands in the log. Not part of the replicated state, but of the same atomic batch.
@@ -251,11 +250,11 @@ impl StateStore {
         query::next_due(self, now)
     }
 
-    /// Audit records, newest first.
+    /// Audit records before number `before`, newest first; zero: from the newest on.
     #[must_use]
-    pub fn audit(&self, max: usize) -> Vec<AuditRecord> {
+    pub fn audit(&self, before: u64, max: usize) -> AuditPage {
         let _shared = self.shared();
-        query::audit(self, max)
+        query::audit(self, before, max)
     }
 
     /// Whether any record that has not ended needs this body.

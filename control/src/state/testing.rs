@@ -84,7 +84,11 @@ pub(crate) fn quarantined(number: u64) -> Held {
         from_department: None,
         reverse_path: ReversePath::Null,
         recipients: vec![address("anna@interior.gov.test"), address("ben@interior.gov.test")],
-        body: BodyRef { digest: format!("{number:064x}"), size_bytes: 1000, servers: vec!["control-1".into()] },
+        body: BodyRef {
+            digest: format!("{number:064x}"),
+            size_bytes: 1000,
+            servers: vec!["control-1".into(), "control-2".into()],
+        },
         verdict: verdict(),
         client: std::net::IpAddr::from([192, 0, 2, 1]),
         subject: "hello".into(),
@@ -133,7 +137,7 @@ pub(crate) fn release(number: u64) -> Change {
 }
 
 pub(crate) fn delete(number: u64) -> Change {
-    Change::Delete { held: held_id(number), grounds: Grounds::default() }
+    Change::Delete { held: held_id(number), grounds: Grounds { why: "a test".into(), ticket: String::new() } }
 }
 
 pub(crate) fn attempted(number: u64, delivered: &[&str], refused: &[&str], next_attempt: UnixMs) -> Change {

@@ -49,7 +49,7 @@ fn a_policy_that_contradicts_itself_is_refused_and_leaves_no_trace() {
         assert!(matches!(outcome, Outcome::Refused(Refused::Invalid(_))), "{outcome:?}");
     }
     assert_eq!(query::policy_version(&world.keys), 0);
-    assert!(query::audit(&world.keys, 10).is_empty() && query::view(&world.keys, 0).departments.is_empty());
+    assert!(query::audit(&world.keys, 0, 10).records.is_empty() && query::view(&world.keys, 0).departments.is_empty());
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_role_may_propose_only_what_is_its_own() {
     assert_eq!(world.apply(operator("anna"), hold(&[quarantined(1)])), refused(Role::Operator));
     world.apply(node("n1"), hold(&[quarantined(1)]));
     assert_eq!(world.apply(node("n1"), release(1)), refused(Role::Node));
-    assert!(query::audit(&world.keys, 10).is_empty());
+    assert!(query::audit(&world.keys, 0, 10).records.is_empty());
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_mutation_proposed_twice_has_the_first_ones_outcome_and_no_second_effect() {
     // In one batch as well as in a later one.
     assert_eq!(world.apply_all(&[first.clone(), first.clone()]), [Outcome::Done, Outcome::Done]);
     assert_eq!(world.apply_all(&[first]), [Outcome::Done]);
-    assert_eq!(query::audit(&world.keys, 10).len(), 1);
+    assert_eq!(query::audit(&world.keys, 0, 10).records.len(), 1);
     let stolen = Mutation { id, by: operator("ben"), change: release(1) };
     let outcome = world.apply_all(&[stolen]).remove(0);
     assert!(matches!(outcome, Outcome::Refused(Refused::Invalid(_))), "{outcome:?}");
@@ -142,7 +142,7 @@ fn log_time_never_goes_back() {
     world.now = UnixMs(5);
     world.apply(operator("anna"), release(1));
     assert_eq!(query::log_time(&world.keys), UnixMs(1_000_000_000));
-    assert_eq!(query::audit(&world.keys, 1).first().map(|record| record.at), Some(UnixMs(1_000_000_000)));
+    assert_eq!(query::audit(&world.keys, 0, 1).records.first().map(|record| record.at), Some(UnixMs(1_000_000_000)));
 }
 
 #[test]
@@ -154,7 +154,8 @@ fn the_audit_log_is_a_chain() {
     let verdict = super::testing::verdict();
     let transaction = quarantined(2).transaction;
     world.apply(node("n1"), Change::Discard { transaction, recipients: 3, verdict });
-    let mut records = query::audit(&world.keys, 10);
+    let page = query::audit(&world.keys, 0, 10);
+    let mut records = page.records;
     records.reverse();
     let by: Vec<&str> = records.iter().map(|record| record.by.as_str()).collect();
     assert_eq!(by, ["operator/anna", "operator/ben", "node/n1"]);
@@ -163,7 +164,25 @@ fn the_audit_log_is_a_chain() {
         assert_eq!((record.seq, &record.previous), (seq, &previous));
         previous = record.hash();
     }
+    assert_eq!((page.head_seq, page.head_hash), (3, previous));
     assert!(records.iter().any(|record| record.what.contains("discarded") && record.why.contains("TEST")));
+}
+
+#[test]
+fn the_audit_log_is_read_page_by_page_to_its_first_record() {
+    let mut world = World::new();
+    for version in 0..7 {
+        world.apply(operator("anna"), policy(version, Vec::new()));
+    }
+    let (mut before, mut pages) = (0, Vec::new());
+    loop {
+        let page = query::audit(&world.keys, before, 3);
+        assert_eq!(page.head_seq, 7, "the same head on each page");
+        let Some(last) = page.records.last() else { break };
+        before = last.seq;
+        pages.push(page.records.iter().map(|record| record.seq).collect::<Vec<_>>());
+    }
+    assert_eq!(pages, [vec![7, 6, 5], vec![4, 3, 2], vec![1]]);
 }
 
 #[test]

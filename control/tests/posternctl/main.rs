@@ -98,12 +98,36 @@ async fn a_policy_with_faults_is_not_applied_and_a_good_one_is_waited_for() {
 #[tokio::test]
 async fn a_second_release_is_refused_with_the_reason_on_standard_error() {
     let cluster = Cluster::start().await;
-    let released = cluster.run(&["quarantine", "release", "01JD0000000000000000000000"]).await;
+    let released = cluster.run(&["quarantine", "release", "01JD0000000000000000000000", "--why", "asked for"]).await;
     assert!(released.status.success(), "{}", text(&released.stderr));
-    let again = cluster.run(&["quarantine", "release", "01JD0000000000000000000001"]).await;
+    let again = cluster.run(&["quarantine", "release", "01JD0000000000000000000001", "--why", "asked for"]).await;
     assert_eq!(again.status.code(), Some(1));
     assert!(again.stdout.is_empty());
     assert!(text(&again.stderr).contains("already released by operator/bob"), "{}", text(&again.stderr));
+}
+
+#[tokio::test]
+async fn the_audit_log_is_read_past_one_answer_and_checked_up_to_its_head() {
+    let cluster = Cluster::start().await;
+    let all = json(&cluster.run(&["audit", "--max", "5000", "-o", "json"]).await);
+    assert_eq!(all["entries"].as_array().expect("entries").len() as u64, servers::AUDIT_RECORDS);
+    assert_eq!((&all["more"], &all["breaks"]), (&Value::Bool(false), &serde_json::json!([])));
+    assert_eq!(all["head"]["seq"], servers::AUDIT_RECORDS);
+
+    let newest = cluster.run(&["audit", "--max", "1500", "-o", "json"]).await;
+    assert_eq!(json(&newest)["entries"].as_array().expect("entries").len(), 1500);
+    assert!(text(&newest.stderr).contains("records 1 to 1000 are older"), "{}", text(&newest.stderr));
+    let older = json(&cluster.run(&["audit", "--max", "5000", "--before", "1001", "-o", "json"]).await);
+    assert_eq!((older["entries"].as_array().expect("entries").len(), &older["more"]), (1000, &Value::Bool(false)));
+}
+
+#[tokio::test]
+async fn a_list_that_is_cut_says_so() {
+    let cluster = Cluster::start().await;
+    for command in [["quarantine", "list"], ["policy", "history"]] {
+        let output = cluster.run(&command).await;
+        assert!(output.status.success() && text(&output.stderr).contains("the list is cut"), "{command:?}");
+    }
 }
 
 #[tokio::test]

@@ -15,9 +15,9 @@ use proto::{
             inspect_server::{Inspect, InspectServer},
         },
         operator::{
-            ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditRequest, AuditResponse, Fault, FormRequest,
-            FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse, Member,
-            Plan, PolicyFiles, Server as Listed, StatusRequest, StatusResponse,
+            ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, Fault,
+            FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest,
+            ListResponse, Member, Plan, PolicyFiles, Server as Listed, StatusRequest, StatusResponse,
             operator_server::{Operator, OperatorServer},
         },
     },
@@ -27,6 +27,8 @@ use tokio::net::TcpListener;
 use tokio_stream::{StreamExt, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
+/// Length of the made-up audit log.
+pub(crate) const AUDIT_RECORDS: u64 = 2500;
 /// The version in force at the made-up control server.
 const BASE_VERSION: u64 = 7;
 
@@ -175,11 +177,11 @@ impl Operator for MadeUpControl {
     }
 
     async fn policy_history(&self, _: Request<HistoryRequest>) -> Result<Response<HistoryResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(HistoryResponse { more: true, ..Default::default() }))
     }
 
     async fn quarantine_list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(ListResponse { more: true, ..Default::default() }))
     }
 
     async fn quarantine_show(&self, _: Request<HeldRequest>) -> Result<Response<HeldDetail>, Status> {
@@ -196,8 +198,13 @@ impl Operator for MadeUpControl {
         Ok(Response::new(Default::default()))
     }
 
-    async fn audit(&self, _: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
-        Ok(Response::new(Default::default()))
+    async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
+        let AuditRequest { max, before_seq } = request.into_inner();
+        let hash = |seq: u64| if seq == 0 { String::new() } else { format!("hash {seq}") };
+        let entry = |seq| AuditEntry { seq, hash: hash(seq), previous: hash(seq - 1), ..Default::default() };
+        let newest = if before_seq == 0 { AUDIT_RECORDS } else { before_seq - 1 };
+        let entries = (1..=newest).rev().take(max.min(1000) as usize).map(entry).collect();
+        Ok(Response::new(AuditResponse { entries, head_seq: AUDIT_RECORDS, head_hash: hash(AUDIT_RECORDS) }))
     }
 }
 

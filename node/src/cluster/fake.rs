@@ -128,7 +128,7 @@ impl Drop for Fake {
     }
 }
 
-/// A whole view without departments.
+/// A whole view without departments, confirmed.
 pub(crate) fn whole(index: u64) -> ViewUpdate {
     let change = ViewChange {
         index,
@@ -142,7 +142,7 @@ pub(crate) fn whole(index: u64) -> ViewUpdate {
 }
 
 pub(crate) fn update(change: &ViewChange) -> ViewUpdate {
-    ViewUpdate { index: change.index, change: codec::encode(change) }
+    ViewUpdate { index: change.index, change: codec::encode(change), confirmed: true }
 }
 
 #[tonic::async_trait]

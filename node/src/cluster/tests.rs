@@ -29,6 +29,11 @@ fn connect(authority: &Authority, servers: &[&Fake], limits: &Limits) -> Cluster
     Cluster::connect(authority.credentials(Role::Node, "n1"), servers, limits).expect("a cluster")
 }
 
+/// An empty update of a server in touch with its quorum.
+fn beat(index: u64) -> ViewUpdate {
+    ViewUpdate { index, change: Vec::new(), confirmed: true }
+}
+
 async fn server(authority: &Authority, name: &str, outcome: Result<Outcome, Status>) -> Fake {
     Fake::start(authority.credentials(Role::Control, name), move |_| outcome.clone()).await
 }
@@ -80,10 +85,27 @@ async fn an_empty_update_confirms_the_view() {
     cluster.first_view().await;
     let mut confirmed = cluster.confirmed.clone();
     let before = *confirmed.borrow_and_update();
-    server.updates.send(ViewUpdate { index: 6, change: Vec::new() }).expect("a watch");
+    server.updates.send(beat(6)).expect("a watch");
     confirmed.changed().await.expect("a confirmation");
     assert!(*confirmed.borrow() > before);
     assert_eq!(cluster.view().borrow().index, 5);
+}
+
+#[tokio::test]
+async fn a_view_of_a_server_without_its_quorum_is_used_but_does_not_count_as_fresh() {
+    let authority = Authority::new();
+    let server = server(&authority, "a", Ok(Outcome::Done)).await;
+    server.first.lock().expect("a lock").push(ViewUpdate { confirmed: false, ..whole(5) });
+    let cluster = connect(&authority, &[&server], &Limits::default());
+    let mut view = cluster.view();
+    view.wait_for(|view| view.index == 5).await.expect("a view");
+    assert_eq!(cluster.view_age(), Duration::MAX);
+    server.updates.send(ViewUpdate { confirmed: false, ..whole(6) }).expect("a watch");
+    view.wait_for(|view| view.index == 6).await.expect("a view");
+    assert_eq!(cluster.view_age(), Duration::MAX, "a change does not make it fresh either");
+    server.updates.send(beat(6)).expect("a watch");
+    assert_eq!(cluster.first_view().await.index, 6);
+    assert!(cluster.view_age() < Duration::MAX);
 }
 
 #[tokio::test]

@@ -45,11 +45,12 @@ pub(super) async fn follow(
     quiet_max: Duration,
 ) {
     let mut misses: u32 = 0;
+    let mut known = false;
     for server in servers.iter().cycle() {
         let mut updates: u64 = 0;
         let left = tokio::select! {
             () = view.closed() => return,
-            left = stream(server, &view, &confirmed, quiet_max, &mut updates) => left,
+            left = stream(server, &view, &confirmed, quiet_max, &mut known, &mut updates) => left,
         };
         tracing::warn!(server = server.name, updates, reason = %left, "the watch of a control server ended; trying the next");
         // A round over all servers costs one step of back-off; a server that did serve costs none.
@@ -67,6 +68,7 @@ async fn stream(
     view: &watch::Sender<Arc<View>>,
     confirmed: &watch::Sender<Option<Instant>>,
     quiet_max: Duration,
+    known: &mut bool,
     updates: &mut u64,
 ) -> Left {
     let from_index = view.borrow().index;
@@ -83,16 +85,17 @@ async fn stream(
             Ok(Err(status)) => return status.into(),
             Err(_) => return Left::Quiet(quiet_max),
         };
-        let known = confirmed.borrow().is_some();
         // A statement of its own: the borrow is a lock that `send_replace` needs.
-        let next = next_view(&view.borrow(), known, &update);
+        let next = next_view(&view.borrow(), *known, &update);
         match next {
             Ok(next) => {
                 if let Some(next) = next {
                     tracing::info!(index = next.index, policy_version = next.policy_version, "a new view is in force");
                     view.send_replace(Arc::new(next));
-                    confirmed.send_replace(Some(Instant::now()));
-                } else if known {
+                    *known = true;
+                }
+                // A server that has lost its quorum may go on with what it has, but the view grows old meanwhile.
+                if update.confirmed && *known {
                     confirmed.send_replace(Some(Instant::now()));
                 }
             }
@@ -138,7 +141,7 @@ mod tests {
         let settings = whole.then(StateSettings::default);
         let change =
             ViewChange { index, policy_version: index, whole, settings, departments: Vec::new(), removed: Vec::new() };
-        ViewUpdate { index, change: codec::encode(&change) }
+        ViewUpdate { index, change: codec::encode(&change), confirmed: true }
     }
 
     #[test]
@@ -149,13 +152,13 @@ mod tests {
         assert_eq!(first.index, 4);
         assert!(matches!(next_view(&first, true, &update(3, true)), Err(Left::Behind { theirs: 3, ours: 4 })));
         assert!(next_view(&first, true, &update(4, true)).expect("the same").is_none());
-        assert!(next_view(&first, true, &ViewUpdate { index: 9, change: Vec::new() }).expect("empty").is_none());
+        assert!(next_view(&first, true, &ViewUpdate { index: 9, ..ViewUpdate::default() }).expect("empty").is_none());
         assert_eq!(next_view(&first, true, &update(6, false)).expect("a view").expect("a new one").index, 6);
     }
 
     #[test]
     fn a_change_that_cannot_be_read_ends_the_stream() {
-        let garbage = ViewUpdate { index: 9, change: b"garbage".to_vec() };
+        let garbage = ViewUpdate { index: 9, change: b"garbage".to_vec(), confirmed: true };
         assert!(matches!(next_view(&View::empty(), false, &garbage), Err(Left::Nonsense(_))));
     }
 }

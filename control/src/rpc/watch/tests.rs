@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::ready,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -111,15 +112,18 @@ impl Server {
         self.applied.send_replace(applied);
     }
 
-    fn watch(&self, from_index: u64) -> impl Stream<Item = Result<ViewUpdate, Status>> + Unpin + use<> {
+    fn feed(&self) -> Feed {
         let (view, in_touch) = (Arc::clone(&self.view), Arc::clone(&self.in_touch));
-        let feed = Feed {
+        Feed {
             applied: self.applied.subscribe(),
             stopping: self.stop.subscribe(),
-            view: Arc::new(move || view.lock().expect("not poisoned").clone()),
-            in_touch: Arc::new(move || in_touch.load(Ordering::SeqCst)),
-        };
-        Box::pin(updates(feed, from_index))
+            view: Arc::new(move || Box::pin(ready(Ok(view.lock().expect("not poisoned").clone())))),
+            in_touch: Arc::new(move || Box::pin(ready(in_touch.load(Ordering::SeqCst)))),
+        }
+    }
+
+    fn watch(&self, from_index: u64) -> impl Stream<Item = Result<ViewUpdate, Status>> + Unpin + use<> {
+        Box::pin(updates(self.feed(), from_index))
     }
 }
 
@@ -174,7 +178,36 @@ async fn beats_come_only_while_the_server_is_in_touch_and_held_messages_send_not
     assert!(silent.is_err(), "out of touch, but: {silent:?}");
     server.in_touch.store(true, Ordering::SeqCst);
     let beat = watch.next().await.expect("an update").expect("no error");
-    assert_eq!((beat.index, beat.change.len()), (9, 0));
+    assert_eq!((beat.index, beat.change.len(), beat.confirmed), (9, 0, true));
+}
+
+#[tokio::test]
+async fn a_view_is_confirmed_only_by_a_server_in_touch_with_its_quorum() {
+    let server = Server::at(5);
+    let lost = server.watch(0).next().await.expect("an update").expect("no error");
+    assert!(!lost.change.is_empty() && !lost.confirmed, "sent, but not confirmed");
+    server.in_touch.store(true, Ordering::SeqCst);
+    assert!(server.watch(0).next().await.expect("an update").expect("no error").confirmed);
+}
+
+#[tokio::test]
+async fn a_change_that_comes_with_the_quorums_answer_is_sent_before_the_beat() {
+    let server = Arc::new(Server::at(5));
+    let (behind, mut feed) = (Arc::clone(&server), server.feed());
+    // Cut off at the first question; the answer to the second brings what was missed.
+    let asked = AtomicBool::new(false);
+    feed.in_touch = Arc::new(move || {
+        let again = asked.swap(true, Ordering::SeqCst);
+        if again && behind.applied.borrow().index == 5 {
+            behind.apply(whole(6, 1, Vec::new()));
+        }
+        Box::pin(ready(again))
+    });
+    let mut watch = Box::pin(updates(feed, 0));
+    let mut next = async || watch.next().await.expect("an update").expect("no error");
+    assert_eq!((next().await.index, next().await.index), (5, 6));
+    let beat = next().await;
+    assert_eq!((beat.index, beat.change.len(), beat.confirmed), (6, 0, true));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use proto::{
     held::{Held, HeldStatus},
-    mutation::{Outcome, Refused},
+    mutation::{Change, Grounds, Outcome, Refused},
     time::UnixMs,
 };
 
@@ -49,6 +49,8 @@ fn a_record_that_breaks_a_bound_or_claims_what_only_the_state_says_is_refused() 
         |held| held.recipients = vec![held.recipients[0].clone(); 2],
         |held| held.body.digest = "A".repeat(64),
         |held| held.body.size_bytes = u64::MAX,
+        |held| held.body.servers.clear(),
+        |held| held.body.servers = vec!["control-1".into(); 2],
         |held| held.subject = "a\nb".into(),
         |held| held.status = HeldStatus::Due { released: Some(("operator/anna".into(), UnixMs(1))) },
         |held| held.lease = Some(proto::held::Lease { node: "n1".into(), until: UnixMs(u64::MAX) }),
@@ -93,11 +95,26 @@ fn a_release_is_compare_and_set() {
     assert_eq!(world.apply(operator("ben"), release(1)), already);
     assert_eq!(world.apply(operator("ben"), delete(1)), already);
     assert_eq!(world.apply(operator("ben"), release(9)), Outcome::Refused(Refused::NoSuch));
-    assert_eq!((due(&world), query::audit(&world.keys, 10).len()), (1, 1));
+    assert_eq!((due(&world), query::audit(&world.keys, 0, 10).records.len()), (1, 1));
     // Also after it was delivered.
     world.apply(node("n1"), lease(1));
     world.apply(node("n1"), attempted(1, &[ANNA, BEN], &[], UnixMs(0)));
     assert_eq!(world.apply(operator("ben"), release(1)), already);
+}
+
+#[test]
+fn nothing_is_released_or_deleted_without_a_reason() {
+    let mut world = World::new();
+    world.apply(node("n1"), hold(&[quarantined(1)]));
+    let silent = || Grounds { why: " ".into(), ticket: "T-1".into() };
+    for change in [
+        Change::Release { held: held_id(1), grounds: silent() },
+        Change::Delete { held: held_id(1), grounds: silent() },
+    ] {
+        let outcome = world.apply(operator("anna"), change);
+        assert!(matches!(&outcome, Outcome::Refused(Refused::Invalid(what)) if what.contains("why")), "{outcome:?}");
+    }
+    assert_eq!(held(&world, 1).status, HeldStatus::Waiting);
 }
 
 #[test]
