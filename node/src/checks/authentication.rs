@@ -97,7 +97,7 @@ impl Authenticator {
             client: transaction.client.clone(),
             reverse_path: transaction.reverse_path.clone(),
             authors: message.from.iter().filter_map(|mailbox| mailbox.domain.clone()).collect(),
-            one_author: !message.defects.contains(&Defect::MultipleFrom),
+            one_author: ![Defect::MultipleFrom, Defect::UnclearAuthor].iter().any(|one| message.defects.contains(one)),
             trusted_sealers: transaction.view.settings.arc_sealers.clone(),
         };
         // A task of its own, so that a panic over hostile bytes is a failed check and nothing more.
