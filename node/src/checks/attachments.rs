@@ -1,6 +1,6 @@
 //! What the parts of a message are, by content and by every name they have, and what is in their ZIP archives.
 
-use std::io::{Cursor, Read as _};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 use proto::{policy::ContentKind, score::Score, verdict::Reason};
 use zip::{ZipArchive, read::ZipFile, result::ZipError};
@@ -19,6 +19,14 @@ const UNPACKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const RATIO_MAX: u64 = 200;
 /// Below this an archive's ratio says nothing.
 const RATIO_FROM_BYTES: u64 = 8 * 1024 * 1024;
+/// Entries in the directories of an archive, those of uncompressed archives in it too: each takes memory once it is read.
+const DIRECTORY_ENTRIES_MAX: usize = 20_000;
+/// What reading an archive may cost for each of its bytes. Real ones take about 2: opened backwards, then each entry once.
+const READ_COST_PER_BYTE_MAX: u64 = 8;
+/// What reading an archive may cost beside that.
+const READ_COST_BASE: u64 = 64 * 1024;
+/// What one call costs beside the bytes that it reads.
+const READ_CALL_COST: u64 = 16;
 /// Archives in archives.
 const DEPTH_MAX: usize = 2;
 /// Findings of one sort that are named; further ones change nothing, and a verdict must stay small.
@@ -85,7 +93,12 @@ impl Look {
     }
 
     fn zip(&mut self, shown: &str, content: &[u8], depth: usize) {
-        let mut archive = match ZipArchive::new(Cursor::new(content)) {
+        if content.windows(4).filter(|four| *four == b"PK\x01\x02").count() > DIRECTORY_ENTRIES_MAX {
+            self.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a ZIP archive"));
+            self.opaque(format!("{shown} has more entries than are looked into"));
+            return;
+        }
+        let mut archive = match ZipArchive::new(Metered::new(content)) {
             Ok(archive) => archive,
             Err(_) => {
                 self.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a broken ZIP archive"));
@@ -104,42 +117,43 @@ impl Look {
             self.opaque(format!("{shown} unpacks to more than is looked into"));
             return;
         }
-        let before = self.unpacked;
+        let honest = length_of(content.len()).saturating_mul(RATIO_MAX).max(RATIO_FROM_BYTES);
+        let unpacked_max = self.unpacked.saturating_add(honest).min(UNPACKED_BYTES_MAX);
         for index in 0..archive.len() {
-            self.entry(&mut archive, index, shown, depth);
-            let unpacked = self.unpacked - before;
-            let is_bomb = unpacked > RATIO_FROM_BYTES && unpacked / length_of(content.len()).max(1) > RATIO_MAX;
-            if is_bomb || self.unpacked >= UNPACKED_BYTES_MAX {
+            let unpacked = self.entry(&mut archive, index, shown, unpacked_max);
+            if self.unpacked >= unpacked_max {
                 self.opaque(format!("{shown} unpacks to more than is looked into"));
                 return;
+            }
+            if let Some(content) = unpacked {
+                self.unpacked_entry(shown, &content, depth);
             }
         }
     }
 
-    fn entry(&mut self, archive: &mut ZipArchive<Cursor<&[u8]>>, index: usize, shown: &str, depth: usize) {
+    /// What an entry unpacks to, so that `unpacked` stays at `unpacked_max`: whoever calls looks at that before at the content.
+    fn entry(&mut self, archive: &mut Zip<'_>, index: usize, shown: &str, unpacked_max: u64) -> Option<Vec<u8>> {
         if let Some(name) = archive.name_for_index(index).map(str::to_owned)
             && let Some(kind) = kinds::of_name(&name)
             && matches!(kind, ContentKind::Executable | ContentKind::Script)
         {
             self.found(kind, "BLOCKED_NAME", format!("{} in {shown} would be run by its name", quoted(&name)));
         }
-        let room = UNPACKED_BYTES_MAX.saturating_sub(self.unpacked);
+        let room = unpacked_max.saturating_sub(self.unpacked);
         let unpacked = match archive.by_index(index) {
             Ok(file) => unpack(file, room),
             Err(ZipError::UnsupportedArchive(_)) => {
                 let text = format!("{shown} is encrypted or packed in a way that cannot be looked into");
                 self.reason("UNREADABLE_ARCHIVE", Score::points(1, 50), text);
-                return;
+                return None;
             }
             Err(_) => None,
         };
-        match unpacked {
-            Some(content) => {
-                self.unpacked = self.unpacked.saturating_add(length_of(content.len()));
-                self.unpacked_entry(shown, &content, depth);
-            }
+        match &unpacked {
+            Some(content) => self.unpacked = self.unpacked.saturating_add(length_of(content.len())),
             None => self.opaque(format!("{shown} holds an entry that does not unpack")),
         }
+        unpacked
     }
 
     fn unpacked_entry(&mut self, shown: &str, content: &[u8], depth: usize) {
@@ -179,6 +193,37 @@ impl Look {
     }
 }
 
+type Zip<'a> = ZipArchive<Metered<'a>>;
+
+/// An archive's bytes, of which only so much can be read: the reader tries every end of a directory that it finds, and an
+/// archive may hold thousands that all begin at the same long directory.
+struct Metered<'a> {
+    bytes: Cursor<&'a [u8]>,
+    left: u64,
+}
+
+impl<'a> Metered<'a> {
+    fn new(content: &'a [u8]) -> Self {
+        let left = length_of(content.len()).saturating_mul(READ_COST_PER_BYTE_MAX).saturating_add(READ_COST_BASE);
+        Self { bytes: Cursor::new(content), left }
+    }
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.bytes.read(into)?;
+        let cost = length_of(read).saturating_add(READ_CALL_COST);
+        self.left = self.left.checked_sub(cost).ok_or_else(|| io::Error::other("reading it costs too much"))?;
+        Ok(read)
+    }
+}
+
+impl Seek for Metered<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.bytes.seek(to)
+    }
+}
+
 /// Whether a name says that this is something harmless.
 fn is_disguise(name: &str, kind: ContentKind) -> bool {
     kinds::extension(name).is_some() && kinds::of_name(name) != Some(kind) && kind == ContentKind::Executable
@@ -191,7 +236,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// Whether the entries claim more packed bytes than there are: then they lie over each other, as in bombs.
-fn overlaps(archive: &mut ZipArchive<Cursor<&[u8]>>, packed: usize) -> bool {
+fn overlaps(archive: &mut Zip<'_>, packed: usize) -> bool {
     let mut claimed = 0_u64;
     for index in 0..archive.len() {
         if let Ok(file) = archive.by_index_raw(index) {
@@ -201,7 +246,7 @@ fn overlaps(archive: &mut ZipArchive<Cursor<&[u8]>>, packed: usize) -> bool {
     claimed > length_of(packed)
 }
 
-fn unpack(file: ZipFile<'_, Cursor<&[u8]>>, bytes_max: u64) -> Option<Vec<u8>> {
+fn unpack(file: ZipFile<'_, Metered<'_>>, bytes_max: u64) -> Option<Vec<u8>> {
     let mut content = Vec::new();
     file.take(bytes_max).read_to_end(&mut content).ok()?;
     Some(content)
@@ -219,7 +264,7 @@ mod tests {
     use proto::policy::ContentKind;
     use zip::{ZipWriter, write::SimpleFileOptions};
 
-    use super::{Analysis, analyse};
+    use super::{Analysis, Metered, analyse};
     use crate::{
         message::{Message, mime::Part},
         policy::samples::message,
@@ -291,6 +336,65 @@ mod tests {
         let many: Vec<(String, &[u8])> = (0..1100).map(|n| (format!("f{n}"), &b"x"[..])).collect();
         let many: Vec<(&str, &[u8])> = many.iter().map(|(name, content)| (name.as_str(), *content)).collect();
         assert!(!analyse(&with_part("a.zip", zipped(&many))).opaque.is_empty());
+    }
+
+    /// An archive after which ends of a directory follow that all mean its directory, of one entry too many.
+    fn with_false_ends(files: usize, ends: usize) -> Vec<u8> {
+        let named: Vec<String> = (0..files).map(|n| format!("f{n}")).collect();
+        let files: Vec<(&str, &[u8])> = named.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        let mut bytes = zipped(&files);
+        let end = bytes.split_off(bytes.len() - 22);
+        let mut false_end = end.clone();
+        let one_more = u16::try_from(files.len() + 1).expect("few").to_le_bytes();
+        false_end[8..10].copy_from_slice(&one_more);
+        false_end[10..12].copy_from_slice(&one_more);
+        bytes.extend(false_end.repeat(ends));
+        bytes
+    }
+
+    #[test]
+    fn an_archive_of_a_thousand_directories_is_not_read_a_thousand_times() {
+        let few = with_false_ends(500, 1);
+        let mut archive = Metered::new(&few);
+        assert!(zip::ZipArchive::new(&mut archive).is_err());
+        let one = Metered::new(&few).left - archive.left;
+        let many = with_false_ends(500, 3000);
+        let mut archive = Metered::new(&many);
+        assert!(zip::ZipArchive::new(&mut archive).is_err());
+        assert!(archive.left < one, "it is read until nothing is left");
+        assert!(!analyse(&with_part("a.zip", many)).opaque.is_empty());
+    }
+
+    #[test]
+    fn an_archive_of_uncompressed_archives_is_read() {
+        let inner = zipped(&[("a.txt", b"x"), ("b.txt", b"y")]);
+        let named: Vec<String> = (0..200).map(|n| format!("{n}.docx")).collect();
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for name in &named {
+            let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+            writer.start_file(name.as_str(), stored).expect("starts");
+            writer.write_all(&inner).expect("writes");
+        }
+        let content = writer.finish().expect("finishes").into_inner();
+        assert_eq!(analyse(&with_part("a.zip", content)).opaque, Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_archive_with_a_vast_directory_is_not_opened() {
+        let mut content = b"PK\x03\x04".to_vec();
+        content.extend(b"PK\x01\x02".repeat(20_001));
+        assert!(analyse(&with_part("a.zip", content)).opaque[0].contains("more entries"));
+    }
+
+    #[test]
+    fn a_bomb_is_not_opened_further_to_look_for_archives() {
+        let mut inner = zipped(&[("b.exe", b"MZ\x90\0\x03")]);
+        // An archive may have anything before it, and this one is over the ratio of the outer one.
+        let mut padded = zipped(&[("a", b"x")]);
+        padded.resize(9 * 1024 * 1024, 0);
+        padded.append(&mut inner);
+        let analysis = analyse(&with_part("a.zip", zipped(&[("c.zip", &padded)])));
+        assert_eq!((analysis.opaque.len(), rules(&analysis)), (1, vec![(ContentKind::Archive, "BLOCKED_TYPE")]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! be found out in time is a temporary error, never a pass; and a slow answer about one identity does not hide what
 //! is known about another.
 
-use std::{borrow::Cow, collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -14,7 +14,8 @@ use hickory_resolver::{
 use mail_auth::{
     ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcResult, DnsError, Error, IprevResult,
     MessageAuthenticator, SpfOutput, SpfResult,
-    dkim::DkimError,
+    common::crypto::HashAlgorithm,
+    dkim::{Canonicalization, DkimError},
     dmarc::{Policy as DmarcPolicy, verify::DmarcParameters},
     spf::verify::SpfParameters,
 };
@@ -97,7 +98,7 @@ impl Authenticator {
             client: transaction.client.clone(),
             reverse_path: transaction.reverse_path.clone(),
             authors: message.from.iter().filter_map(|mailbox| mailbox.domain.clone()).collect(),
-            one_author: !message.defects.contains(&Defect::MultipleFrom),
+            one_author: ![Defect::MultipleFrom, Defect::UnclearAuthor].iter().any(|one| message.defects.contains(one)),
             trusted_sealers: transaction.view.settings.arc_sealers.clone(),
         };
         // A task of its own, so that a panic over hostile bytes is a failed check and nothing more.
@@ -117,8 +118,16 @@ impl Authenticator {
     }
 
     async fn ask(&self, asked: &Question) -> Authentication {
-        let bounded = bounded(&asked.bytes, self.header_bytes_max, self.signatures_max);
-        let parsed = AuthenticatedMessage::parse(&bounded);
+        let hashing = {
+            let (bytes, header_bytes_max, signatures_max) =
+                (asked.bytes.clone(), self.header_bytes_max, self.signatures_max);
+            tokio::task::spawn_blocking(move || Hashed::new(&bytes, header_bytes_max, signatures_max))
+        };
+        let hashed = match hashing.await {
+            Ok(hashed) => hashed,
+            Err(_) => return Authentication::unavailable("the check failed on the message"),
+        };
+        let parsed = hashed.as_ref().and_then(|hashed| hashed.parsed(self.signatures_max));
         let ip = asked.client.address;
         let (spf_helo, spf, reverse, signed) = tokio::join!(
             self.spf_helo(&asked.client),
@@ -133,7 +142,11 @@ impl Authenticator {
             from_domain: asked.authors.first().filter(|_| asked.authors.len() == 1).cloned(),
             ..signed
         };
-        let Some(parsed) = parsed else { return found };
+        let Some(parsed) = parsed else {
+            // A header that is not read vouches for nobody.
+            found.dmarc = AuthResult::PermError;
+            return found;
+        };
         if !asked.one_author || authors(&parsed) != asked.authors || asked.authors.len() > 1 {
             // Readers may show another author than the one that is vouched for: nobody vouches.
             found.dmarc = AuthResult::Fail;
@@ -261,9 +274,41 @@ fn authors(parsed: &AuthenticatedMessage<'_>) -> BTreeSet<Domain> {
     domains.filter_map(|(_, domain)| Domain::parse(domain.trim_end_matches('.')).ok()).collect()
 }
 
-/// The message with no more signatures and seals than are verified: each costs a hash over the body and a look-up.
-fn bounded(bytes: &Bytes, header_bytes_max: usize, signatures_max: usize) -> Cow<'_, [u8]> {
+/// A message's header and the hashes of its body, which are worked out on a thread for hostile bytes: of a large body they
+/// take long.
+struct Hashed {
+    header: Bytes,
+    body_hashes: Vec<(Canonicalization, HashAlgorithm, u64, Vec<u8>)>,
+}
+
+impl Hashed {
+    /// `None` when the header is longer than the limit: what it holds is not bounded.
+    fn new(bytes: &Bytes, header_bytes_max: usize, signatures_max: usize) -> Option<Self> {
+        let (header, body) = bounded(bytes, header_bytes_max, signatures_max)?;
+        // The parser itself has no bounds: it sees the header alone.
+        let mut body_hashes = AuthenticatedMessage::parse(&header)?.body_hashes;
+        for (canonicalization, algorithm, length, hash) in &mut body_hashes {
+            *hash = algorithm.hash(canonicalization.canonical_body(&body, *length)).as_ref().to_vec();
+        }
+        Some(Self { header, body_hashes })
+    }
+
+    fn parsed(&self, signatures_max: usize) -> Option<AuthenticatedMessage<'_>> {
+        let mut parsed = AuthenticatedMessage::parse(&self.header)?;
+        parsed.body_hashes.clone_from(&self.body_hashes);
+        // Whatever the parser took for a signature: each is verified by itself with a copy of the header.
+        parsed.dkim_headers.truncate(signatures_max);
+        Some(parsed)
+    }
+}
+
+/// The header with no more signatures and seals than are verified, for each costs a hash over the body and a look-up, and
+/// the body. `None` when the header is too long.
+fn bounded(bytes: &Bytes, header_bytes_max: usize, signatures_max: usize) -> Option<(Bytes, Bytes)> {
     let header = Header::split(bytes, header_bytes_max);
+    if header.too_long {
+        return None;
+    }
     let too_many_seals = ["arc-seal", "arc-message-signature"].iter().any(|name| header.count(name) > ARC_SETS_MAX);
     let mut signatures = 0;
     let surplus = header.fields.iter().filter(|field| match field.name.as_str() {
@@ -281,11 +326,8 @@ fn bounded(bytes: &Bytes, header_bytes_max: usize, signatures_max: usize) -> Cow
         kept.extend_from_slice(&bytes[at..field.span.start]);
         at = field.span.end;
     }
-    if at == 0 {
-        return Cow::Borrowed(bytes);
-    }
-    kept.extend_from_slice(&bytes[at..]);
-    Cow::Owned(kept)
+    kept.extend_from_slice(&bytes[at..header.body_at]);
+    Some((kept.into(), bytes.slice(header.body_at..)))
 }
 
 /// Whether a passing chain was sealed by hosts that we trust, all of them, and says that DMARC passed at its start.

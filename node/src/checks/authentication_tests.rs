@@ -13,7 +13,7 @@ use mail_auth::{
 use proto::{address::ReversePath, policy::PolicyLayer};
 use tokio::net::UdpSocket;
 
-use super::{Authenticator, resolver};
+use super::{Authenticator, Hashed, resolver};
 use crate::{
     limits::Limits,
     message::Message,
@@ -128,6 +128,27 @@ async fn no_more_signatures_are_verified_than_the_limit() {
     let found = check(&many, "a@nowhere.test", &Limits::default()).await;
     assert_eq!(found.dkim.len(), 10);
     assert_eq!(found.dmarc, AuthResult::Pass);
+}
+
+#[tokio::test]
+async fn a_header_over_the_limit_is_not_authenticated_and_never_a_pass() {
+    let one = signed(HAM, "sender.test");
+    let text = String::from_utf8(one.bytes.to_vec()).expect("text");
+    let signature = &text[..text.find("From:").expect("a From")];
+    let many = Message::parse(format!("{}{text}", signature.repeat(2000)).into(), &Limits::default());
+    let found = check(&many, "a@sender.test", &Limits::default()).await;
+    assert_eq!((found.dkim.len(), found.dmarc, found.arc), (0, AuthResult::PermError, AuthResult::None));
+    assert_eq!(found.spf, AuthResult::Pass);
+    assert!(!found.arc_vouches);
+}
+
+#[test]
+fn a_signature_that_only_the_verifier_sees_is_counted_too() {
+    let signature =
+        "DKIM-Signature: v=1; a=ed25519-sha256; d=a.test; s=s; c=relaxed/relaxed; h=from; bh=AA==; b=AA==\r\n";
+    let header = format!("{}From: a@a.test\r\n\r\n", signature.repeat(40));
+    let hashed = Hashed { header: header.into(), body_hashes: Vec::new() };
+    assert_eq!(hashed.parsed(10).expect("a header").dkim_headers.len(), 10);
 }
 
 #[tokio::test]

@@ -158,10 +158,11 @@ impl Walk {
         kind: &str,
         content: Bytes,
     ) {
-        let disposition = header.named("content-disposition").next().map(|field| field.value(bytes).to_vec());
-        let disposition = disposition.as_deref().and_then(self::content_type);
+        // Readers disagree about which of several counts: every name of each of them may be shown.
+        let values: Vec<_> = header.named("content-disposition").map(|field| field.value(bytes).to_vec()).collect();
+        let dispositions: Vec<_> = values.iter().filter_map(|value| self::content_type(value)).collect();
         let mut names: Vec<String> = Vec::new();
-        for declared in [disposition.as_ref(), content_type].into_iter().flatten() {
+        for declared in dispositions.iter().chain(content_type) {
             let candidates = declared.attributes().unwrap_or_default().iter();
             names.extend(
                 candidates
@@ -170,7 +171,9 @@ impl Walk {
             );
         }
         names.dedup();
-        let attached = disposition.as_ref().is_some_and(|declared| declared.ctype().eq_ignore_ascii_case("attachment"));
+        // What only some readers take for an attachment is read as text all the same.
+        let attached = !dispositions.is_empty()
+            && dispositions.iter().all(|declared| declared.ctype().eq_ignore_ascii_case("attachment"));
         let text = kind.starts_with("text/").then(|| {
             let charset = content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8");
             in_charset(charset, &content).into_owned()

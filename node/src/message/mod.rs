@@ -2,15 +2,17 @@
 
 pub mod fields;
 pub mod html;
+mod mailbox;
 pub mod mime;
 
 use bytes::Bytes;
-use mail_parser::{Address as ParsedAddress, parsers::MessageStream};
-use proto::address::{Address, Domain};
+use mail_parser::parsers::MessageStream;
 
+pub use self::mailbox::Mailbox;
 use self::{
     fields::{Field, Header},
     html::Link,
+    mailbox::mailboxes,
     mime::{Part, Walk},
 };
 use crate::limits::Limits;
@@ -19,8 +21,6 @@ use crate::limits::Limits;
 pub const SUBJECT_CHARS_MAX: usize = 200;
 /// Text that the content rules look at, in bytes; what comes after it only the virus scanner sees.
 pub const TEXT_BYTES_MAX: usize = 512 * 1024;
-/// Addresses kept of one header field.
-const MAILBOXES_MAX: usize = 1000;
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,7 +33,7 @@ pub enum Defect {
     TooManyParts,
     /// Nested deeper than allowed.
     TooDeep,
-    /// More Received fields than allowed: a loop.
+    /// More Received fields than allowed, or more than allowed of our own: a loop.
     TooManyHops,
     /// A header line is neither a field nor a continuation, or a name has white space before its colon.
     InvalidHeaderLine,
@@ -47,6 +47,8 @@ pub enum Defect {
     MultipleSubject,
     /// No From field.
     MissingFrom,
+    /// A From or Sender field of which readers may show another address than the ones that we read.
+    UnclearAuthor,
     /// Readers disagree about what such a part is.
     DuplicateContentType,
     /// Readers disagree about what such a part holds.
@@ -78,6 +80,7 @@ impl Defect {
             | Self::MultipleFrom
             | Self::MultipleSender
             | Self::MultipleSubject
+            | Self::UnclearAuthor
             | Self::DuplicateContentType
             | Self::DuplicateTransferEncoding
             | Self::EncodedMultipart
@@ -104,6 +107,7 @@ impl Defect {
             Self::MultipleSender => "it has more than one Sender field",
             Self::MultipleSubject => "it has more than one Subject field",
             Self::MissingFrom => "it has no From field",
+            Self::UnclearAuthor => "its author or sender is not a readable address",
             Self::DuplicateContentType => "a part has more than one type",
             Self::DuplicateTransferEncoding => "a part has more than one encoding",
             Self::EncodedMultipart => "a multipart is encoded",
@@ -112,25 +116,6 @@ impl Defect {
             Self::UnknownEncoding => "a part has an unknown encoding",
             Self::Undecodable => "a part does not decode",
         }
-    }
-}
-
-/// One entry of an address field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mailbox {
-    /// Display name, decoded.
-    pub name: String,
-    /// What stands where the address belongs.
-    pub written: String,
-    /// Its domain, when it is one.
-    pub domain: Option<Domain>,
-}
-
-impl Mailbox {
-    /// The address, when it is one of RFC 5321.
-    #[must_use]
-    pub fn address(&self) -> Option<Address> {
-        Address::parse(&self.written).ok()
     }
 }
 
@@ -173,15 +158,17 @@ impl Message {
         let Walk { parts, defects } = Walk::new(&bytes, limits);
         let mut message = Self::unread(bytes);
         let bytes = message.bytes.clone();
-        message.from = mailboxes(&header, &bytes, "from");
-        message.sender = mailboxes(&header, &bytes, "sender");
-        message.reply_to = mailboxes(&header, &bytes, "reply-to");
+        let (from, from_unclear) = mailboxes(&header, &bytes, "from");
+        let (sender, sender_unclear) = mailboxes(&header, &bytes, "sender");
+        (message.from, message.sender) = (from, sender);
+        (message.reply_to, _) = mailboxes(&header, &bytes, "reply-to");
         message.subject = header.named("subject").next().map(|field| subject(field, &bytes)).unwrap_or_default();
         message.received = header.count("received");
         message.header = header;
         message.parts = parts;
         message.defects = defects;
         message.defects.extend(header_defects(&message.header, limits));
+        message.defects.extend((from_unclear || sender_unclear).then_some(Defect::UnclearAuthor));
         message.defects.sort_unstable();
         message.defects.dedup();
         message.read_text();
@@ -258,12 +245,6 @@ impl Message {
         texts.filter(|text| text.to_ascii_lowercase().contains(&said)).count()
     }
 
-    /// Whether readers may see different messages, or we have not seen all of it.
-    #[must_use]
-    pub fn is_broken(&self) -> bool {
-        self.defects.iter().any(|defect| defect.breaks())
-    }
-
     /// Length of the message in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
@@ -292,25 +273,6 @@ fn header_defects(header: &Header, limits: &Limits) -> Vec<Defect> {
         (header.count("received") > limits.hops_max, Defect::TooManyHops),
     ];
     checks.into_iter().filter(|(is_so, _)| *is_so).map(|(_, defect)| defect).collect()
-}
-
-fn mailboxes(header: &Header, bytes: &[u8], name: &str) -> Vec<Mailbox> {
-    let mut mailboxes = Vec::new();
-    for field in header.named(name) {
-        let value = MessageStream::new(field.value(bytes)).parse_address();
-        let Some(parsed) = value.into_address() else { continue };
-        let entries: Vec<_> = match parsed {
-            ParsedAddress::List(list) => list,
-            ParsedAddress::Group(groups) => groups.into_iter().flat_map(|group| group.addresses).collect(),
-        };
-        mailboxes.extend(entries.into_iter().take(MAILBOXES_MAX).map(|entry| {
-            let written = entry.address.map(|text| text.trim().to_owned()).unwrap_or_default();
-            let domain =
-                written.rsplit_once('@').and_then(|(_, domain)| Domain::parse(domain.trim_end_matches('.')).ok());
-            Mailbox { name: entry.name.map(|text| without_controls(&text)).unwrap_or_default(), written, domain }
-        }));
-    }
-    mailboxes
 }
 
 fn subject(field: &Field, bytes: &[u8]) -> String {

@@ -10,6 +10,10 @@ fn parse(text: &str) -> Message {
     Message::parse(Bytes::from(text.replace('\n', "\r\n")), &Limits::default())
 }
 
+fn is_broken(message: &Message) -> bool {
+    message.defects.iter().any(|defect| defect.breaks())
+}
+
 #[test]
 fn a_plain_message_is_read() {
     let message = parse(
@@ -32,7 +36,65 @@ fn two_froms_are_both_seen_and_break_the_message() {
     let domains: Vec<_> = message.from.iter().filter_map(|mailbox| mailbox.domain.clone()).collect();
     assert_eq!(domains.len(), 2);
     assert!(message.defects.contains(&Defect::MultipleFrom) && message.defects.contains(&Defect::InvalidHeaderLine));
-    assert!(message.is_broken());
+    assert!(is_broken(&message));
+}
+
+#[test]
+fn an_author_that_readers_may_see_in_another_way_breaks_the_message() {
+    let many = format!("From: {}boss@interior.gov.test\n", "a@b.test, ".repeat(1000));
+    let unclear = [
+        "From: =?utf-8?q?boss=40interior.gov.test?=\n",
+        "From: <=?utf-8?q?boss=40interior.gov.test?=>\n",
+        "From: =?x-unknown?q?boss=40interior.gov.test?=\n",
+        "From: boss\u{ff20}interior.gov.test\n",
+        "From: boss@\u{ff49}nterior.gov.test\n",
+        "From: boss@interior(x).gov.test\n",
+        "From: boss@interior(x).gov.test (\n",
+        "From: boss@interior.(x)gov.test\n",
+        "From: <boss@interior.gov.test> <a@b.test>\n",
+        "From: <@interior.gov.test:a@b.test>\n",
+        "From: boss@interior.gov.test:;\n",
+        "From: \"boss@interior.gov.test\": a@b.test;\n",
+        "From: boss@interior.gov.test a@b.test\n",
+        "From: \"boss@interior.gov.test\" <>\n",
+        "From: boss@interior \"x\" .gov.test\n",
+        "From: boss@interior =?utf-8?q?.gov.test?=\n",
+        "From: boss@[192.0.2.1]\n",
+        "From: a@b.test\nSender: =?utf-8?q?boss=40interior.gov.test?=\n",
+        many.as_str(),
+    ];
+    for field in unclear {
+        let message = parse(&format!("{field}\nx\n"));
+        assert_eq!(message.defects, [Defect::UnclearAuthor], "{field}: {:?}", message.from);
+        assert!(is_broken(&message));
+    }
+}
+
+#[test]
+fn an_author_is_clear_however_it_is_written() {
+    let clear = [
+        ("<boss@interior .gov . test>", Some("interior.gov.test")),
+        ("boss @ interior\n .gov.test", Some("interior.gov.test")),
+        ("=?utf-8?q?Anna?=\n =?utf-8?q?_B.?=\n <boss@interior.gov.test>", Some("interior.gov.test")),
+        ("<boss@interior.gov.test.>", Some("interior.gov.test")),
+        ("Anna (HR (north)) <boss(x)@(y)interior.gov.test>", Some("interior.gov.test")),
+        ("\"Anna (HR\" <boss@interior.gov.test>", Some("interior.gov.test")),
+        ("boss@interior.gov.test (Anna)", Some("interior.gov.test")),
+        ("=?utf-8?q?Anna_at_home?= <boss@interior.gov.test>", Some("interior.gov.test")),
+        ("\"anna@home.test\" <boss@interior.gov.test>", Some("interior.gov.test")),
+        ("\"a b\"@interior.gov.test", Some("interior.gov.test")),
+        ("staff: boss@interior.gov.test;", Some("interior.gov.test")),
+        ("a..b.@mobile.test", Some("mobile.test")),
+        ("MAILER-DAEMON (Mail Delivery System)", None),
+        ("<>", None),
+        ("", None),
+    ];
+    for (value, domain) in clear {
+        let message = parse(&format!("From: {value}\n\nx\n"));
+        let found = message.from.first().and_then(|mailbox| mailbox.domain.as_ref()).map(|domain| domain.as_str());
+        assert_eq!((found, message.defects.as_slice()), (domain, &[][..]), "{value}");
+    }
+    assert_eq!(parse("From: Doe, John <a@b.test>\n\nx\n").defects, []);
 }
 
 #[test]
@@ -55,6 +117,16 @@ fn parts_are_decoded_with_all_their_names() {
     assert_eq!(&message.parts[1].content[..], b"MZ\x90\0\x03");
     assert!(message.parts[1].attached);
     assert_eq!(message.defects, []);
+}
+
+#[test]
+fn every_name_of_a_part_is_seen_also_of_a_second_disposition() {
+    let message = parse(
+        "From: a@b.test\nContent-Disposition: attachment; filename=a.pdf\n\
+         Content-Disposition: inline; filename=b.exe\n\nx\n",
+    );
+    assert_eq!(message.parts[0].names, ["a.pdf", "b.exe"]);
+    assert!(!message.parts[0].attached);
 }
 
 #[test]
@@ -84,7 +156,7 @@ fn ambiguous_mime_breaks_the_message() {
     for (text, expected) in cases {
         let message = parse(&format!("From: a@b.test\n{text}"));
         assert_eq!(message.defects, [expected], "{text}");
-        assert!(message.is_broken());
+        assert!(is_broken(&message));
     }
 }
 
@@ -94,7 +166,7 @@ fn a_notification_that_returns_only_the_header_of_a_multipart_is_whole() {
         "From: MAILER-DAEMON\nContent-Type: multipart/report; boundary=r\n\n--r\n\nIt failed.\n--r\n\
          Content-Type: message/rfc822\n\nFrom: a@b.test\nContent-Type: multipart/mixed;\n\n--r--\n",
     );
-    assert!(!message.is_broken(), "{:?}", message.defects);
+    assert!(!is_broken(&message), "{:?}", message.defects);
 }
 
 #[test]
@@ -102,7 +174,7 @@ fn ten_thousand_levels_end_at_the_limit_without_using_up_the_stack() {
     let mut rfc822 = String::from("From: a@b.test\n");
     rfc822.push_str(&"Content-Type: message/rfc822\n\n".repeat(10_000));
     let message = parse(&rfc822);
-    assert!(message.defects.contains(&Defect::TooDeep) && message.is_broken());
+    assert!(message.defects.contains(&Defect::TooDeep) && is_broken(&message));
 
     let mut multipart = String::from("From: a@b.test\n");
     for level in 0..5_000 {

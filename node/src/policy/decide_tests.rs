@@ -109,6 +109,8 @@ fn the_internet_cannot_speak_for_a_department() {
         "From: a@sub.Health.gov.test\n\nx\n",
         "From: a@sender.test\nSender: b@health.gov.test\n\nx\n",
         "From: a@sender.test, b@health.gov.test\n\nx\n",
+        "From: <boss@interior .gov.test>\n\nx\n",
+        "From: boss@interior\n .gov.test\n\nx\n",
     ];
     for text in forged {
         let verdict = one(text, &clean(), PolicyLayer::default());
@@ -117,6 +119,17 @@ fn the_internet_cannot_speak_for_a_department() {
     let mut listed = transaction(view(PolicyLayer::default()), &TO);
     listed.client.address = "198.51.100.7".parse().expect("an address");
     assert_eq!(decide(&message(forged[0]), &clean(), &listed)[0].1.disposition, Disposition::Accept);
+}
+
+#[test]
+fn an_author_that_readers_may_see_as_a_department_is_kept() {
+    let many = format!("From: {}boss@interior.gov.test\n\nx\n", "a@sender.test, ".repeat(1000));
+    for text in
+        ["From: =?utf-8?q?boss=40interior.gov.test?=\n\nx\n", "From: boss@\u{ff49}nterior.gov.test\n\nx\n", &many]
+    {
+        let verdict = one(text, &clean(), PolicyLayer::default());
+        assert_eq!((verdict.disposition, rules(&verdict)), (Disposition::Quarantine, vec!["UNPARSABLE"]), "{text}");
+    }
 }
 
 #[test]

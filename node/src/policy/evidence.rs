@@ -167,7 +167,8 @@ pub struct Evidence {
     pub virus: Virus,
     /// Kinds of content.
     pub kinds: Vec<Found>,
-    /// Archives that could not be looked into, and why: encrypted, broken, or over a limit.
+    /// Archives that are broken or over a limit, and why. An encrypted one is not among them: it only scores
+    /// (`UNREADABLE_ARCHIVE` in `content`).
     pub opaque: Vec<String>,
     /// Scored rules on content.
     pub content: Vec<Reason>,
