@@ -51,6 +51,7 @@ const NODE: Layers = &[
     ("pipeline", WIRING),
     ("inspect", WIRING),
     ("redelivery", WIRING),
+    ("smtp::places", EDGE),
     ("smtp::connection", WIRING),
     ("smtp::server", WIRING),
 ];

@@ -212,6 +212,8 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         watch_quiet_max,
         redelivery_delay,
         messages_max,
+        messages_per_client_max,
+        messages_bytes_max,
         messages_wait_max,
     } = limits;
     let message_bytes_top = usize::try_from(MESSAGE_BYTES_MAX).unwrap_or(usize::MAX);
@@ -226,6 +228,8 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
     count(map, "depth_max", depth_max, 2, 64);
     count(map, "dkim_signatures_max", dkim_signatures_max, 1, 100);
     count(map, "messages_max", messages_max, 1, 100_000);
+    count(map, "messages_per_client_max", messages_per_client_max, 1, 100_000);
+    count(map, "messages_bytes_max", messages_bytes_max, 1 << 20, 1 << 40);
     number(map, "errors_max", errors_max, 1, 1000);
     number(map, "idle_commands_max", idle_commands_max, 10, 10_000);
     if let Some(value) = map.optional("data_bytes_per_second_min", |node| node.integer(1..=1_000_000)) {

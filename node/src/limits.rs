@@ -5,9 +5,9 @@ use std::time::Duration;
 /// Bounds on what comes from outside. Defaults follow Postfix where it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once, all listeners together.
+    /// Connections at once at each listener.
     pub connections_max: usize,
-    /// Connections at once from one address.
+    /// Connections at once from one client: an IPv4 address or an IPv6 /64.
     pub connections_per_client_max: usize,
     /// A command line with its CRLF, in bytes (RFC 5321 section 4.5.3.1.4 asks for 512 at least).
     pub line_bytes_max: usize,
@@ -51,7 +51,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Waiting for a reply of a next hop, the final one apart.
     pub relay_timeout: Duration,
-    /// The whole inline delivery, which the sender waits for; below five minutes. Redelivery has its own, longer time.
+    /// The inline delivery to one next hop, which the sender waits for; below five minutes. No other is begun after this
+    /// time, so the whole of it takes at most twice as long. Redelivery has its own, longer time.
     pub relay_time_max: Duration,
     /// One call to a control server.
     pub control_timeout: Duration,
@@ -59,9 +60,14 @@ pub struct Limits {
     pub watch_quiet_max: Duration,
     /// Before a held message is tried again for the first time; doubled with each attempt, up to an hour.
     pub redelivery_delay: Duration,
-    /// Messages in the pipeline at once: each holds its bytes in memory.
+    /// Messages at once at each listener, from 354 to the reply.
     pub messages_max: usize,
-    /// Waiting for a place among them, before DATA is answered with 451.
+    /// Messages at once from one client at a listener, also those whose connection is gone.
+    pub messages_per_client_max: usize,
+    /// Bytes of all messages at each listener, a quarter of them for one client; the largest message fits in any case. The
+    /// pipeline needs about three times that memory.
+    pub messages_bytes_max: usize,
+    /// Waiting for a place among the messages or for room for more bytes, before the answer is 451.
     pub messages_wait_max: Duration,
 }
 
@@ -96,6 +102,8 @@ impl Default for Limits {
             watch_quiet_max: Duration::from_secs(5),
             redelivery_delay: Duration::from_secs(30),
             messages_max: 256,
+            messages_per_client_max: 32,
+            messages_bytes_max: 512 * 1024 * 1024,
             messages_wait_max: Duration::from_secs(10),
         }
     }

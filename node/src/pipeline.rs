@@ -1,11 +1,11 @@
 //! A message's whole trip: parse, gather, decide, act, resolve, report.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Borrow, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::{StreamExt as _, stream};
 use proto::{
-    held::{HeldId, HeldKind},
+    held::{BodyRef, HeldId, HeldKind},
     mutation::{Change, Outcome},
     time::UnixMs,
     verdict::{Disposition, Verdict},
@@ -14,8 +14,7 @@ use tracing::{Instrument as _, info_span};
 
 use crate::{
     actions::{
-        headers,
-        hold::{self, Keep},
+        headers, hold,
         relay::{Handed, Relay},
     },
     cluster::Cluster,
@@ -27,6 +26,9 @@ use crate::{
     },
     telemetry::{metrics, stage},
 };
+
+/// Groups of one message that are handed on at once: each is a connection to a next hop.
+const HANDED_ON_AT_ONCE: usize = 16;
 
 /// What the trip needs. Shared by all connections.
 #[derive(Clone, Debug)]
@@ -80,17 +82,19 @@ impl Pipeline {
         if !self.keep(transaction, examined, &mut fates).await {
             return fates;
         }
-        let handing = examined.verdicts.iter().map(|(group, verdict)| async move {
-            match verdict.disposition {
-                Disposition::Accept => self.hand_on(transaction, examined, group, verdict).await,
-                Disposition::Quarantine | Disposition::Reject | Disposition::Defer | Disposition::Discard => {
-                    group.iter().map(|_| None).collect()
-                }
-            }
-        });
+        let began = Instant::now();
+        let bodies = self.bodies(transaction, examined);
+        let handing: Vec<_> = examined
+            .verdicts
+            .iter()
+            .map(|(group, verdict)| {
+                let body = group.first().and_then(|first| made(&bodies, verdict, first.class));
+                self.hand_on(transaction, group, body.cloned(), began)
+            })
+            .collect();
         // Fates are in the order of the groups.
-        let ends = join_all(handing).await.into_iter().flatten();
-        for (fate, end) in fates.iter_mut().zip(ends) {
+        let ends: Vec<_> = stream::iter(handing).buffered(HANDED_ON_AT_ONCE).collect().await;
+        for (fate, end) in fates.iter_mut().zip(ends.into_iter().flatten()) {
             if let Some(end) = end {
                 fate.end = end;
             }
@@ -100,12 +104,12 @@ impl Pipeline {
 
     /// Holds what is to be quarantined and leaves the trace of what is thrown away; false when either failed.
     async fn keep(&self, transaction: &Transaction, examined: &Examined, fates: &mut [Fate]) -> bool {
-        let quarantined = fates.iter().filter(|fate| fate.verdict.disposition == Disposition::Quarantine);
-        let keeps = hold::keeps(quarantined.map(|fate| (fate, HeldKind::Quarantined)));
-        if !self.hold(transaction, examined, keeps).await {
+        let quarantined =
+            fates.iter().enumerate().filter(|(_, fate)| fate.verdict.disposition == Disposition::Quarantine);
+        let picks = quarantined.map(|(at, _)| (at, HeldKind::Quarantined)).collect();
+        if !self.hold_as(transaction, examined, fates, picks).await {
             return false;
         }
-        mark(fates, Disposition::Quarantine, &End::Held(HeldKind::Quarantined));
         let thrown_away = |(_, verdict): &&(_, Verdict)| verdict.disposition == Disposition::Discard;
         for (group, verdict) in examined.verdicts.iter().filter(thrown_away) {
             let recipients = u32::try_from(group.len()).unwrap_or(u32::MAX);
@@ -114,20 +118,38 @@ impl Pipeline {
                 return false;
             }
         }
-        mark(fates, Disposition::Discard, &End::Discarded);
+        for fate in fates.iter_mut().filter(|fate| fate.verdict.disposition == Disposition::Discard) {
+            fate.end = End::Discarded;
+        }
         true
     }
 
-    /// What the next hop said about each of a group.
+    /// What is handed on, once for each verdict and class among the accepted groups: a copy for each group would need the
+    /// memory of as many messages.
+    fn bodies<'e>(&self, transaction: &Transaction, examined: &'e Examined) -> Vec<(&'e Verdict, TrustClass, Bytes)> {
+        let mut bodies = Vec::new();
+        for (group, verdict) in &examined.verdicts {
+            let Some(first) = group.first().filter(|_| verdict.disposition == Disposition::Accept) else { continue };
+            if made(&bodies, verdict, first.class).is_none() {
+                bodies.push((verdict, first.class, self.stamped(transaction, examined, verdict, first.class)));
+            }
+        }
+        bodies
+    }
+
+    /// What the next hop said about each of a group; nothing without a body to hand on.
     async fn hand_on(
         &self,
         transaction: &Transaction,
-        examined: &Examined,
         group: &[Recipient],
-        verdict: &Verdict,
+        body: Option<Bytes>,
+        acting_since: Instant,
     ) -> Vec<Option<End>> {
-        let Some(first) = group.first() else { return Vec::new() };
-        let body = self.stamped(transaction, examined, verdict, first.class);
+        let (Some(first), Some(body)) = (group.first(), body) else { return vec![None; group.len()] };
+        if acting_since.elapsed() >= self.examiner.limits.relay_time_max {
+            let late = Reply::temporary(51, (4, 7), "other next hops took too long, this one was not asked yet");
+            return vec![Some(End::Deferred(late)); group.len()];
+        }
         let to: Vec<_> = group.iter().map(|recipient| recipient.address.clone()).collect();
         let began = Instant::now();
         let handed = self.relay.deliver(&first.route, &transaction.reverse_path, &to, &body).await;
@@ -140,32 +162,41 @@ impl Pipeline {
     /// Holds what `resolve` asks for and gives the reply that is then true.
     async fn settle(&self, transaction: &Transaction, examined: &Examined, mut fates: Vec<Fate>) -> (Vec<Fate>, Reply) {
         let Resolution { hold, reply } = resolve(transaction.id, &fates);
-        let keeps = hold::keeps(hold.iter().filter_map(|(at, kind)| Some((fates.get(*at)?, *kind))));
-        if !self.hold(transaction, examined, keeps).await {
+        if !self.hold_as(transaction, examined, &mut fates, hold).await {
             return (fates, resolve::unheld(transaction.id));
-        }
-        for (at, kind) in hold {
-            if let Some(fate) = fates.get_mut(at) {
-                fate.end = End::Held(kind);
-            }
         }
         (fates, reply)
     }
 
-    /// Makes the bodies durable and commits all records at once; true when there is nothing to hold.
-    async fn hold(&self, transaction: &Transaction, examined: &Examined, keeps: Vec<Keep>) -> bool {
+    /// Makes the bodies of these fates durable, commits their records all at once and puts that down; true when there is
+    /// nothing to hold.
+    async fn hold_as(
+        &self,
+        transaction: &Transaction,
+        examined: &Examined,
+        fates: &mut [Fate],
+        picks: Vec<(usize, HeldKind)>,
+    ) -> bool {
         let now = UnixMs::now();
         let delay = self.examiner.limits.redelivery_delay.as_millis();
         let retry_at = now.plus_ms(u64::try_from(delay).unwrap_or(u64::MAX));
+        let keeps = hold::keeps(picks.iter().filter_map(|(at, kind)| Some((fates.get(*at)?, *kind))));
+        let mut bodies: Vec<(Verdict, TrustClass, BodyRef)> = Vec::new();
         let mut records = Vec::with_capacity(keeps.len());
         for keep in keeps {
-            let bytes = self.stamped(transaction, examined, &keep.verdict, keep.class);
-            let body = match self.cluster.put_body(bytes).await {
-                Ok(body) => body,
-                Err(error) => {
-                    tracing::warn!(%error, "store the body of a message to hold: it is left with its sender (451)");
-                    return false;
-                }
+            let body = if let Some(body) = made(&bodies, &keep.verdict, keep.class) {
+                body.clone()
+            } else {
+                let bytes = self.stamped(transaction, examined, &keep.verdict, keep.class);
+                let body = match self.cluster.put_body(bytes).await {
+                    Ok(body) => body,
+                    Err(error) => {
+                        tracing::warn!(%error, "store the body of a message to hold: it is left with its sender (451)");
+                        return false;
+                    }
+                };
+                bodies.push((keep.verdict.clone(), keep.class, body.clone()));
+                body
             };
             records.push(hold::record(HeldId::fresh(), keep, body, &examined.message, transaction, now, retry_at));
         }
@@ -178,6 +209,11 @@ impl Pipeline {
                 HeldKind::Quarantined => "quarantined",
                 HeldKind::Deferred => "deferred",
             });
+        }
+        for (at, kind) in picks {
+            if let Some(fate) = fates.get_mut(at) {
+                fate.end = End::Held(kind);
+            }
         }
         true
     }
@@ -244,10 +280,13 @@ impl Pipeline {
     }
 }
 
-fn mark(fates: &mut [Fate], disposition: Disposition, end: &End) {
-    for fate in fates.iter_mut().filter(|fate| fate.verdict.disposition == disposition) {
-        fate.end = end.clone();
-    }
+/// What was made already for this verdict and class: the header fields that we add depend on nothing else.
+fn made<'m, V: Borrow<Verdict>, T>(
+    all: &'m [(V, TrustClass, T)],
+    verdict: &Verdict,
+    class: TrustClass,
+) -> Option<&'m T> {
+    all.iter().find(|(other, of, _)| (other.borrow(), *of) == (verdict, class)).map(|(_, _, made)| made)
 }
 
 /// Before anything is done nobody is safe; who is refused or put off by a verdict stays so.
@@ -288,55 +327,5 @@ fn end(handed: Handed) -> End {
 }
 
 #[cfg(test)]
-mod tests {
-    use proto::{
-        held::HeldKind,
-        policy::PolicyLayer,
-        score::Score,
-        verdict::{Disposition, Verdict},
-    };
-
-    use super::{end, first_fates, mark};
-    use crate::{
-        actions::relay::Handed,
-        policy::{
-            resolve::End,
-            samples::{transaction, view},
-        },
-        smtp::reply::{Class, Reply},
-    };
-
-    #[test]
-    fn before_anything_is_done_nobody_is_safe() {
-        let to = ["a@interior.gov.test", "b@health.gov.test"];
-        let transaction = transaction(view(PolicyLayer::default()), &to);
-        for disposition in [
-            Disposition::Accept,
-            Disposition::Quarantine,
-            Disposition::Reject,
-            Disposition::Defer,
-            Disposition::Discard,
-        ] {
-            let verdict =
-                Verdict { disposition, score: Score::ZERO, tagged: false, reasons: Vec::new(), policy_version: 7 };
-            let verdicts = vec![(transaction.recipients.clone(), verdict)];
-            let mut fates = first_fates(&transaction, &verdicts);
-            assert_eq!(fates.len(), 2);
-            assert!(fates.iter().all(|fate| !fate.end.is_safe()));
-            let refused =
-                fates.iter().all(|fate| matches!(&fate.end, End::Refused(reply) if reply.class() == Class::Permanent));
-            assert_eq!(refused, disposition == Disposition::Reject);
-            mark(&mut fates, Disposition::Quarantine, &End::Held(HeldKind::Quarantined));
-            assert_eq!(fates.iter().all(|fate| fate.end.is_safe()), disposition == Disposition::Quarantine);
-        }
-    }
-
-    #[test]
-    fn only_the_next_hops_yes_is_a_delivery() {
-        let yes = Handed::Accepted { next_hop: "h:25".into(), reply: "ok".into() };
-        assert!(end(yes).is_safe());
-        assert!(!end(Handed::Refused(Reply::permanent(50, (1, 1), "no"))).is_safe());
-        assert!(!end(Handed::Deferred(Reply::temporary(51, (4, 1), "later"))).is_safe());
-        assert!(!end(Handed::Unknown(Reply::temporary(51, (4, 7), "silence"))).is_safe());
-    }
-}
+#[path = "pipeline_tests.rs"]
+mod tests;

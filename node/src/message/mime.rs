@@ -14,6 +14,9 @@ use mail_parser::{
 use super::{Defect, fields::Header};
 use crate::limits::Limits;
 
+/// Bytes of a text part that are converted: enough for `TEXT_BYTES_MAX` from any character set.
+const CONVERTED_BYTES_MAX: usize = 4 * super::TEXT_BYTES_MAX;
+
 /// A part that holds no other parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -176,7 +179,7 @@ impl Walk {
             && dispositions.iter().all(|declared| declared.ctype().eq_ignore_ascii_case("attachment"));
         let text = kind.starts_with("text/").then(|| {
             let charset = content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8");
-            in_charset(charset, &content).into_owned()
+            in_charset(charset, &content[..content.len().min(CONVERTED_BYTES_MAX)]).into_owned()
         });
         self.parts.push(Part { declared: kind.to_owned(), names, attached, content, text });
     }

@@ -31,6 +31,15 @@ fn a_plain_message_is_read() {
 }
 
 #[test]
+fn no_more_text_is_converted_than_is_looked_at() {
+    let long = parse(&format!("From: a@b.test\nContent-Type: text/plain; charset=utf-16\n\n{}", "x".repeat(9_000_000)));
+    let converted = long.parts[0].text.as_ref().expect("a text").len();
+    assert!((super::TEXT_BYTES_MAX..10 * super::TEXT_BYTES_MAX).contains(&converted), "{converted}");
+    assert!((super::TEXT_BYTES_MAX - 4..=super::TEXT_BYTES_MAX).contains(&long.text.len()));
+    assert_eq!(long.parts[0].content.len(), 9_000_000);
+}
+
+#[test]
 fn two_froms_are_both_seen_and_break_the_message() {
     let message = parse("From: a@one.test\nFrom : b@two.test\n\nx\n");
     let domains: Vec<_> = message.from.iter().filter_map(|mailbox| mailbox.domain.clone()).collect();

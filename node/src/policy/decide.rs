@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     message::{Defect, Mailbox, Message},
-    smtp::transaction::{Recipient, Transaction, TrustClass},
+    smtp::transaction::{Recipient, Route, Transaction, TrustClass},
 };
 
 /// A hard rule that holds: what it demands and why.
@@ -59,7 +59,19 @@ pub fn settled(message: &Message, transaction: &Transaction) -> bool {
 fn same(one: &Recipient, other: &Recipient) -> bool {
     one.class == other.class
         && (Arc::ptr_eq(&one.policy, &other.policy) || one.policy == other.policy)
-        && one.route == other.route
+        && same_way(&one.route, &other.route)
+}
+
+/// With relays the domain does not matter: they take one copy for all of the Internet.
+fn same_way(one: &Route, other: &Route) -> bool {
+    match (one, other) {
+        (Route::Internet { relays, .. }, Route::Internet { relays: others, .. }) if !relays.is_empty() => {
+            relays == others
+        }
+        (Route::Internet { .. } | Route::Department { .. }, Route::Internet { .. } | Route::Department { .. }) => {
+            one == other
+        }
+    }
 }
 
 fn verdict(

@@ -1,6 +1,7 @@
 //! One test for each hard rule, and for how they weigh against each other.
 
 use proto::{
+    department::{NextHop, TlsRule},
     policy::{AuthUnavailable, ContentKind, DmarcAction, PolicyLayer, Refusal, Unavailable, VirusScan},
     score::Score,
     verdict::{Disposition, Verdict},
@@ -13,7 +14,7 @@ use crate::{
         samples::{clean, from_department, message, transaction, view},
         score::reason,
     },
-    smtp::transaction::TrustClass,
+    smtp::transaction::{Route, Transaction, TrustClass},
 };
 
 const HAM: &str = "From: a@sender.test\nSubject: x\n\nHello\n";
@@ -200,4 +201,32 @@ fn each_recipient_is_decided_once_under_its_own_policy() {
     let groups = decide(&message(HAM), &evidence, &transaction(view(strict), &to));
     let seen: Vec<_> = groups.iter().map(|(group, verdict)| (group.len(), verdict.disposition)).collect();
     assert_eq!(seen, [(2, Disposition::Quarantine), (2, Disposition::Accept)]);
+}
+
+#[test]
+fn one_recipients_small_bound_refuses_its_own_copy_only() {
+    let small = PolicyLayer { message_bytes_max: Some(20), ..PolicyLayer::default() };
+    let to = ["a@interior.gov.test", "b@health.gov.test"];
+    let transaction = transaction(view(small), &to);
+    let groups = decide(&message(HAM), &clean(), &transaction);
+    let seen: Vec<_> = groups.iter().map(|(_, verdict)| verdict.disposition).collect();
+    assert_eq!(seen, [Disposition::Reject, Disposition::Accept]);
+    assert!(!settled(&message(HAM), &transaction));
+}
+
+#[test]
+fn with_relays_all_of_the_internet_is_one_group() {
+    let to = ["a@one.test", "b@two.test", "c@one.test"];
+    let mut to_internet =
+        from_department(transaction(view(PolicyLayer::default()), &to), "health", TrustClass::Outbound);
+    let text = message("From: a@health.gov.test\n\nx\n");
+    let sizes = |transaction: &Transaction| -> Vec<usize> {
+        decide(&text, &clean(), transaction).iter().map(|(group, _)| group.len()).collect()
+    };
+    assert_eq!(sizes(&to_internet), [2, 1]);
+    for recipient in &mut to_internet.recipients {
+        let Route::Internet { relays, .. } = &mut recipient.route else { panic!("on the Internet") };
+        relays.push(NextHop { host: "relay.gov.test".into(), port: 25, tls: TlsRule::None });
+    }
+    assert_eq!(sizes(&to_internet), [3]);
 }

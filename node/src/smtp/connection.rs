@@ -8,16 +8,18 @@ use proto::{held::TransactionId, view::View};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::{Semaphore, watch},
+    sync::watch,
     time::{Instant, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use super::{
+    data::DataFault,
+    places::Seat,
     reply::{Class, Reply},
     session::{Moment, Session, Settings, Step},
-    stream::{Stream, StreamError},
+    stream::{Incoming, Stream, StreamError},
     transaction::{Listener, Transaction},
 };
 
@@ -37,8 +39,6 @@ pub struct Service {
     pub view_age: ViewAge,
     /// What is done with a message.
     pub deliver: Deliver,
-    /// One permit a message, from 354 to its reply: that bounds the memory.
-    pub messages: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Service {
@@ -48,16 +48,19 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Puts together what connections need; the bound on messages comes from the limits.
+    /// Puts together what connections need.
     #[must_use]
     pub fn new(settings: Settings, view: watch::Receiver<Arc<View>>, view_age: ViewAge, deliver: Deliver) -> Self {
-        let messages = Arc::new(Semaphore::new(settings.limits.messages_max));
-        Self { settings: Arc::new(settings), view, view_age, deliver, messages }
+        Self { settings: Arc::new(settings), view, view_age, deliver }
     }
 
     fn view_fresh(&self, view: &View) -> bool {
-        (self.view_age)() <= Duration::from_millis(view.settings.view_age_max_ms)
+        (self.view_age)() <= age_max(view)
     }
+}
+
+fn age_max(view: &View) -> Duration {
+    Duration::from_millis(view.settings.view_age_max_ms)
 }
 
 /// Waits until the flag is true or nobody is left to raise it.
@@ -77,6 +80,9 @@ pub struct Connection {
     client: IpAddr,
     session: Session,
     tls: Option<TlsAcceptor>,
+    seat: Seat,
+    /// When the transaction under way began.
+    mail_at: Option<Instant>,
     /// Turns true when the server stops.
     stopping: watch::Receiver<bool>,
 }
@@ -89,10 +95,11 @@ impl Connection {
         client: IpAddr,
         listener: Listener,
         tls: Option<TlsAcceptor>,
+        seat: Seat,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let session = Session::new(Arc::clone(&service.settings), client, listener);
-        Self { service, client, session, tls, stopping }
+        Self { service, client, session, tls, seat, mail_at: None, stopping }
     }
 
     /// Serves the client until one side has enough. `early_talk` says that the client spoke before the greeting.
@@ -158,6 +165,8 @@ impl Connection {
             };
             let view = Arc::clone(&self.service.view.borrow());
             let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
+            self.mail_at =
+                if self.session.in_transaction() { self.mail_at.or_else(|| Some(Instant::now())) } else { None };
             match step {
                 Step::Reply(reply) => {
                     if !matches!(reply.class(), Class::Done) {
@@ -193,20 +202,23 @@ impl Connection {
         transaction: Transaction,
         bytes_max: usize,
     ) -> Result<Reply, StreamError> {
-        let messages = Arc::clone(&self.service.messages);
-        let wait = self.service.settings.limits.messages_wait_max;
-        let Ok(Ok(permit)) = timeout(wait, messages.acquire_owned()).await else {
-            return Ok(Reply::temporary(51, (3, 2), "too many messages at once; come back later"));
-        };
+        let Some(mut place) = self.seat.message().await else { return Ok(DataFault::NoRoom.reply()) };
         stream.queue(go_on).await?;
-        let bytes = match stream.message(bytes_max).await? {
+        let mut incoming = Incoming::new(bytes_max);
+        while let Some(bytes) = stream.message(&mut incoming, place.room_bytes()).await? {
+            if !place.make_room(bytes).await {
+                incoming.give_up();
+                place.clear();
+            }
+        }
+        let bytes = match incoming.finish() {
             Ok(bytes) => bytes,
             Err(fault) => return Ok(fault.reply()),
         };
         let delivery = (self.service.deliver)(transaction, bytes);
         let task = tokio::spawn(async move {
             let reply = delivery.await;
-            drop(permit);
+            drop(place);
             reply
         });
         Ok(task.await.unwrap_or_else(|error| {
@@ -216,6 +228,11 @@ impl Connection {
     }
 
     fn moment<'v>(&self, view: &'v Arc<View>, more_input: bool) -> Moment<'v> {
-        Moment { view, view_fresh: self.service.view_fresh(view), fresh_id: TransactionId::fresh(), more_input }
+        // A transaction is bound to the view of its MAIL, which nobody confirms any more when there is a newer one.
+        let bound = self.session.view().filter(|bound| !Arc::ptr_eq(bound, view));
+        let since_mail = self.mail_at.map_or(Duration::ZERO, |at| at.elapsed());
+        let bound_fresh = bound.is_none() || since_mail <= age_max(view);
+        let view_fresh = self.service.view_fresh(view) && bound_fresh;
+        Moment { view, view_fresh, fresh_id: TransactionId::fresh(), more_input }
     }
 }

@@ -15,6 +15,8 @@ pub enum DataFault {
     BareLineEnd,
     /// Longer than was agreed.
     TooLarge,
+    /// Too many messages hold memory now.
+    NoRoom,
 }
 
 impl DataFault {
@@ -24,6 +26,7 @@ impl DataFault {
         match self {
             Self::BareLineEnd => Reply::permanent(50, (5, 2), "a line of the message ends without CRLF"),
             Self::TooLarge => Reply::permanent(52, (3, 4), "the message is too large"),
+            Self::NoRoom => Reply::temporary(51, (3, 2), "too many messages at once; come back later"),
         }
     }
 }
@@ -119,6 +122,18 @@ impl DataDecoder {
         self.message.extend_from_slice(bytes);
     }
 
+    /// Keeps nothing of the message, which is still read to its end.
+    pub fn give_up(&mut self) {
+        self.fault.get_or_insert(DataFault::NoRoom);
+        self.message = BytesMut::new();
+    }
+
+    /// Bytes that may be held in memory after a chunk of `chunk_bytes`.
+    #[must_use]
+    pub fn wanted_bytes(&self, chunk_bytes: usize) -> usize {
+        if self.fault.is_some() { 0 } else { (self.message.len() + chunk_bytes).min(self.bytes_max) }
+    }
+
     /// Bytes that are held in memory.
     #[must_use]
     pub fn stored_bytes(&self) -> usize {
@@ -204,6 +219,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_message_that_is_given_up_is_read_to_its_end_and_not_kept() {
+        let mut decoder = DataDecoder::new(100);
+        assert_eq!((decoder.feed(b"abc\r\n"), decoder.wanted_bytes(7), decoder.wanted_bytes(1000)), (None, 12, 100));
+        decoder.give_up();
+        assert_eq!((decoder.feed(b"d"), decoder.stored_bytes(), decoder.wanted_bytes(7)), (None, 0, 0));
+        assert_eq!((decoder.feed(b"\r\n.\r\nQUIT"), decoder.finish()), (Some(5), Err(DataFault::NoRoom)));
     }
 
     #[test]

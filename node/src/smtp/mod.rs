@@ -5,6 +5,7 @@ pub mod command;
 pub mod connection;
 pub mod data;
 pub mod line;
+pub mod places;
 pub mod reply;
 pub mod server;
 pub mod session;

@@ -1,10 +1,9 @@
 //! The listeners: a permit before each accept, a bound for each client, and an orderly stop.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,7 +11,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, watch},
     time::{sleep, timeout},
 };
 use tokio_rustls::{
@@ -23,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     connection::{Connection, Service, told},
+    places::Places,
     reply::Reply,
     transaction::Listener,
 };
@@ -99,14 +99,13 @@ struct Port {
     socket: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    places: Arc<Places>,
 }
 
 /// The SMTP server.
 pub struct Server {
     service: Arc<Service>,
     ports: Vec<Port>,
-    connections: Arc<Semaphore>,
-    clients: Arc<Clients>,
 }
 
 impl Server {
@@ -122,12 +121,10 @@ impl Server {
             let failed = |source| ServerError::Listen { address, source };
             let socket = TcpListener::bind(address).await.map_err(failed)?;
             let address = socket.local_addr().map_err(failed)?;
-            ports.push(Port { listener, socket, address, tls: tls.map(TlsFiles::acceptor).transpose()? });
+            let tls = tls.map(TlsFiles::acceptor).transpose()?;
+            ports.push(Port { listener, socket, address, tls, places: Places::new(&service.settings.limits) });
         }
-        let limits = &service.settings.limits;
-        let connections = Arc::new(Semaphore::new(limits.connections_max));
-        let clients = Arc::new(Clients::new(limits.connections_per_client_max));
-        Ok(Self { service: Arc::new(service), ports, connections, clients })
+        Ok(Self { service: Arc::new(service), ports })
     }
 
     /// Where a listener is.
@@ -142,17 +139,17 @@ impl Server {
     pub async fn serve(self, mut shutdown: watch::Receiver<bool>) {
         let (stop, stopping) = watch::channel(false);
         let (abort, aborted) = watch::channel(false);
-        let limits = self.service.settings.limits.clone();
+        let drain_time_max = self.service.settings.limits.drain_time_max;
         let accepting = self.ports.iter().map(|port| self.accept(port, &stopping, &aborted));
         tokio::select! {
             _ = futures::future::join_all(accepting) => {}
             () = told(&mut shutdown) => {}
         }
-        let Self { ports, connections, .. } = self;
-        drop(ports);
+        // Closes the sockets.
+        let places: Vec<Arc<Places>> = self.ports.into_iter().map(|port| port.places).collect();
         stop.send_replace(true);
-        let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
-        if timeout(limits.drain_time_max, connections.acquire_many(all)).await.is_err() {
+        let drained = futures::future::join_all(places.iter().map(|places| places.empty()));
+        if timeout(drain_time_max, drained).await.is_err() {
             warn!("some clients did not finish in time and are cut off; they keep their messages");
             abort.send_replace(true);
         }
@@ -162,7 +159,7 @@ impl Server {
     async fn accept(&self, port: &Port, stopping: &watch::Receiver<bool>, aborted: &watch::Receiver<bool>) {
         loop {
             // Without a permit the client waits in the kernel's queue: that costs us nothing.
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            let Some(permit) = port.places.connection().await else { return };
             match port.socket.accept().await {
                 Ok((socket, peer)) => self.begin(port, socket, peer.ip().to_canonical(), permit, stopping, aborted),
                 Err(error) => {
@@ -186,16 +183,16 @@ impl Server {
             Listener::Internet => "internet",
             Listener::Departments => "departments",
         });
-        let Some(seat) = Clients::seat(&self.clients, client) else {
+        let Some(seat) = Places::seat(&port.places, client) else {
             debug!(%client, "too many connections of one client");
             tokio::spawn(turn_away(socket, permit));
             return;
         };
-        let connection =
-            Connection::new(Arc::clone(&self.service), client, port.listener, port.tls.clone(), stopping.clone());
+        let service = Arc::clone(&self.service);
+        let connection = Connection::new(service, client, port.listener, port.tls.clone(), seat, stopping.clone());
         let mut aborted = aborted.clone();
         tokio::spawn(async move {
-            let _held = (permit, seat);
+            let _held = permit;
             let Ok((socket, early_talk)) = has_spoken(socket) else { return };
             tokio::select! {
                 () = connection.run(socket, early_talk) => {}
@@ -217,46 +214,4 @@ async fn turn_away(mut socket: TcpStream, permit: OwnedSemaphorePermit) {
     let reply = Reply::temporary(21, (7, 0), "too many connections from you; come back later").to_string();
     drop(timeout(Duration::from_secs(5), socket.write_all(reply.as_bytes())).await);
     drop(permit);
-}
-
-/// Connections now, by client. Never more entries than connections.
-#[derive(Debug)]
-struct Clients {
-    per_client_max: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Clients {
-    fn new(per_client_max: usize) -> Self {
-        Self { per_client_max, counts: Mutex::new(HashMap::new()) }
-    }
-
-    fn seat(clients: &Arc<Self>, client: IpAddr) -> Option<Seat> {
-        let mut counts = clients.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(client).or_insert(0);
-        if *count >= clients.per_client_max {
-            return None;
-        }
-        *count += 1;
-        Some(Seat { clients: Arc::clone(clients), client })
-    }
-}
-
-/// A client's connection in the count, until dropped.
-#[derive(Debug)]
-struct Seat {
-    clients: Arc<Clients>,
-    client: IpAddr,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut counts = self.clients.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.client);
-            }
-        }
-    }
 }

@@ -34,7 +34,7 @@ pub struct Settings {
 pub struct Moment<'v> {
     /// The newest view; MAIL fixes it for the transaction.
     pub view: &'v Arc<View>,
-    /// Whether it is young enough to accept mail under (promise 9).
+    /// Whether it, and the view of the transaction under way, is young enough to accept mail under (promise 9).
     pub view_fresh: bool,
     /// For a transaction that begins with this line.
     pub fresh_id: TransactionId,
@@ -55,7 +55,7 @@ pub enum Step {
         reply: Reply,
         /// What the message belongs to. The session has already forgotten it, whatever comes of the message.
         transaction: Box<Transaction>,
-        /// The smallest of the server's bound and the recipients' policies.
+        /// The largest that one of the recipients' policies allows, and no more than the server's bound.
         bytes_max: usize,
     },
     /// Send this and close.
@@ -75,7 +75,8 @@ struct Open {
     transaction: Transaction,
     /// SIZE= of MAIL, in bytes.
     declared_bytes: u64,
-    /// The smallest bound so far.
+    /// The largest bound of a recipient so far. Whose own is smaller is refused its copy by the decision: one recipient's
+    /// bound must not bounce the mail of all.
     bytes_max: u64,
     /// Recipients in the form in which they are the same mailbox.
     mailboxes: HashSet<String>,
@@ -129,6 +130,12 @@ impl Session {
         self.open.is_some()
     }
 
+    /// The view that MAIL has fixed for the transaction under way.
+    #[must_use]
+    pub fn view(&self) -> Option<&Arc<View>> {
+        self.open.as_ref().map(|open| &open.transaction.view)
+    }
+
     /// Whether the connection is under TLS.
     #[must_use]
     pub fn under_tls(&self) -> bool {
@@ -174,7 +181,7 @@ impl Session {
 
     /// The table of what may come when.
     fn may_come(&self, command: &Command) -> Result<(), Reply> {
-        let bad_sequence = |text: &str| Err(Reply::permanent(3, (5, 1), text));
+        let bad_sequence = |text: &str| Err(out_of_turn(text));
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
         match command {
             Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop | Command::Quit | Command::Vrfy => {
@@ -182,10 +189,10 @@ impl Session {
             }
             Command::StartTls if !self.settings.tls_offered => Err(Reply::permanent(2, (5, 1), "no TLS here")),
             Command::StartTls if self.tls => bad_sequence("TLS is on already"),
-            Command::StartTls if !extended => bad_sequence("EHLO first"),
-            Command::Mail { .. } if self.hello.is_none() => bad_sequence("EHLO first"),
+            Command::StartTls if !extended => Err(hello_first()),
+            Command::Mail { .. } if self.hello.is_none() => Err(hello_first()),
             Command::Mail { .. } if self.open.is_some() => bad_sequence("a transaction is under way; RSET ends it"),
-            Command::Rcpt { .. } | Command::Data if self.open.is_none() => bad_sequence("MAIL first"),
+            Command::Rcpt { .. } | Command::Data if self.open.is_none() => Err(mail_first()),
             Command::Data if self.open.as_ref().is_some_and(|open| open.transaction.recipients.is_empty()) => {
                 Err(Reply::permanent(54, (5, 1), "no recipient was accepted"))
             }
@@ -200,7 +207,7 @@ impl Session {
             Command::Helo(name) => Ok(self.hello(name, false)),
             Command::Mail { reverse_path, size_bytes } => self.mail(reverse_path, size_bytes, moment),
             Command::Rcpt { forward_path } => return self.rcpt(forward_path),
-            Command::Data => return self.data(),
+            Command::Data => return self.data(moment),
             Command::Rset => {
                 self.open = None;
                 Ok(done("forgotten"))
@@ -240,8 +247,9 @@ impl Session {
 
     fn mail(&mut self, path: ReversePath, size: Option<u64>, moment: &Moment<'_>) -> Result<Reply, Reply> {
         let view = moment.view;
+        let hello = self.hello.clone().ok_or_else(hello_first)?;
         if view.policy_version == 0 || !moment.view_fresh {
-            return Err(Reply::temporary(51, (3, 0), "policy is not up to date here; come back later"));
+            return Err(outdated());
         }
         let bytes_max = self.settings.limits.message_bytes_max as u64;
         let declared_bytes = size.unwrap_or(0);
@@ -249,7 +257,6 @@ impl Session {
             return Err(Reply::permanent(52, (3, 4), format!("more than {bytes_max} bytes are not taken")));
         }
         let department = admission::sender(view, self.listener, self.address, &path)?;
-        let Some(hello) = self.hello.clone() else { return Err(Reply::permanent(3, (5, 1), "EHLO first")) };
         let client = Client {
             address: self.address,
             listener: self.listener,
@@ -265,7 +272,8 @@ impl Session {
             reverse_path: path,
             recipients: Vec::new(),
         };
-        self.open = Some(Open { transaction, declared_bytes, bytes_max, mailboxes: HashSet::new(), rcpt_commands: 0 });
+        self.open =
+            Some(Open { transaction, declared_bytes, bytes_max: 0, mailboxes: HashSet::new(), rcpt_commands: 0 });
         Ok(Reply::done(50, (1, 0), "sender OK"))
     }
 
@@ -273,7 +281,7 @@ impl Session {
     fn rcpt(&mut self, address: Address) -> Step {
         self.idle_commands = self.idle_commands.saturating_sub(1);
         let limits = &self.settings.limits;
-        let Some(open) = &mut self.open else { return self.refused(Reply::permanent(3, (5, 1), "MAIL first")) };
+        let Some(open) = &mut self.open else { return self.refused(mail_first()) };
         open.rcpt_commands += 1;
         if open.rcpt_commands > limits.recipients_max.saturating_mul(2) {
             return self.too_much("too many recipients");
@@ -286,13 +294,18 @@ impl Session {
         }
     }
 
-    fn data(&mut self) -> Step {
+    fn data(&mut self, moment: &Moment<'_>) -> Step {
+        let Some(open) = self.open.take() else { return self.refused(mail_first()) };
+        // A client may have kept the transaction open for long.
+        if !moment.view_fresh {
+            return self.refused(outdated());
+        }
         self.idle_commands = self.idle_commands.saturating_sub(1);
-        let Some(open) = self.open.take() else { return self.refused(Reply::permanent(3, (5, 1), "MAIL first")) };
+        let message_bytes_max = self.settings.limits.message_bytes_max;
         Step::ReadData {
             reply: Reply::plain(Class::Continue, 54, vec!["end with CRLF.CRLF".into()]),
             transaction: Box::new(open.transaction),
-            bytes_max: usize::try_from(open.bytes_max).unwrap_or(usize::MAX),
+            bytes_max: usize::try_from(open.bytes_max).unwrap_or(usize::MAX).min(message_bytes_max),
         }
     }
 
@@ -335,6 +348,22 @@ impl Session {
     }
 }
 
+fn out_of_turn(text: &str) -> Reply {
+    Reply::permanent(3, (5, 1), text)
+}
+
+fn hello_first() -> Reply {
+    out_of_turn("EHLO first")
+}
+
+fn mail_first() -> Reply {
+    out_of_turn("MAIL first")
+}
+
+fn outdated() -> Reply {
+    Reply::temporary(51, (3, 0), "policy is not up to date here; come back later")
+}
+
 impl Open {
     fn add(&mut self, listener: Listener, address: Address, recipients_max: usize) -> Result<(), Reply> {
         let recipient = admission::recipient(&self.transaction.view, listener, address)?;
@@ -353,7 +382,7 @@ impl Open {
         if self.declared_bytes > bytes_max {
             return Err(Reply::permanent(52, (3, 4), format!("the recipient takes no more than {bytes_max} bytes")));
         }
-        self.bytes_max = self.bytes_max.min(bytes_max);
+        self.bytes_max = self.bytes_max.max(bytes_max);
         self.mailboxes.insert(mailbox);
         self.transaction.recipients.push(recipient);
         Ok(())

@@ -44,6 +44,35 @@ impl From<std::io::Error> for StreamError {
     }
 }
 
+/// A message that is being read.
+#[derive(Debug)]
+pub struct Incoming {
+    decoder: DataDecoder,
+    began: Instant,
+    received: u64,
+}
+
+impl Incoming {
+    /// One of at most so many bytes, whose time begins now.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { decoder: DataDecoder::new(bytes_max), began: Instant::now(), received: 0 }
+    }
+
+    /// Keeps nothing of it: there is no room. It is still read to its end.
+    pub fn give_up(&mut self) {
+        self.decoder.give_up();
+    }
+
+    /// The message after its end.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn finish(self) -> Result<Bytes, DataFault> {
+        self.decoder.finish()
+    }
+}
+
 /// A connection's bytes, in the clear or under TLS.
 #[derive(Debug)]
 pub struct Stream<S> {
@@ -103,25 +132,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         }
     }
 
-    /// The message after 354, up to its end.
+    /// Reads the message after 354 up to its end. Before more than `room_bytes` of it are kept it stops and gives the bytes
+    /// that room is needed for; then it is called again.
     ///
     /// # Errors
-    /// When the client is gone or too slow. A message that must be refused is `Ok(Err(…))`: it was read to its end.
-    pub async fn message(&mut self, bytes_max: usize) -> Result<Result<Bytes, DataFault>, StreamError> {
+    /// When the client is gone or too slow.
+    pub async fn message(&mut self, incoming: &mut Incoming, room_bytes: usize) -> Result<Option<usize>, StreamError> {
         self.flush().await?;
-        let mut decoder = DataDecoder::new(bytes_max);
-        let start = Instant::now();
-        let mut received: u64 = 0;
         loop {
-            let ended = decoder.feed(&self.input);
+            let wanted = incoming.decoder.wanted_bytes(self.input.len());
+            if wanted > room_bytes {
+                return Ok(Some(wanted));
+            }
+            let ended = incoming.decoder.feed(&self.input);
             let used = ended.unwrap_or(self.input.len());
-            received += used as u64;
+            incoming.received += used as u64;
             self.input.advance(used);
             if ended.is_some() {
-                return Ok(decoder.finish());
+                return Ok(None);
             }
-            let paid_for = Duration::from_secs(received / self.data_rate_min.max(1));
-            let deadline = start + self.data_time_max.min(RATE_GRACE + paid_for);
+            let paid_for = Duration::from_secs(incoming.received / self.data_rate_min.max(1));
+            let deadline = incoming.began + self.data_time_max.min(RATE_GRACE + paid_for);
             self.fill(deadline.min(self.deadline)).await?;
         }
     }

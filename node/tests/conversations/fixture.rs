@@ -44,6 +44,18 @@ pub(crate) fn view() -> Arc<View> {
     }))
 }
 
+/// The next version, under which a view holds no longer than a moment: a department at 127.0.0.0/8.
+pub(crate) fn view_with_local(view_age_max_ms: u64) -> Arc<View> {
+    Arc::new(view().after(ViewChange {
+        index: 5,
+        policy_version: 3,
+        whole: false,
+        settings: Some(StateSettings { view_age_max_ms, ..StateSettings::default() }),
+        departments: vec![department("local", "local.gov.test", "127.0.0.0/8")],
+        removed: Vec::new(),
+    }))
+}
+
 /// The next version: health is gone.
 pub(crate) fn view_without_health() -> Arc<View> {
     Arc::new(view().after(ViewChange {

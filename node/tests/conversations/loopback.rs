@@ -17,6 +17,7 @@ use node::{
         transaction::{Listener, Transaction},
     },
 };
+use proto::view::View;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -36,8 +37,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     address: SocketAddr,
     delivered: mpsc::Receiver<(Transaction, Bytes)>,
+    /// A permit for each delivery that has begun.
+    begun: Arc<Semaphore>,
     /// A permit lets one delivery end.
     gate: Arc<Semaphore>,
+    departments: SocketAddr,
+    view: watch::Sender<Arc<View>>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
@@ -45,25 +50,29 @@ struct World {
 async fn bound(limits: Limits, tls: Option<&TlsFiles>) -> (Server, World) {
     let (sender, delivered) = mpsc::channel(16);
     let gate = Arc::new(Semaphore::new(0));
-    let open = Arc::clone(&gate);
+    let begun = Arc::new(Semaphore::new(0));
+    let (open, begin) = (Arc::clone(&gate), Arc::clone(&begun));
     let deliver: Deliver = Arc::new(move |transaction: Transaction, bytes: Bytes| {
-        let (sender, open) = (sender.clone(), Arc::clone(&open));
+        let (sender, open, begin) = (sender.clone(), Arc::clone(&open), Arc::clone(&begin));
         async move {
             assert!(!bytes.starts_with(b"panic"), "a delivery that breaks off");
+            begin.add_permits(1);
             open.acquire().await.expect("a gate").forget();
             sender.send((transaction, bytes)).await.expect("a listener");
             Reply::done(50, (0, 0), "delivered")
         }
         .boxed()
     });
-    let (_, view) = watch::channel(fixture::view());
-    let service = Service::new(fixture::settings(limits, tls.is_some()), view, Arc::new(|| Duration::ZERO), deliver);
+    let (view, watched) = watch::channel(fixture::view());
+    let service = Service::new(fixture::settings(limits, tls.is_some()), watched, Arc::new(|| Duration::ZERO), deliver);
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let listeners = Listeners { internet: Some(any), departments: Some(any) };
     let server = Server::bind(&listeners, tls, service).await.expect("a server");
     let address = server.address(Listener::Internet).expect("an address");
+    let departments = server.address(Listener::Departments).expect("an address");
     let (stop, _) = watch::channel(false);
-    (server, World { address, delivered, gate, stop, server: tokio::spawn(async {}) })
+    let server_task = tokio::spawn(async {});
+    (server, World { address, delivered, begun, gate, departments, view, stop, server: server_task })
 }
 
 async fn serve(limits: Limits, tls: Option<&TlsFiles>) -> World {
@@ -78,7 +87,11 @@ struct Client<S> {
 
 impl Client<TcpStream> {
     async fn connect(world: &World) -> Self {
-        let mut client = Self { io: BufReader::new(TcpStream::connect(world.address).await.expect("a connection")) };
+        Self::connect_to(world.address).await
+    }
+
+    async fn connect_to(address: SocketAddr) -> Self {
+        let mut client = Self { io: BufReader::new(TcpStream::connect(address).await.expect("a connection")) };
         assert_eq!(client.hear().await, "220 mx.gov.test ESMTP Postern");
         client
     }
@@ -213,6 +226,62 @@ async fn no_more_messages_are_taken_than_there_is_memory_for() {
     // A refused message gives its place back.
     assert_eq!(first.ask("a\nb\r\n.\r\n").await, "550 5.5.2 a line of the message ends without CRLF");
     second.begin().await;
+}
+
+#[tokio::test]
+async fn what_takes_all_places_of_the_internet_leaves_those_of_the_departments() {
+    let limits = Limits {
+        messages_max: 1,
+        connections_max: 1,
+        messages_wait_max: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let world = serve(limits, None).await;
+    world.view.send_replace(fixture::view_with_local(60_000));
+    let mut outside = Client::connect(&world).await;
+    outside.begin().await;
+    let mut inside = Client::connect_to(world.departments).await;
+    inside.ask("EHLO exchange.local.gov.test\r\n").await;
+    inside.say("MAIL FROM:<>\r\nRCPT TO:<anna@interior.gov.test>\r\nDATA\r\n").await;
+    for code in ["250", "250", "354"] {
+        assert_eq!(inside.hear().await.get(..3), Some(code));
+    }
+}
+
+#[tokio::test]
+async fn a_message_without_room_is_read_to_its_end_and_put_off() {
+    let limits = Limits {
+        message_bytes_max: 100_000,
+        messages_bytes_max: 100_000,
+        messages_wait_max: Duration::from_millis(20),
+        ..Limits::default()
+    };
+    let mut world = serve(limits, None).await;
+    let (mut first, mut second) = (Client::connect(&world).await, Client::connect(&world).await);
+    let message = format!("{}.\r\n", format!("{}\r\n", "x".repeat(998)).repeat(90));
+    first.begin().await;
+    first.say(&message).await;
+    world.begun.acquire().await.expect("a delivery").forget();
+    second.begin().await;
+    assert_eq!(second.ask(&message).await, "451 4.3.2 too many messages at once; come back later");
+    world.gate.add_permits(2);
+    assert_eq!(first.hear().await, "250 2.0.0 delivered");
+    second.begin().await;
+    assert_eq!(second.ask(&message).await, "250 2.0.0 delivered");
+    assert_eq!(world.delivered.recv().await.expect("a message").1.len(), 90_000);
+}
+
+#[tokio::test]
+async fn a_transaction_does_not_outlive_its_view() {
+    let world = serve(Limits::default(), None).await;
+    let mut client = Client::connect(&world).await;
+    client.ask("EHLO c.example\r\n").await;
+    client.ask("MAIL FROM:<x@a.example>\r\n").await;
+    client.ask("RCPT TO:<anna@interior.gov.test>\r\n").await;
+    world.view.send_replace(fixture::view_with_local(0));
+    assert_eq!(client.ask("DATA\r\n").await, "451 4.3.0 policy is not up to date here; come back later");
+    // The new view is fresh.
+    client.begin().await;
 }
 
 #[tokio::test]

@@ -1,0 +1,276 @@
+//! Places for connections, messages and the bytes of messages: how many a listener has, and how many of them one client may
+//! take. Each listener has its own, so that nobody on the Internet can crowd out the mail between departments.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use crate::limits::Limits;
+
+/// Room for a message is taken in blocks of this many bytes, as it comes: who only announces a large message takes nothing.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// One client may take this part of the bytes of a listener.
+const BYTES_SHARE: usize = 4;
+
+/// The places of one listener.
+#[derive(Debug)]
+pub struct Places {
+    connections: Arc<Semaphore>,
+    messages: Arc<Semaphore>,
+    blocks: Arc<Semaphore>,
+    connections_max: usize,
+    connections_per_client_max: usize,
+    messages_per_client_max: usize,
+    blocks_per_client_max: usize,
+    wait_max: Duration,
+    /// Those who hold a place now.
+    clients: Mutex<HashMap<IpAddr, Weak<Client>>>,
+}
+
+impl Places {
+    /// As many as the limits say. The largest message always fits, also into the share of one client.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Arc<Self> {
+        let largest = limits.message_bytes_max.div_ceil(BLOCK_BYTES);
+        let blocks = (limits.messages_bytes_max / BLOCK_BYTES).max(largest);
+        Arc::new(Self {
+            connections: Arc::new(Semaphore::new(limits.connections_max)),
+            messages: Arc::new(Semaphore::new(limits.messages_max)),
+            blocks: Arc::new(Semaphore::new(blocks)),
+            connections_max: limits.connections_max,
+            connections_per_client_max: limits.connections_per_client_max,
+            messages_per_client_max: limits.messages_per_client_max,
+            blocks_per_client_max: (blocks / BYTES_SHARE).max(largest),
+            wait_max: limits.messages_wait_max,
+            clients: Mutex::default(),
+        })
+    }
+
+    /// Waits for a connection's place, whoever will come. `None` never happens: the semaphore is not closed.
+    pub async fn connection(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.connections).acquire_owned().await.ok()
+    }
+
+    /// Waits until there is no connection any more.
+    pub async fn empty(&self) {
+        let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
+        drop(self.connections.acquire_many(all).await);
+    }
+
+    /// A seat for a connection of this client; `None` when it has as many as it may have.
+    #[must_use]
+    pub fn seat(places: &Arc<Self>, address: IpAddr) -> Option<Seat> {
+        // The lock is given back before a client can be dropped, which takes it too.
+        let client = places.client(network(address));
+        let connection = Arc::clone(&client.connections).try_acquire_owned().ok()?;
+        Some(Seat { client, _connection: connection })
+    }
+
+    fn client(self: &Arc<Self>, network: IpAddr) -> Arc<Client> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = clients.get(&network).and_then(Weak::upgrade) {
+            return known;
+        }
+        let client = Arc::new(Client {
+            places: Arc::clone(self),
+            network,
+            connections: Arc::new(Semaphore::new(self.connections_per_client_max)),
+            messages: Arc::new(Semaphore::new(self.messages_per_client_max)),
+            blocks: Arc::new(Semaphore::new(self.blocks_per_client_max)),
+        });
+        clients.insert(network, Arc::downgrade(&client));
+        client
+    }
+}
+
+/// Who counts as one client: an IPv4 address, or an IPv6 /64, which is what one customer gets at the least (RFC 6177).
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+    }
+}
+
+/// The share of one client. It lives as long as one of its places is held: also a delivery that outlives its connection
+/// counts.
+#[derive(Debug)]
+struct Client {
+    places: Arc<Places>,
+    network: IpAddr,
+    connections: Arc<Semaphore>,
+    messages: Arc<Semaphore>,
+    blocks: Arc<Semaphore>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let mut clients = self.places.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another may have come in its place between its end and this lock.
+        if clients.get(&self.network).is_some_and(|client| client.strong_count() == 0) {
+            clients.remove(&self.network);
+        }
+    }
+}
+
+/// The place of one connection.
+#[derive(Debug)]
+pub struct Seat {
+    client: Arc<Client>,
+    _connection: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    /// A place for one message, without room for any byte yet; `None` when there is none within
+    /// `Limits::messages_wait_max`.
+    pub async fn message(&self) -> Option<MessagePlace> {
+        let client = &self.client;
+        let message = client.take(&client.messages, &client.places.messages, 1).await?;
+        Some(MessagePlace { client: Arc::clone(client), _message: message, room: None })
+    }
+}
+
+/// A permit of the client's share and one of the listener's whole.
+type Both = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+impl Client {
+    /// Always its own share first, so that who waits for that keeps nothing from the others.
+    async fn take(&self, own: &Arc<Semaphore>, all: &Arc<Semaphore>, count: u32) -> Option<Both> {
+        let both = async {
+            let own = Arc::clone(own).acquire_many_owned(count).await.ok()?;
+            let all = Arc::clone(all).acquire_many_owned(count).await.ok()?;
+            Some((own, all))
+        };
+        timeout(self.places.wait_max, both).await.ok().flatten()
+    }
+}
+
+/// The place of one message, from 354 to its reply.
+#[derive(Debug)]
+pub struct MessagePlace {
+    client: Arc<Client>,
+    _message: Both,
+    room: Option<Both>,
+}
+
+impl MessagePlace {
+    /// How many bytes of the message may be kept.
+    #[must_use]
+    pub fn room_bytes(&self) -> usize {
+        self.room.as_ref().map_or(0, |(own, _)| own.num_permits() * BLOCK_BYTES)
+    }
+
+    /// Makes room for so many bytes in all; false when there is none within `Limits::messages_wait_max`. Messages that wait
+    /// for each other's room thus end, one after the other, and the next ones find it.
+    pub async fn make_room(&mut self, bytes: usize) -> bool {
+        let missing = bytes.saturating_sub(self.room_bytes()).div_ceil(BLOCK_BYTES);
+        let Ok(missing) = u32::try_from(missing) else { return false };
+        let client = &self.client;
+        let Some(more) = client.take(&client.blocks, &client.places.blocks, missing).await else { return false };
+        match &mut self.room {
+            Some((own, all)) => {
+                own.merge(more.0);
+                all.merge(more.1);
+            }
+            None => self.room = Some(more),
+        }
+        true
+    }
+
+    /// Gives all room back: nothing is kept of the message.
+    pub fn clear(&mut self) {
+        self.room = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc, time::Duration};
+
+    use super::{BLOCK_BYTES, Places};
+    use crate::limits::Limits;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// Four messages, two of them for one client; eight blocks, two of them for one client.
+    fn places() -> Arc<Places> {
+        Places::new(&Limits {
+            connections_max: 9,
+            connections_per_client_max: 2,
+            messages_max: 4,
+            messages_per_client_max: 2,
+            messages_bytes_max: 8 * BLOCK_BYTES,
+            message_bytes_max: 2 * BLOCK_BYTES,
+            messages_wait_max: Duration::from_millis(1),
+            ..Limits::default()
+        })
+    }
+
+    #[test]
+    fn a_client_is_an_address_or_half_of_one() {
+        let places = places();
+        let seats: Vec<_> =
+            ["2001:db8::1", "2001:db8::ffff:0:0:1"].map(|text| Places::seat(&places, address(text))).into();
+        assert!(seats.iter().all(Option::is_some));
+        assert!(Places::seat(&places, address("2001:db8:0:0:7::")).is_none());
+        assert!(Places::seat(&places, address("2001:db8:0:1::1")).is_some());
+        assert!(Places::seat(&places, address("192.0.2.1")).is_some());
+        assert!(Places::seat(&places, address("192.0.2.2")).is_some());
+        drop(seats);
+        assert!(Places::seat(&places, address("2001:db8::1")).is_some());
+        assert_eq!(places.clients.lock().expect("a lock").len(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_client_takes_its_share_of_the_messages_and_no_more() {
+        let places = places();
+        let greedy = Places::seat(&places, address("192.0.2.1")).expect("a seat");
+        let first = greedy.message().await.expect("a place");
+        let _second = greedy.message().await.expect("a place");
+        assert!(greedy.message().await.is_none());
+        let other = Places::seat(&places, address("192.0.2.2")).expect("a seat");
+        let _others = (other.message().await.expect("a place"), other.message().await.expect("a place"));
+        let third = Places::seat(&places, address("192.0.2.3")).expect("a seat");
+        assert!(third.message().await.is_none(), "the listener has four");
+        drop(first);
+        assert!(third.message().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_message_counts_for_its_client_when_the_connection_is_gone() {
+        let places = places();
+        let seat = Places::seat(&places, address("192.0.2.1")).expect("a seat");
+        let messages = (seat.message().await.expect("a place"), seat.message().await.expect("a place"));
+        drop(seat);
+        let again = Places::seat(&places, address("192.0.2.1")).expect("a seat");
+        assert!(again.message().await.is_none());
+        drop(messages);
+        assert!(again.message().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn room_is_taken_by_the_byte_and_given_back() {
+        let places = places();
+        let seat = Places::seat(&places, address("192.0.2.1")).expect("a seat");
+        let (mut first, mut second) = (seat.message().await.expect("a place"), seat.message().await.expect("a place"));
+        assert_eq!(first.room_bytes(), 0);
+        assert!(first.make_room(1).await && first.make_room(2).await);
+        assert_eq!(first.room_bytes(), BLOCK_BYTES);
+        assert!(second.make_room(BLOCK_BYTES).await);
+        assert!(!first.make_room(BLOCK_BYTES + 1).await, "the client has its share");
+        second.clear();
+        assert!(first.make_room(2 * BLOCK_BYTES).await, "the largest message fits");
+        assert_eq!((first.room_bytes(), second.room_bytes()), (2 * BLOCK_BYTES, 0));
+        drop(first);
+        assert_eq!(places.blocks.available_permits(), 8);
+    }
+}
