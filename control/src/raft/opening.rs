@@ -114,7 +114,7 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let (open, closed) = mpsc::channel(1);
     let state = Arc::clone(&files.state);
     let machine = StateMachine::new(Arc::clone(&state), files.snapshots, open.clone());
-    let log = LogStore::new(files.log, files.mark, files.state, open);
+    let log = LogStore::new(files.log, files.mark, (files.state, machine.applied()), open);
     let settings = Arc::new(raft_config(cluster).validate().context("check Raft's settings")?);
     let raft = Raft::new(config.id, settings, Network(peers), log, machine.clone()).await.context("start Raft")?;
     Ok(Opened { raft, state, machine, closed })
