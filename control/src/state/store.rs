@@ -237,18 +237,25 @@ impl StateStore {
         query::held_count(self)
     }
 
-    /// Records whose delivery is due and that nobody has leased, oldest first.
+    /// Records whose delivery is due and that nobody has leased, oldest first. Due is what is due by the caller's clock or
+    /// by log time, whichever is later: the state stamps with log time, and a clock behind it must not hide mail.
     #[must_use]
     pub fn due(&self, now: UnixMs, max: usize) -> Vec<Held> {
         let _shared = self.shared();
-        query::due(self, now, max)
+        query::due(self, now.max(query::log_time(self)), max)
     }
 
-    /// When the next record that is not due yet will be; `None` when there is none.
+    /// When the next record that is not due yet will be, by the same clock as `due`; `None` when there is none.
     #[must_use]
     pub fn next_due(&self, now: UnixMs) -> Option<UnixMs> {
         let _shared = self.shared();
-        query::next_due(self, now)
+        query::next_due(self, now.max(query::log_time(self)))
+    }
+
+    /// Log time: the latest that any batch was stamped with.
+    #[must_use]
+    pub fn log_time(&self) -> UnixMs {
+        query::log_time(self)
     }
 
     /// Audit records, newest first.
