@@ -7,7 +7,7 @@ use std::{
     fmt,
     fs::File,
     path::Path,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use proto::{
@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     keys::{FIRST, Keys, LAST, Writes},
     query::{self, HeldFilter, PolicyRecord},
+    snapshot::Saved,
 };
 
 /// Where the state stands in the log. Not part of the replicated state, but of the same atomic batch.
@@ -78,8 +79,13 @@ pub struct StateStore {
     pub(crate) tree: sled::Tree,
     db: sled::Db,
     file: File,
-    /// A read of several keys must not see half a batch.
+    /// A read of several keys must not see half a batch. Never held for long: readers that come while an apply waits
+    /// for it wait too.
     order: RwLock<()>,
+    /// Held by an export or an import as a whole; before `order`.
+    pub(crate) copying: Mutex<()>,
+    /// There while an export is under way; behind `order`.
+    saved: Mutex<Option<Saved>>,
 }
 
 impl fmt::Debug for StateStore {
@@ -101,7 +107,8 @@ impl StateStore {
             .use_compression(false);
         let db = config.open().map_err(disk("open the state"))?;
         let file = File::open(folder.join("db")).map_err(disk("open the state's file"))?;
-        let store = Self { tree: (*db).clone(), db, file, order: RwLock::new(()) };
+        let (order, copying, saved) = (RwLock::new(()), Mutex::new(()), Mutex::new(None));
+        let store = Self { tree: (*db).clone(), db, file, order, copying, saved };
         store.sync()?;
         sync_names(folder)?;
         Ok(store)
@@ -130,6 +137,7 @@ impl StateStore {
         }
         batch.insert(POSITION, codec::encode(position));
         let _alone = self.alone();
+        self.save_for_export(writes);
         self.tree.apply_batch(batch).map_err(disk("write the state"))
     }
 
@@ -165,6 +173,10 @@ impl StateStore {
 
     pub(crate) fn shared(&self) -> RwLockReadGuard<'_, ()> {
         self.order.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn saved(&self) -> MutexGuard<'_, Option<Saved>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
