@@ -61,7 +61,8 @@ impl Batcher {
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { mutation, bytes, deadline, reply };
         match tokio::time::timeout_at(deadline, self.queue.send(waiting)).await {
-            Ok(Ok(())) => outcome.await.unwrap_or_else(|_| Err(stopped())),
+            // Whoever had it is gone and cannot say whether it was on its way.
+            Ok(Ok(())) => outcome.await.unwrap_or(Err(ProposeError::Unknown)),
             Ok(Err(_)) => Err(stopped()),
             Err(_) => Err(ProposeError::NoLeader),
         }
@@ -82,7 +83,7 @@ async fn run(leader: Leader, mut queue: mpsc::Receiver<Waiting>) {
         let close = Instant::now() + CLOSE_AFTER;
         while batch.len() < MUTATIONS_MAX && bytes < BATCH_BYTES {
             let Ok(Some(next)) = tokio::time::timeout_at(close, queue.recv()).await else { break };
-            if bytes + next.bytes > MUTATION_BYTES_MAX {
+            if bytes + next.bytes > BATCH_BYTES {
                 first = Some(next);
                 break;
             }
@@ -99,15 +100,17 @@ async fn run(leader: Leader, mut queue: mpsc::Receiver<Waiting>) {
 }
 
 async fn deliver(leader: &Leader, batch: Vec<Waiting>) {
-    // Who has given up is not proposed; who waited longest sets the deadline.
-    let batch: Vec<Waiting> = batch.into_iter().filter(|waiting| !waiting.reply.is_closed()).collect();
+    // Who has given up or waited too long is not proposed; of the others who waited longest sets the deadline.
+    let batch = still_waiting(batch, Instant::now());
     let Some(deadline) = batch.iter().map(|waiting| waiting.deadline).min() else { return };
     let mutations = batch.iter().map(|waiting| waiting.mutation.clone()).collect();
     let answer = leader.ask(&Ask::Commit(mutations), deadline).await;
     let outcomes = match answer {
         Ok(Answer::Outcomes(outcomes)) if outcomes.len() == batch.len() => outcomes.into_iter().map(Ok).collect(),
         Ok(other) => {
-            tracing::error!("a batch got an answer that does not fit: {other:?}");
+            // Counts only: outcomes may carry held records, with subjects and recipients.
+            let outcomes = if let Answer::Outcomes(outcomes) = &other { outcomes.len() } else { 0 };
+            tracing::error!(mutations = batch.len(), outcomes, "a batch got an answer that does not fit");
             repeated(&ProposeError::Unknown, batch.len())
         }
         Err(error) => repeated(&error, batch.len()),
@@ -116,6 +119,16 @@ async fn deliver(leader: &Leader, batch: Vec<Waiting>) {
         // A caller that has gone needs no answer.
         waiting.reply.send(outcome).ok();
     }
+}
+
+/// Those whose time has not come; the others learn that nothing was written.
+fn still_waiting(batch: Vec<Waiting>, now: Instant) -> Vec<Waiting> {
+    let (late, left): (Vec<Waiting>, _) = batch.into_iter().partition(|waiting| waiting.deadline <= now);
+    for waiting in late {
+        // A caller that has gone needs no answer.
+        waiting.reply.send(Err(ProposeError::NoLeader)).ok();
+    }
+    left.into_iter().filter(|waiting| !waiting.reply.is_closed()).collect()
 }
 
 fn repeated(error: &ProposeError, count: usize) -> Vec<Result<Outcome, ProposeError>> {
@@ -172,5 +185,47 @@ async fn round(leader: &Leader, applied: &mut watch::Receiver<Applied>) -> Resul
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(stopped()),
         Err(_) => Err(ProposeError::NoLeader),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proto::{held::MutationId, mutation::Mutation};
+    use tokio::{sync::oneshot, time::Instant};
+
+    use super::{Batcher, ProposeError, Waiting, still_waiting};
+    use crate::state::testing::{node, release};
+
+    fn mutation() -> Mutation {
+        Mutation { id: MutationId::fresh(), by: node("n1"), change: release(1) }
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_too_long_is_told_so_and_not_proposed() {
+        let now = Instant::now();
+        let waiting = |deadline| {
+            let (reply, outcome) = oneshot::channel();
+            (Waiting { mutation: mutation(), bytes: 1, deadline, reply }, outcome)
+        };
+        let (late, late_outcome) = waiting(now);
+        let (gone, _) = waiting(now + Duration::from_secs(1));
+        let (left, _left_outcome) = waiting(now + Duration::from_secs(2));
+        let batch = still_waiting(vec![late, gone, left], now);
+        assert_eq!(batch.iter().map(|waiting| waiting.deadline).collect::<Vec<_>>(), [now + Duration::from_secs(2)]);
+        assert_eq!(late_outcome.await.expect("an answer"), Err(ProposeError::NoLeader));
+    }
+
+    #[tokio::test]
+    async fn a_mutation_that_was_taken_and_lost_is_unknown() {
+        let (queue, mut taken) = tokio::sync::mpsc::channel(1);
+        let batcher = Batcher { queue };
+        let lose = async { drop(taken.recv().await.expect("a mutation")) };
+        let (outcome, ()) = tokio::join!(batcher.propose(mutation()), lose);
+        assert_eq!(outcome, Err(ProposeError::Unknown));
+        drop(taken);
+        let outcome = batcher.propose(mutation()).await;
+        assert!(matches!(outcome, Err(ProposeError::Stopped(_))), "{outcome:?}");
     }
 }

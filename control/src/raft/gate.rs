@@ -2,7 +2,7 @@
 //! promised must not vote or acknowledge again; it says why, and what the operator does next.
 
 use super::{
-    high_water::Mark,
+    high_water::{HighWater, Mark},
     log_store::LogFacts,
     stamp::Stamp,
     types::{LogId, Vote},
@@ -59,7 +59,7 @@ pub enum Refusal {
         wanted: Stamp,
     },
     /// Somebody removed the identity file.
-    #[error("the identity file is gone but the log is not empty; {WAY_OUT}")]
+    #[error("the identity file is gone, but log, state or high-water mark are not new; {WAY_OUT}")]
     IdentityLost,
     /// redb came back new, or the log of another server was put here.
     #[error("the log came back new or is another server's; {WAY_OUT}")]
@@ -94,8 +94,9 @@ pub enum Refusal {
 }
 
 const WAY_OUT: &str = "this server takes no part in Raft, because it could break what it has promised. The way out: keep \
-    the other servers up, move this data folder away, and let the server rejoin under a new node id, so that a \
-    snapshot fills it";
+    the other servers up, and if the disk can give this data folder back as it was when the server last ran, put it \
+    there. No older copy and no empty folder under this node id: the server would vote again where it has voted. \
+    Otherwise leave it switched off: Postern cannot yet replace a member";
 
 /// Whether this server may take part in Raft.
 ///
@@ -105,7 +106,13 @@ pub fn judge(facts: &Facts) -> Result<Start, Refusal> {
     let Facts { wanted, log, state, .. } = facts;
     let Some(identity) = &facts.identity else {
         // The identity file is written last, so without it nothing was ever promised, unless somebody removed it.
-        let untouched = log.last.is_none() && log.vote.is_none() && state.applied.is_none();
+        let is_new = |mark: &HighWater| mark.vote.is_none() && mark.last.is_none() && mark.purged.is_none();
+        let unmarked = match &facts.mark {
+            Mark::Found(mark) => is_new(mark),
+            // The process may have ended while it made the file.
+            Mark::Missing | Mark::Unreadable => true,
+        };
+        let untouched = unmarked && log.last.is_none() && log.vote.is_none() && state.applied.is_none();
         return if untouched { Ok(Start::Fresh) } else { Err(Refusal::IdentityLost) };
     };
     if identity != wanted {
@@ -187,7 +194,19 @@ mod tests {
         let table: Vec<(&str, Harm, Result<Start, Refusal>)> = vec![
             ("healthy", Box::new(|_| ()), Ok(Start::Resume)),
             ("mark below the log", Box::new(lower_mark), Ok(Start::Resume)),
-            ("new", Box::new(|f| (f.identity, f.log, f.state) = Default::default()), Ok(Start::Fresh)),
+            (
+                "new",
+                Box::new(|f| {
+                    (f.identity, f.log, f.state) = Default::default();
+                    f.mark = Mark::Missing;
+                }),
+                Ok(Start::Fresh),
+            ),
+            (
+                "all but the mark new",
+                Box::new(|f| (f.identity, f.log, f.state) = Default::default()),
+                Err(Refusal::IdentityLost),
+            ),
             ("no identity file", Box::new(|f| f.identity = None), Err(Refusal::IdentityLost)),
             ("another's folder", Box::new(move |f| f.identity = Some(other.clone())), Err(identity)),
             ("log new", Box::new(|f| f.log = LogFacts::default()), Err(Refusal::LogNotOurs)),
@@ -224,7 +243,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_way_out() {
-        assert!(Refusal::LogBehind.to_string().contains("rejoin under a new node id"));
+    fn a_refusal_names_the_way_out_and_promises_nothing_that_does_not_exist() {
+        let text = Refusal::LogBehind.to_string();
+        assert!(text.contains("as it was when the server last ran") && !text.contains("rejoin"), "{text}");
     }
 }

@@ -61,7 +61,7 @@ impl Group {
     pub async fn open(config: GroupConfig) -> anyhow::Result<Self> {
         let peers = Arc::new(Peers::new(config.credentials.clone()));
         let opened = opening::open(&config, Arc::clone(&peers)).await?;
-        let leader = Leader { me: config.id, raft: opened.raft, peers };
+        let leader = Leader { me: config.id, raft: opened.raft, peers, state: Arc::clone(&opened.state) };
         let applied = opened.machine.applied();
         let inner = Inner {
             server: config.server,

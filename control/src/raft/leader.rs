@@ -3,10 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use openraft::{
-    RaftMetrics,
-    error::{ClientWriteError, RaftError},
-};
+use openraft::{RaftMetrics, error::RaftError};
 use proto::{
     mutation::{Batch, Mutation, Outcome},
     time::UnixMs,
@@ -19,6 +16,7 @@ use super::{
     network::Peers,
     types::{LogId, PROPOSAL_VERSION, Proposal, Raft},
 };
+use crate::state::store::StateStore;
 
 /// How long a caller waits in all: longer than an election or two.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,6 +24,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// Pause before the next try when nothing has told us that something changed.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A batch that moves log time on by more is worth a warning, in milliseconds.
+const JUMP_MS: u64 = 10 * 60 * 1000;
 
 /// What a server asks its leader.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,15 +58,19 @@ pub(super) struct Leader {
     pub(super) me: u64,
     pub(super) raft: Raft,
     pub(super) peers: Arc<Peers>,
+    pub(super) state: Arc<StateStore>,
 }
 
 impl Leader {
     /// Asks until there is an answer or `deadline` has come. Mutations carry their ids, so asking twice is harmless.
     pub(super) async fn ask(&self, ask: &Ask, deadline: Instant) -> Result<Answer, ProposeError> {
         let mut maybe_written = false;
-        let mut metrics = self.raft.metrics();
+        let metrics = self.raft.metrics();
+        // Moves with leader, vote and membership, not with each entry.
+        let mut moves = self.raft.server_metrics();
         loop {
-            let known = leader_of(&metrics.borrow_and_update());
+            moves.mark_unchanged();
+            let known = leader_of(&metrics.borrow());
             let answer = match known {
                 Some((leader, _)) if leader == self.me => self.answer(ask.clone(), deadline).await,
                 Some((leader, server)) => {
@@ -88,12 +93,16 @@ impl Leader {
             }
             // This one will not lead or follow any more.
             if let Err(fatal) = &metrics.borrow().running_state {
-                return Err(ProposeError::Stopped(fatal.to_string()));
+                return Err(ProposeError::Stopped(fatal.to_string()).after(maybe_written));
             }
             if Instant::now() + PAUSE >= deadline {
-                return Err(if maybe_written { ProposeError::Unknown } else { ProposeError::NoLeader });
+                return Err(ProposeError::NoLeader.after(maybe_written));
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                // Fails when Raft has ended, which is seen above.
+                Ok(()) = moves.changed() => {}
+                () = tokio::time::sleep(PAUSE) => {}
+            }
         }
     }
 
@@ -115,13 +124,14 @@ impl Leader {
 
     async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
         let batch = Batch { at: UnixMs::now(), mutations };
+        self.look_at_clock(batch.at);
         let writing = self.raft.client_write(Proposal { version: PROPOSAL_VERSION, batch });
         match tokio::time::timeout_at(deadline, writing).await {
             Err(_) => Answer::Unknown,
             Ok(Ok(written)) => Answer::Outcomes(written.data.0),
-            // Also when the entry was written and then overwritten by a new leader's: it is gone for certain.
-            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Answer::NotLeader,
-            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => Answer::NotLeader,
+            // Not the leader any more. openraft says the same of an entry that it never took and of one that a new leader
+            // has overwritten here; the latter may live on elsewhere and be committed by yet another leader.
+            Ok(Err(RaftError::APIError(_))) => Answer::Unknown,
             Ok(Err(RaftError::Fatal(fatal))) => {
                 // The entry may have been replicated before this server stopped.
                 tracing::error!("commit a batch: {fatal}");
@@ -129,6 +139,24 @@ impl Leader {
             }
         }
     }
+
+    /// Log time never goes back, so one clock that is far ahead moves leases and attempts for everybody.
+    fn look_at_clock(&self, at: UnixMs) {
+        let before = self.state.log_time();
+        if jumps(before, at) {
+            let minutes = at.since_ms(before) / 60_000;
+            tracing::warn!(
+                minutes,
+                "log time moves on by more than ten minutes at once: either nothing was proposed meanwhile, or the clock of \
+                 this server is wrong"
+            );
+        }
+    }
+}
+
+/// Whether a batch moves log time on by much; the first one of all moves it from zero.
+fn jumps(before: UnixMs, at: UnixMs) -> bool {
+    before > UnixMs(0) && at.since_ms(before) > JUMP_MS
 }
 
 /// The leader that this server knows of.
@@ -142,4 +170,18 @@ fn leader_of(metrics: &RaftMetrics<u64, Server>) -> Option<(u64, Server)> {
 pub(super) fn has_quorum(metrics: &RaftMetrics<u64, Server>) -> bool {
     metrics.current_leader == Some(metrics.id)
         && metrics.millis_since_quorum_ack.is_some_and(|age_ms| age_ms <= ELECTION_MS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::time::UnixMs;
+
+    use super::{JUMP_MS, jumps};
+
+    #[test]
+    fn only_a_clock_far_ahead_of_log_time_is_worth_a_warning() {
+        let before = UnixMs(5_000_000);
+        assert!(jumps(before, before.plus_ms(JUMP_MS + 1)));
+        assert!(!jumps(before, before.plus_ms(JUMP_MS)) && !jumps(before, UnixMs(1)) && !jumps(UnixMs(0), before));
+    }
 }

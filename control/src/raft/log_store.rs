@@ -15,9 +15,10 @@ use openraft::{
 use proto::codec;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
+    Applied,
     high_water::HighWaterFile,
     stamp::Stamp,
     types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
@@ -29,8 +30,9 @@ pub(super) const FILE: &str = "log.redb";
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
-/// What one read for replication returns at most, so that the RPC stays below its 16 MiB; one entry always.
-const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What one read for replication returns at most; one entry always. openraft gives up an AppendEntries after one heartbeat
+/// interval and sends the same again, so that what does not fit through the line in that time never arrives.
+const READ_BYTES_MAX: usize = 256 * 1024;
 
 /// What went wrong with the log.
 #[derive(Debug, thiserror::Error)]
@@ -135,11 +137,15 @@ impl LogFile {
         }
     }
 
-    fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
+    /// The entries of a range from `first` on.
+    fn entries(&self, range: impl RangeBounds<u64>, first: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         let table = self.0.begin_read()?.open_table(LOG)?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for pair in table.range(range)? {
-            let (_, value) = pair?;
+            let (index, value) = pair?;
+            if index.value() < first {
+                continue;
+            }
             bytes += value.value().len();
             if bytes > bytes_max && !entries.is_empty() {
                 break;
@@ -185,6 +191,10 @@ struct Inner {
     file: LogFile,
     written: Mutex<Written>,
     state: Arc<StateStore>,
+    applied: watch::Receiver<Applied>,
+    /// A purge that is not carried out yet. Raft purges as soon as it has handed a received snapshot to the state machine;
+    /// until the state holds that snapshot, the old entries are all that this server has.
+    purging: Mutex<Option<LogId>>,
 }
 
 #[derive(Debug)]
@@ -197,9 +207,29 @@ struct Written {
 impl LogStore {
     /// Takes over what the gate has let pass.
     #[must_use]
-    pub fn new(file: LogFile, mark: HighWaterFile, state: Arc<StateStore>, open: mpsc::Sender<()>) -> Self {
+    pub fn new(
+        file: LogFile,
+        mark: HighWaterFile,
+        (state, applied): (Arc<StateStore>, watch::Receiver<Applied>),
+        open: mpsc::Sender<()>,
+    ) -> Self {
         let written = Mutex::new(Written { mark, committed: None });
-        Self { inner: Arc::new(Inner { file, written, state }), _open: open }
+        let inner = Inner { file, written, state, applied, purging: Mutex::new(None) };
+        Self { inner: Arc::new(inner), _open: open }
+    }
+
+    /// Waits for the snapshot that is being installed when entries from `first` would leave a hole in the log without it.
+    /// The state machine goes on meanwhile: it has a task of its own.
+    async fn without_hole(&self, first: u64) -> Result<(), StorageError> {
+        let Some(upto) = self.inner.purging() else { return Ok(()) };
+        let last = self.inner.file.last().map_err(|error| unreadable(&error))?;
+        if first <= last.map_or(0, |id| id.index + 1) {
+            return Ok(());
+        }
+        let mut applied = self.inner.applied.clone();
+        let installed = applied.wait_for(|applied| applied.index >= upto.index).await;
+        installed.map_err(|error| StorageIOError::write_logs(AnyError::new(&error)))?;
+        Ok(())
     }
 
     /// Writes wait for the disk (1 to 3 ms an fsync), so they run beside the runtime's few worker threads, which carry the
@@ -228,6 +258,37 @@ impl Inner {
     fn written(&self) -> MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn purging(&self) -> Option<LogId> {
+        *self.purging.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Carries out the purge that is due, if the state has come far enough.
+    fn purge(&self, written: &mut Written) -> Result<(), LogError> {
+        let Some(upto) = self.purging() else { return Ok(()) };
+        if self.state.position()?.is_none_or(|position| position.index < upto.index) {
+            return Ok(());
+        }
+        // What is purged can no longer rebuild the state: the state must be on disk before.
+        self.state.sync()?;
+        self.file.write(|table, facts| {
+            table.retain_in(..=upto.index, |_, _| false)?;
+            put(facts, "purged", &upto)
+        })?;
+        let last = self.file.last()?;
+        written.mark.advance(|mark| {
+            mark.purged = Some(upto);
+            mark.last = last;
+        })?;
+        *self.purging.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// Entries as Raft sees them: without those that it has purged.
+    fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+        let first = self.purging().map_or(0, |id| id.index + 1);
+        self.file.entries(range, first, bytes_max).map_err(|error| unreadable(&error))
+    }
 }
 
 fn unreadable(error: &LogError) -> StorageError {
@@ -240,11 +301,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, StorageError> {
-        self.inner.file.entries(range, usize::MAX).map_err(|error| unreadable(&error))
+        self.inner.entries(range, usize::MAX)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        self.inner.file.entries(start..end, READ_BYTES_MAX).map_err(|error| unreadable(&error))
+        self.inner.entries(start..end, READ_BYTES_MAX)
     }
 }
 
@@ -253,8 +314,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
         let state = || {
-            let file = &self.inner.file;
-            Ok(LogState { last_purged_log_id: file.fact("purged")?, last_log_id: file.last()? })
+            let (file, purging) = (&self.inner.file, self.inner.purging());
+            let purged: Option<LogId> = file.fact("purged")?;
+            Ok(LogState { last_purged_log_id: purged.max(purging), last_log_id: file.last()?.max(purging) })
         };
         state().map_err(|error| unreadable(&error))
     }
@@ -294,7 +356,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let encode = |entry: Entry| (entry.log_id, codec::encode(&entry));
         let entries: Vec<(LogId, Vec<u8>)> = entries.into_iter().map(encode).collect();
+        if let Some((first, _)) = entries.first() {
+            self.without_hole(first.index).await?;
+        }
         self.writing("append to the log", move |log, written| {
+            log.purge(written)?;
             let Some((last, _)) = entries.last() else { return Ok(()) };
             log.file.write(|table, facts| {
                 for (id, bytes) in &entries {
@@ -311,8 +377,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
         self.writing("truncate the log", move |log, written| {
+            log.purge(written)?;
             let before = since.index.checked_sub(1);
-            let entry = before.map_or(Ok(Vec::new()), |index| log.file.entries(index..since.index, usize::MAX))?;
+            let entry = before.map_or(Ok(Vec::new()), |index| log.file.entries(index..since.index, 0, usize::MAX))?;
             let purged: Option<LogId> = log.file.fact("purged")?;
             let last = entry.first().map(|entry| entry.log_id).or(purged);
             // The mark goes down first: a crash in between leaves a log above its mark, which is fine.
@@ -324,17 +391,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
         self.writing("purge the log", move |log, written| {
-            // What is purged can no longer rebuild the state: the state must be on disk before.
-            log.state.sync()?;
-            log.file.write(|table, facts| {
-                table.retain_in(..=upto.index, |_, _| false)?;
-                put(facts, "purged", &upto)
-            })?;
-            let last = log.file.last()?;
-            Ok(written.mark.advance(|mark| {
-                mark.purged = Some(upto);
-                mark.last = last;
-            })?)
+            let latest = log.purging().max(Some(upto));
+            *log.purging.lock().unwrap_or_else(PoisonError::into_inner) = latest;
+            log.purge(written)
         })
         .await
     }

@@ -76,6 +76,15 @@ pub enum ProposeError {
     Stopped(String),
 }
 
+impl ProposeError {
+    /// What to report when an earlier try of the same mutation may have been written: then the last try's "nothing was
+    /// written" does not hold for the whole.
+    #[must_use]
+    pub fn after(self, maybe_written: bool) -> Self {
+        if maybe_written { Self::Unknown } else { self }
+    }
+}
+
 /// What `cluster status` shows.
 #[derive(Clone, Debug, Default)]
 pub struct GroupStatus {

@@ -20,12 +20,12 @@ use super::{
 };
 use crate::state::store::{StateStore, StoreError};
 
-/// A snapshot is made after this many entries, and as many again are kept as `LOGS_KEPT` says.
-const SNAPSHOT_EVERY: u64 = 5_000;
+/// A snapshot is made after about this many entries: it reads and writes the whole state.
+const SNAPSHOT_EVERY: u64 = 50_000;
 /// Entries that stay in the log behind a snapshot, for servers that are only a little behind.
 const LOGS_KEPT: u64 = 1_000;
 /// A server further behind than this is filled by a snapshot. More than `SNAPSHOT_EVERY`, or a snapshot would not help.
-const LAG_MAX: u64 = 10_000;
+const LAG_MAX: u64 = 100_000;
 const SNAPSHOT_CHUNK_BYTES: u64 = 512 * 1024;
 const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
 
@@ -114,13 +114,19 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let (open, closed) = mpsc::channel(1);
     let state = Arc::clone(&files.state);
     let machine = StateMachine::new(Arc::clone(&state), files.snapshots, open.clone());
-    let log = LogStore::new(files.log, files.mark, files.state, open);
-    let settings = Arc::new(raft_config(cluster).validate().context("check Raft's settings")?);
+    let log = LogStore::new(files.log, files.mark, (files.state, machine.applied()), open);
+    let settings = Arc::new(raft_config(cluster, config.id).validate().context("check Raft's settings")?);
     let raft = Raft::new(config.id, settings, Network(peers), log, machine.clone()).await.context("start Raft")?;
     Ok(Opened { raft, state, machine, closed })
 }
 
-fn raft_config(cluster_name: String) -> Config {
+/// How many entries this server lets come before it makes a snapshot: 10 % more or less, so that the servers of a group, who
+/// see the same entries, do not all write one at the same time. 8 and 21 have no common factor: up to 21 ids differ.
+fn snapshot_every(id: u64) -> u64 {
+    SNAPSHOT_EVERY / 100 * (90 + (id % 21) * 8 % 21)
+}
+
+fn raft_config(cluster_name: String, id: u64) -> Config {
     Config {
         cluster_name,
         heartbeat_interval: HEARTBEAT_MS,
@@ -128,9 +134,24 @@ fn raft_config(cluster_name: String) -> Config {
         election_timeout_max: ELECTION_MS_MAX,
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every(id)),
         max_in_snapshot_log_to_keep: LOGS_KEPT,
         replication_lag_threshold: LAG_MAX,
         ..Config::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{LAG_MAX, SNAPSHOT_EVERY, snapshot_every};
+
+    #[test]
+    fn the_servers_of_a_group_make_their_snapshots_at_different_entries() {
+        let all: BTreeSet<u64> = (1..=9).map(snapshot_every).collect();
+        assert_eq!(all.len(), 9);
+        let (least, most) = (SNAPSHOT_EVERY / 10 * 9, SNAPSHOT_EVERY / 10 * 11);
+        assert!(all.iter().all(|every| (least..=most).contains(every) && *every < LAG_MAX), "{all:?}");
     }
 }

@@ -88,7 +88,9 @@ impl Snapshots {
         }
         let position = self.finish(state)?;
         tracing::warn!(index = position.index, "finished the installation of a snapshot that was interrupted");
-        std::fs::remove_file(self.installing()).map_err(disk("remove an installed snapshot"))
+        std::fs::remove_file(self.installing()).map_err(disk("remove an installed snapshot"))?;
+        // A name that came back after a loss of power would put the state back to this snapshot.
+        sync_folder(&self.folder).map_err(disk("fsync the snapshots' folder"))
     }
 
     fn finish(&self, state: &StateStore) -> Result<Position, StoreError> {

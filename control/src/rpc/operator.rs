@@ -59,15 +59,7 @@ impl OperatorService {
         }
         let id = MutationId::fresh();
         let end = Instant::now() + PROPOSE_FOR;
-        loop {
-            match self.shared.propose(id, caller, change.clone()).await {
-                Ok(outcome) => return Ok(outcome),
-                Err(ProposeError::NoLeader | ProposeError::Unknown) if Instant::now() + PROPOSE_AGAIN_AFTER < end => {
-                    tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        Ok(again(end, || self.shared.propose(id, caller, change.clone())).await?)
     }
 
     /// Releases or deletes: a refusal is an answer in words, not an error.
@@ -88,6 +80,26 @@ impl OperatorService {
             }
         };
         Ok(Response::new(response))
+    }
+}
+
+/// Tries until there is an outcome, no hope or no time. One try that may have been written makes all that follow unknown.
+async fn again<F>(end: Instant, propose: impl Fn() -> F) -> Result<Outcome, ProposeError>
+where
+    F: Future<Output = Result<Outcome, ProposeError>>,
+{
+    let mut maybe_written = false;
+    loop {
+        let error = match propose().await {
+            Ok(outcome) => return Ok(outcome),
+            Err(error) => error,
+        };
+        maybe_written |= error == ProposeError::Unknown;
+        let last = matches!(error, ProposeError::Stopped(_)) || Instant::now() + PROPOSE_AGAIN_AFTER >= end;
+        if last {
+            return Err(error.after(maybe_written));
+        }
+        tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
     }
 }
 
@@ -257,10 +269,34 @@ impl Operator for OperatorService {
 
 #[cfg(test)]
 mod tests {
-    use proto::wire::operator::{FormRequest, Server as WireServer};
+    use std::{cell::RefCell, time::Duration};
 
-    use super::{bounded, grounds, membership};
-    use crate::raft::Server;
+    use proto::{
+        mutation::Outcome,
+        wire::operator::{FormRequest, Server as WireServer},
+    };
+    use tokio::time::Instant;
+
+    use super::{PROPOSE_AGAIN_AFTER, again, bounded, grounds, membership};
+    use crate::raft::{ProposeError, Server};
+
+    #[tokio::test]
+    async fn a_change_that_may_have_been_written_is_never_reported_as_not_written() {
+        let stopped = || ProposeError::Stopped("it is ending".into());
+        for (answers, expected) in [
+            (vec![Err(ProposeError::Unknown), Err(ProposeError::NoLeader)], Err(ProposeError::Unknown)),
+            (vec![Err(ProposeError::Unknown), Err(stopped())], Err(ProposeError::Unknown)),
+            (vec![Err(ProposeError::Unknown), Ok(Outcome::Done)], Ok(Outcome::Done)),
+            (vec![Err(ProposeError::NoLeader), Err(ProposeError::NoLeader)], Err(ProposeError::NoLeader)),
+            (vec![Err(stopped())], Err(stopped())),
+        ] {
+            let answers = RefCell::new(answers.into_iter());
+            // Time for two tries.
+            let end = Instant::now() + PROPOSE_AGAIN_AFTER + Duration::from_millis(100);
+            let outcome = again(end, || std::future::ready(answers.borrow_mut().next().expect("no third try"))).await;
+            assert_eq!(outcome, expected);
+        }
+    }
 
     fn wire(id: u64, name: &str, address: &str) -> WireServer {
         WireServer { id, name: name.into(), site: "north".into(), address: address.into() }

@@ -22,6 +22,10 @@ const LEASE_MS_MAX: u64 = 10 * 60 * 1000;
 /// at least four to five).
 const TRIED_MS_MAX: u64 = 5 * 24 * 60 * 60 * 1000;
 
+/// How far a node's clock may be behind log time before its time of the next attempt says nothing; then also the time to that
+/// attempt, so that a log time far ahead does not make nodes try without a pause.
+const BEHIND_MS: u64 = 60 * 1000;
+
 /// What a node says about an attempt.
 pub(super) struct Attempt<'m> {
     pub(super) delivered: &'m [Address],
@@ -121,7 +125,9 @@ impl<K: Keys> Step<'_, K> {
         if !matches!(after.status, HeldStatus::Delivered { .. }) {
             after.attempts = held.attempts.saturating_add(1);
         }
-        after.next_attempt = attempt.next_attempt.clamp(now, now.plus_ms(RETRY_MS_MAX));
+        let is_behind = now.since_ms(attempt.next_attempt) > BEHIND_MS;
+        let earliest = if is_behind { now.plus_ms(BEHIND_MS) } else { now };
+        after.next_attempt = attempt.next_attempt.clamp(earliest, now.plus_ms(RETRY_MS_MAX));
         after.last_problem = clipped(attempt.problem, PROBLEM_CHARS_MAX);
         record
     }
@@ -140,6 +146,8 @@ impl<K: Keys> Step<'_, K> {
         due.held.recipients.append(&mut due.refused);
         due.held.status = HeldStatus::Due { released: Some((mutation.by.to_string(), self.meta.now)) };
         due.held.next_attempt = self.meta.now;
+        // The pause after a failure grows with the attempts: this is a new beginning.
+        due.held.attempts = 0;
         self.store(Some(&old), due);
         self.audit(mutation, format!("released held message {id} of transaction {}", held.transaction), grounds);
         Ok(Outcome::Done)

@@ -1,7 +1,11 @@
 //! Where the state reads and what it wants written: ordered keys, the writes of one apply on top of them, and the names
 //! of all keys.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, btree_map},
+    ops::Bound,
+};
 
 use proto::codec;
 use serde::{Serialize, de::DeserializeOwned};
@@ -113,17 +117,91 @@ impl<K: Keys> Keys for Overlay<'_, K> {
         self.writes.0.get(key).map_or_else(|| self.under.value(key), Clone::clone)
     }
 
-    /// Merged in memory: only short ranges are read while applying.
     fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, Vec<u8>)> {
-        let mut merged: BTreeMap<Vec<u8>, Vec<u8>> = self.under.range(from, to).collect();
         let bounds: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Included(from), Bound::Excluded(to.max(from)));
-        for (key, value) in self.writes.0.range::<[u8], _>(bounds) {
-            match value {
-                Some(value) => merged.insert(key.clone(), value.clone()),
-                None => merged.remove(key),
-            };
+        let over = self.writes.0.range::<[u8], _>(bounds);
+        Merged { under: Ends::of(self.under.range(from, to)), over: Ends::of(over) }
+    }
+}
+
+/// An iterator whose next item can be seen at both ends.
+struct Ends<I: Iterator> {
+    between: I,
+    front: Option<I::Item>,
+    back: Option<I::Item>,
+}
+
+impl<I: DoubleEndedIterator> Ends<I> {
+    fn of(between: I) -> Self {
+        Self { between, front: None, back: None }
+    }
+
+    /// The slot with the first item that is left.
+    fn first(&mut self) -> &mut Option<I::Item> {
+        if self.front.is_none() {
+            self.front = self.between.next().or_else(|| self.back.take());
         }
-        merged.into_iter()
+        &mut self.front
+    }
+
+    /// The slot with the last item that is left.
+    fn last(&mut self) -> &mut Option<I::Item> {
+        if self.back.is_none() {
+            self.back = self.between.next_back().or_else(|| self.front.take());
+        }
+        &mut self.back
+    }
+}
+
+/// Pairs with writes over them, read no further than they are asked for.
+struct Merged<'w, I: Iterator> {
+    under: Ends<I>,
+    over: Ends<btree_map::Range<'w, Vec<u8>, Option<Vec<u8>>>>,
+}
+
+type Pair = (Vec<u8>, Vec<u8>);
+
+/// Takes the pair that comes next: of two with equal keys the one that was written over the other. The inner `None` is
+/// a removed key.
+fn take_next(
+    under: &mut Option<Pair>,
+    over: &mut Option<(&Vec<u8>, &Option<Vec<u8>>)>,
+    nearer: Ordering,
+) -> Option<Option<Pair>> {
+    let order = match (under.as_ref(), over.as_ref()) {
+        (None, None) => return None,
+        (Some(_), None) => nearer,
+        (None, Some(_)) => nearer.reverse(),
+        (Some((under, _)), Some((over, _))) => under.cmp(over),
+    };
+    if order == nearer {
+        return under.take().map(Some);
+    }
+    if order == Ordering::Equal {
+        *under = None;
+    }
+    over.take().map(|(key, value)| value.clone().map(|value| (key.clone(), value)))
+}
+
+impl<I: DoubleEndedIterator<Item = Pair>> Iterator for Merged<'_, I> {
+    type Item = Pair;
+
+    fn next(&mut self) -> Option<Pair> {
+        loop {
+            if let Some(pair) = take_next(self.under.first(), self.over.first(), Ordering::Less)? {
+                return Some(pair);
+            }
+        }
+    }
+}
+
+impl<I: DoubleEndedIterator<Item = Pair>> DoubleEndedIterator for Merged<'_, I> {
+    fn next_back(&mut self) -> Option<Pair> {
+        loop {
+            if let Some(pair) = take_next(self.under.last(), self.over.last(), Ordering::Greater)? {
+                return Some(pair);
+            }
+        }
     }
 }
 
@@ -225,4 +303,73 @@ pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
         *last = last.saturating_add(1);
     }
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, collections::BTreeMap};
+
+    use proptest::prelude::*;
+
+    use super::{Keys, Overlay};
+
+    type Map = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    proptest! {
+        #[test]
+        fn a_range_over_writes_is_that_of_a_map_with_the_writes_in_it_from_both_ends(
+            under in proptest::collection::btree_map(0_u8..20, any::<u8>(), 0..12),
+            writes in proptest::collection::vec((0_u8..20, proptest::option::of(any::<u8>())), 0..12),
+            (from, to) in (0_u8..20, 0_u8..21),
+            ends in proptest::collection::vec(any::<bool>(), 25),
+        ) {
+            let under: Map = under.into_iter().map(|(key, value)| (vec![key], vec![value])).collect();
+            let (mut merged, mut overlay) = (under.clone(), Overlay::over(&under));
+            for (key, value) in writes {
+                match value {
+                    Some(value) => {
+                        merged.insert(vec![key], vec![value]);
+                        overlay.put_bytes(vec![key], vec![value]);
+                    }
+                    None => {
+                        merged.remove([key].as_slice());
+                        overlay.remove(vec![key]);
+                    }
+                }
+            }
+            let (from, to) = ([from], [to]);
+            let mut expected = Keys::range(&merged, &from, &to);
+            let mut found = overlay.range(&from, &to);
+            for front in ends {
+                if front {
+                    prop_assert_eq!(found.next(), expected.next());
+                } else {
+                    prop_assert_eq!(found.next_back(), expected.next_back());
+                }
+            }
+        }
+    }
+
+    /// Counts what is read.
+    struct Counted(Map, Cell<usize>);
+
+    impl Keys for Counted {
+        fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
+            self.0.value(key)
+        }
+
+        fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, Vec<u8>)> {
+            Keys::range(&self.0, from, to).inspect(|_| self.1.set(self.1.get() + 1))
+        }
+    }
+
+    #[test]
+    fn the_first_of_a_long_range_is_found_without_reading_the_rest() {
+        let map = (0..1000_u16).map(|number| (number.to_be_bytes().to_vec(), Vec::new())).collect();
+        let counted = Counted(map, Cell::new(0));
+        let mut overlay = Overlay::over(&counted);
+        overlay.remove(vec![0, 0]);
+        assert_eq!(overlay.range(&[0], &[0xff]).next(), Some((vec![0, 1], Vec::new())));
+        assert_eq!(counted.1.get(), 2);
+    }
 }

@@ -3,16 +3,18 @@
 //! Magic, then pairs (`u32` length of the key, `u32` of the value, both), a zero length, and the SHA-256 of all before.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
-    io::{BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
     path::Path,
+    sync::PoisonError,
 };
 
 use proto::codec;
 use sha2::{Digest, Sha256};
 
 use super::{
-    keys::{Keys, PART_BYTES},
+    keys::{Keys, PART_BYTES, Writes},
     store::{INSTALLING, POSITION, Position, REPLICATED, StateStore, StoreError, disk},
 };
 
@@ -22,35 +24,93 @@ const KEY_BYTES_MAX: usize = 4 * 1024;
 const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// Pairs that one sled batch carries while installing.
 const PAIRS_A_BATCH: usize = 1_000;
+/// Pairs that are read at once while exporting; an apply waits that long at most.
+const PAIRS_A_SLICE: usize = 500;
+/// How much may be kept of what changes during an export, in bytes. Beyond it applies wait for the rest of the export.
+const SAVED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const _: () = assert!(PART_BYTES < VALUE_BYTES_MAX, "a part fits into a pair");
 
 impl StateStore {
     /// Writes all keys with the position as of one moment, and says which.
     ///
-    /// Applies wait meanwhile: sled has no snapshots of its own.
+    /// sled has no snapshots of its own. So the keys are read in slices, and an apply in between keeps the old value of
+    /// what it changes behind the last slice: neither applies nor readers wait for the whole.
     ///
     /// # Errors
     /// When nothing has been applied yet or the disk fails.
     pub fn export(&self, out: impl Write) -> Result<Position, StoreError> {
-        let mut out = Hashing { under: BufWriter::new(out), hasher: Sha256::new() };
-        let _shared = self.shared();
-        let position = self.position()?.unwrap_or_default();
-        let all = self.range(REPLICATED.start, REPLICATED.end);
-        let write = || {
-            out.write_all(MAGIC)?;
-            for (key, value) in all.chain([(POSITION.to_vec(), codec::encode(&position))]) {
-                out.write_all(&length(&key).to_be_bytes())?;
-                out.write_all(&length(&value).to_be_bytes())?;
-                out.write_all(&key)?;
-                out.write_all(&value)?;
-            }
-            out.write_all(&0_u32.to_be_bytes())?;
-            let digest = out.hasher.clone().finalize();
-            out.write_all(&digest)?;
-            out.flush()
+        let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = {
+            let _shared = self.shared();
+            *self.saved() = Some(Saved { next: REPLICATED.start.to_vec(), ..Saved::default() });
+            self.position()
         };
-        write().map_err(disk("write a snapshot"))?;
-        Ok(position)
+        let written = position.and_then(|position| {
+            let position = position.unwrap_or_default();
+            self.write_all(out, &position).map_err(disk("write a snapshot"))?;
+            Ok(position)
+        });
+        *self.saved() = None;
+        written
+    }
+
+    fn write_all(&self, out: impl Write, position: &Position) -> io::Result<()> {
+        let mut out = Hashing { under: BufWriter::new(out), hasher: Sha256::new() };
+        out.write_all(MAGIC)?;
+        // Held from one slice to the next only when too much has changed meanwhile.
+        let mut held = None;
+        loop {
+            let shared = held.take().unwrap_or_else(|| self.shared());
+            let Some((pairs, saved_bytes)) = self.next_slice() else { break };
+            held = (saved_bytes > SAVED_BYTES_MAX).then_some(shared);
+            for (key, value) in pairs {
+                write_pair(&mut out, &key, &value)?;
+            }
+        }
+        write_pair(&mut out, POSITION, &codec::encode(position))?;
+        out.write_all(&0_u32.to_be_bytes())?;
+        let digest = out.hasher.clone().finalize();
+        out.write_all(&digest)?;
+        out.flush()
+    }
+
+    /// The next keys as they were when the export began, and how much of what has changed since is still kept. No apply
+    /// may run meanwhile.
+    fn next_slice(&self) -> Option<(BTreeMap<Vec<u8>, Vec<u8>>, usize)> {
+        let mut saved = self.saved();
+        let saved = saved.as_mut()?;
+        if saved.next.as_slice() >= REPLICATED.end {
+            return None;
+        }
+        let mut pairs: BTreeMap<_, _> = self.range(&saved.next, REPLICATED.end).take(PAIRS_A_SLICE).collect();
+        let next = match pairs.last_key_value() {
+            // The smallest key behind it.
+            Some((last, _)) if pairs.len() == PAIRS_A_SLICE => [last, [0].as_slice()].concat(),
+            Some(_) | None => REPLICATED.end.to_vec(),
+        };
+        let later = saved.values.split_off(&next);
+        for (key, value) in std::mem::replace(&mut saved.values, later) {
+            saved.bytes = saved.bytes.saturating_sub(size(&key, value.as_deref()));
+            match value {
+                Some(value) => pairs.insert(key, value),
+                None => pairs.remove(&key),
+            };
+        }
+        saved.next = next;
+        Some((pairs, saved.bytes))
+    }
+
+    /// Keeps for an export that is under way what these writes are about to change.
+    pub(super) fn save_for_export(&self, writes: &Writes) {
+        let mut saved = self.saved();
+        let Some(saved) = saved.as_mut() else { return };
+        for (key, _) in writes.iter().filter(|(key, _)| *key >= saved.next.as_slice()) {
+            if !saved.values.contains_key(key) {
+                let value = self.value(key);
+                saved.bytes += size(key, value.as_deref());
+                saved.values.insert(key.to_vec(), value);
+            }
+        }
     }
 
     /// Replaces all keys by those of a snapshot, after checking its digest. A mark stands in the store from the first
@@ -61,6 +121,8 @@ impl StateStore {
     pub fn import(&self, mut from: impl Read + Seek) -> Result<Position, StoreError> {
         check(BufReader::new(&mut from))?;
         from.seek(SeekFrom::Start(0)).map_err(disk("read a snapshot"))?;
+        // An export must not see half of this.
+        let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let _alone = self.alone();
         let mut mark = sled::Batch::default();
         mark.insert(INSTALLING, &[1]);
@@ -99,7 +161,7 @@ impl StateStore {
 
     fn load(&self, mut from: impl Read) -> Result<Position, StoreError> {
         let mut magic = [0; MAGIC.len()];
-        from.read_exact(&mut magic).map_err(disk("read a snapshot"))?;
+        from.read_exact(&mut magic).map_err(cut_short)?;
         let mut position = None;
         let mut batch = sled::Batch::default();
         let mut count = 0;
@@ -124,11 +186,41 @@ impl StateStore {
     }
 }
 
+/// What an export that is under way still needs of the state as it was.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    /// From this key on nothing has been exported yet.
+    next: Vec<u8>,
+    /// Keys from `next` on that have changed since the export began, with their values of then.
+    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Of all of them.
+    bytes: usize,
+}
+
+fn size(key: &[u8], value: Option<&[u8]>) -> usize {
+    key.len() + value.map_or(0, <[u8]>::len)
+}
+
+fn write_pair(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
+    out.write_all(&length(key).to_be_bytes())?;
+    out.write_all(&length(value).to_be_bytes())?;
+    out.write_all(key)?;
+    out.write_all(value)
+}
+
+/// A snapshot that ends too early is a bad snapshot, not a bad disk.
+fn cut_short(error: io::Error) -> StoreError {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => StoreError::Snapshot("it ends too early"),
+        _ => disk("read a snapshot")(error),
+    }
+}
+
 /// Whether the bytes are a whole snapshot.
 fn check(from: impl Read) -> Result<(), StoreError> {
     let mut from = Hashing { under: from, hasher: Sha256::new() };
     let mut magic = [0; MAGIC.len()];
-    from.read_exact(&mut magic).map_err(disk("read a snapshot"))?;
+    from.read_exact(&mut magic).map_err(cut_short)?;
     if magic != *MAGIC {
         return Err(StoreError::Snapshot("not a snapshot, or of another version of Postern"));
     }
@@ -141,7 +233,7 @@ fn check(from: impl Read) -> Result<(), StoreError> {
     }
     let expected = from.hasher.clone().finalize();
     let mut found = [0; 32];
-    from.read_exact(&mut found).map_err(disk("read a snapshot"))?;
+    from.read_exact(&mut found).map_err(cut_short)?;
     if found != *expected {
         return Err(StoreError::Snapshot("the checksum is wrong"));
     }
@@ -157,14 +249,14 @@ fn pair(from: &mut impl Read) -> Result<Option<Pair>, StoreError> {
     }
     let value_bytes = read_length(from, VALUE_BYTES_MAX)?;
     let (mut key, mut value) = (vec![0; key_bytes], vec![0; value_bytes]);
-    from.read_exact(&mut key).map_err(disk("read a snapshot"))?;
-    from.read_exact(&mut value).map_err(disk("read a snapshot"))?;
+    from.read_exact(&mut key).map_err(cut_short)?;
+    from.read_exact(&mut value).map_err(cut_short)?;
     Ok(Some((key, value)))
 }
 
 fn read_length(from: &mut impl Read, max: usize) -> Result<usize, StoreError> {
     let mut bytes = [0; 4];
-    from.read_exact(&mut bytes).map_err(disk("read a snapshot"))?;
+    from.read_exact(&mut bytes).map_err(cut_short)?;
     let length = usize::try_from(u32::from_be_bytes(bytes)).unwrap_or(usize::MAX);
     if length > max { Err(StoreError::Snapshot("a length beyond its bound")) } else { Ok(length) }
 }

@@ -7,7 +7,7 @@ use std::{
     fmt,
     fs::File,
     path::Path,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use proto::{
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     keys::{FIRST, Keys, LAST, Writes},
     query::{self, AuditPage, HeldFilter, PolicyRecord},
+    snapshot::Saved,
 };
 
 /// Where the state stands in the log. Not part of the replicated state, but of the same atomic batch.
@@ -77,8 +78,13 @@ pub struct StateStore {
     pub(crate) tree: sled::Tree,
     db: sled::Db,
     file: File,
-    /// A read of several keys must not see half a batch.
+    /// A read of several keys must not see half a batch. Never held for long: readers that come while an apply waits
+    /// for it wait too.
     order: RwLock<()>,
+    /// Held by an export or an import as a whole; before `order`.
+    pub(crate) copying: Mutex<()>,
+    /// There while an export is under way; behind `order`.
+    saved: Mutex<Option<Saved>>,
 }
 
 impl fmt::Debug for StateStore {
@@ -100,7 +106,8 @@ impl StateStore {
             .use_compression(false);
         let db = config.open().map_err(disk("open the state"))?;
         let file = File::open(folder.join("db")).map_err(disk("open the state's file"))?;
-        let store = Self { tree: (*db).clone(), db, file, order: RwLock::new(()) };
+        let (order, copying, saved) = (RwLock::new(()), Mutex::new(()), Mutex::new(None));
+        let store = Self { tree: (*db).clone(), db, file, order, copying, saved };
         store.sync()?;
         sync_names(folder)?;
         Ok(store)
@@ -129,6 +136,7 @@ impl StateStore {
         }
         batch.insert(POSITION, codec::encode(position));
         let _alone = self.alone();
+        self.save_for_export(writes);
         self.tree.apply_batch(batch).map_err(disk("write the state"))
     }
 
@@ -164,6 +172,10 @@ impl StateStore {
 
     pub(crate) fn shared(&self) -> RwLockReadGuard<'_, ()> {
         self.order.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn saved(&self) -> MutexGuard<'_, Option<Saved>> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
@@ -236,18 +248,25 @@ impl StateStore {
         query::held_count(self)
     }
 
-    /// Records whose delivery is due and that nobody has leased, oldest first.
+    /// Records whose delivery is due and that nobody has leased, oldest first. Due is what is due by the caller's clock or
+    /// by log time, whichever is later: the state stamps with log time, and a clock behind it must not hide mail.
     #[must_use]
     pub fn due(&self, now: UnixMs, max: usize) -> Vec<Held> {
         let _shared = self.shared();
-        query::due(self, now, max)
+        query::due(self, now.max(query::log_time(self)), max)
     }
 
-    /// When the next record that is not due yet will be; `None` when there is none.
+    /// When the next record that is not due yet will be, by the same clock as `due`; `None` when there is none.
     #[must_use]
     pub fn next_due(&self, now: UnixMs) -> Option<UnixMs> {
         let _shared = self.shared();
-        query::next_due(self, now)
+        query::next_due(self, now.max(query::log_time(self)))
+    }
+
+    /// Log time: the latest that any batch was stamped with.
+    #[must_use]
+    pub fn log_time(&self) -> UnixMs {
+        query::log_time(self)
     }
 
     /// Audit records before number `before`, newest first; zero: from the newest on.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use openraft::{
-    StorageError,
+    RaftLogReader, RaftSnapshotBuilder, Snapshot, StorageError,
     entry::FromAppData,
-    storage::{RaftLogStorage, RaftLogStorageExt},
+    storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine},
     testing::{StoreBuilder, Suite, blank_ent, log_id},
 };
 use proto::mutation::Batch;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use super::rig::mutation;
 use crate::raft::{
     gate::Refusal,
     high_water::HighWaterFile,
@@ -21,6 +22,7 @@ use crate::raft::{
     state_machine::StateMachine,
     types::{Entry, PROPOSAL_VERSION, Proposal, TypeConfig, Vote},
 };
+use crate::state::testing::{department, operator, policy};
 
 fn stamp() -> Stamp {
     Stamp::new("c1", 1)
@@ -30,7 +32,7 @@ fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
     let files = Files::open(folder.path(), stamp()).expect("a folder that the gate lets pass");
     let (open, _) = mpsc::channel(1);
     let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, open.clone());
-    (LogStore::new(files.log, files.mark, files.state, open), machine)
+    (LogStore::new(files.log, files.mark, (files.state, machine.applied()), open), machine)
 }
 
 struct Builder;
@@ -55,7 +57,7 @@ async fn written() -> TempDir {
     log.save_vote(&Vote::new(2, 1)).await.expect("saved");
     let entries: Vec<Entry> = (0..10).map(|index| blank_ent::<TypeConfig>(2, 1, index)).collect();
     log.blocking_append(entries.clone()).await.expect("appended");
-    openraft::storage::RaftStateMachine::apply(&mut machine, entries).await.expect("applied");
+    machine.apply(entries).await.expect("applied");
     log.purge(log_id(2, 1, 2)).await.expect("purged");
     folder
 }
@@ -67,6 +69,74 @@ async fn log_vote_and_mark_are_there_after_opening_again() {
     let facts = files.log.facts().expect("readable");
     assert_eq!((facts.vote, facts.last), (Some(Vote::new(2, 1)), Some(log_id(2, 1, 9))));
     assert_eq!((facts.purged, facts.hole, facts.stamp), (Some(log_id(2, 1, 2)), None, Some(stamp())));
+}
+
+/// A snapshot of a state that has applied empty entries up to this index.
+async fn snapshot_at(index: u64) -> Snapshot<TypeConfig> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, mut machine) = stores(&folder);
+    let entries: Vec<Entry> = (0..=index).map(|index| blank_ent::<TypeConfig>(2, 1, index)).collect();
+    machine.apply(entries).await.expect("applied");
+    machine.build_snapshot().await.expect("built")
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_between_purge_and_installation_starts_again_with_what_it_had() {
+    let folder = written().await;
+    {
+        let (mut log, _) = stores(&folder);
+        // Raft purges while the state machine is still busy with the snapshot.
+        log.purge(log_id(2, 1, 20)).await.expect("purged");
+        let seen = log.get_log_state().await.expect("readable");
+        assert_eq!((seen.last_purged_log_id, seen.last_log_id), (Some(log_id(2, 1, 20)), Some(log_id(2, 1, 20))));
+        assert!(log.try_get_log_entries(0..30).await.expect("readable").is_empty());
+    }
+    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    let facts = files.log.facts().expect("readable");
+    assert_eq!((facts.purged, facts.last), (Some(log_id(2, 1, 2)), Some(log_id(2, 1, 9))));
+}
+
+#[tokio::test]
+async fn entries_behind_a_snapshot_wait_until_it_is_installed_and_leave_no_hole() {
+    let folder = written().await;
+    {
+        let (mut log, mut machine) = stores(&folder);
+        let mut writing = log.clone();
+        let snapshot = snapshot_at(20).await;
+        log.purge(log_id(2, 1, 20)).await.expect("purged");
+        let append = writing.blocking_append([blank_ent::<TypeConfig>(2, 1, 21)]);
+        let install = async {
+            assert!(log.try_get_log_entries(0..30).await.expect("readable").is_empty());
+            machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.expect("installed");
+        };
+        let (appended, ()) = tokio::join!(append, install);
+        appended.expect("appended");
+    }
+    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    let facts = files.log.facts().expect("readable");
+    assert_eq!((facts.purged, facts.last, facts.hole), (Some(log_id(2, 1, 20)), Some(log_id(2, 1, 21)), None));
+}
+
+#[tokio::test]
+async fn a_read_for_replication_is_small_enough_for_a_slow_line_and_never_empty() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut log, _) = stores(&folder);
+    let entry = |(index, bytes): (u64, usize)| {
+        let mut large = department("interior", &["interior.gov.test"]);
+        large.name = "x".repeat(bytes);
+        let mutations = vec![mutation(operator("anna"), policy(0, vec![large]))];
+        let batch = Batch { at: proto::time::UnixMs(1), mutations };
+        let mut entry = Entry::from_app_data(Proposal { version: PROPOSAL_VERSION, batch });
+        entry.log_id = log_id(1, 1, index);
+        entry
+    };
+    let sizes = (0..).zip([100_000, 100_000, 100_000, 1_000_000, 100_000]);
+    log.blocking_append(sizes.map(entry).collect::<Vec<_>>()).await.expect("appended");
+    let mut read = Vec::new();
+    for start in 0..5 {
+        read.push(log.limited_get_log_entries(start, 5).await.expect("readable").len());
+    }
+    assert_eq!(read, [2, 2, 1, 1, 1]);
 }
 
 #[tokio::test]
@@ -124,5 +194,5 @@ async fn an_entry_of_a_later_version_is_not_applied() {
     let batch = Batch { at: proto::time::UnixMs(1), mutations: Vec::new() };
     let mut entry = Entry::from_app_data(Proposal { version: PROPOSAL_VERSION + 1, batch });
     entry.log_id = log_id(1, 1, 0);
-    openraft::storage::RaftStateMachine::apply(&mut machine, [entry]).await.expect_err("refused");
+    machine.apply([entry]).await.expect_err("refused");
 }

@@ -118,6 +118,18 @@ fn nothing_is_released_or_deleted_without_a_reason() {
 }
 
 #[test]
+fn a_release_begins_the_attempts_anew() {
+    let mut world = World::new();
+    world.apply(node("n1"), hold(&[quarantined(1)]));
+    world.apply(operator("anna"), release(1));
+    world.apply(node("n1"), lease(1));
+    world.apply(node("n1"), attempted(1, &[], &[ANNA, BEN], world.now));
+    assert_eq!(held(&world, 1).attempts, 1);
+    assert_eq!(world.apply(operator("anna"), release(1)), Outcome::Done);
+    assert_eq!((held(&world, 1).attempts, due(&world)), (0, 1));
+}
+
+#[test]
 fn a_deferred_message_is_neither_released_nor_deleted() {
     let mut world = World::new();
     world.apply(node("n1"), hold(&[deferred(1)]));

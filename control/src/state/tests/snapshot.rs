@@ -1,18 +1,25 @@
 //! Snapshots of the state, whole and damaged.
 
-use std::io::Cursor;
+use std::{
+    io::{Cursor, Write},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
-use proto::mutation::{Batch, Mutation};
+use proto::{
+    mutation::{Batch, Change, Mutation, Outcome, Principal},
+    time::UnixMs,
+};
 use ulid::Ulid;
 
 use crate::state::{
     State,
     store::{INSTALLING, Position, StateStore, StoreError},
-    testing::{World, hold, node, quarantined},
+    testing::{World, attempted, deferred, delete, held_id, hold, lease, node, operator, quarantined, release},
 };
 
 struct Open {
-    store: StateStore,
+    store: Arc<StateStore>,
     _folder: tempfile::TempDir,
 }
 
@@ -20,13 +27,17 @@ fn with_records(count: u64) -> Open {
     let folder = tempfile::tempdir().expect("a folder");
     let store = StateStore::open(&folder.path().join("state")).expect("a store");
     for number in 1..=count {
-        let id = proto::held::MutationId(Ulid(u128::from(number) + 1000));
-        let mutation = Mutation { id, by: node("n1"), change: hold(&[quarantined(number)]) };
-        let batch = Batch { at: World::new().now, mutations: vec![mutation] };
-        let (writes, _) = State::apply(&store, number, &batch);
-        store.commit(&writes, &Position { index: number, raft: vec![7], installed: false }).expect("written");
+        apply(&store, number, World::new().now, node("n1"), hold(&[quarantined(number)]));
     }
-    Open { store, _folder: folder }
+    Open { store: Arc::new(store), _folder: folder }
+}
+
+fn apply(store: &StateStore, index: u64, at: UnixMs, by: Principal, change: Change) -> Outcome {
+    let id = proto::held::MutationId(Ulid(u128::from(index) + 1000));
+    let batch = Batch { at, mutations: vec![Mutation { id, by, change }] };
+    let (writes, mut outcomes) = State::apply(store, index, &batch);
+    store.commit(&writes, &Position { index, raft: vec![7], installed: false }).expect("written");
+    outcomes.remove(0)
 }
 
 #[test]
@@ -41,6 +52,82 @@ fn a_snapshot_replaces_all_that_was_there() {
     assert_eq!(to.store.position().expect("a position"), Some(imported));
     assert_eq!(to.store.digest(), from.store.digest());
     assert_eq!((to.store.stamp(), to.store.is_torn()), (Some(b"mine".to_vec()), false));
+}
+
+/// Takes the bytes of an export, and has changes applied by another thread while the first of them come.
+struct Busy {
+    bytes: Vec<u8>,
+    store: Arc<StateStore>,
+}
+
+impl Write for Busy {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.is_empty() {
+            let (store, (done, applied)) = (Arc::clone(&self.store), mpsc::channel());
+            std::thread::spawn(move || {
+                let now = World::new().now;
+                for number in 1..=150 {
+                    apply(&store, 1000 + number, now, operator("anna"), delete(number * 2));
+                    apply(&store, 2000 + number, now, node("n1"), hold(&[quarantined(1000 + number)]));
+                }
+                done.send(store.held_count()).expect("somebody waits");
+            });
+            let count = applied.recv_timeout(Duration::from_secs(60)).expect("applies do not wait for the export");
+            assert_eq!(count, 300);
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_export_shows_one_moment_and_holds_nobody_up() {
+    let (from, to) = (with_records(300), with_records(3));
+    let digest = from.store.digest();
+    let mut busy = Busy { bytes: Vec::new(), store: Arc::clone(&from.store) };
+    assert_eq!(from.store.export(&mut busy).expect("exported").index, 300);
+    assert_ne!(from.store.digest(), digest);
+    to.store.import(Cursor::new(busy.bytes)).expect("imported");
+    assert_eq!(to.store.digest(), digest);
+    // The next one has forgotten what the last one kept.
+    let mut bytes = Vec::new();
+    from.store.export(&mut bytes).expect("exported");
+    to.store.import(Cursor::new(bytes)).expect("imported");
+    assert_eq!(to.store.digest(), from.store.digest());
+}
+
+#[test]
+fn a_snapshot_that_ends_too_early_is_a_bad_snapshot_and_not_a_bad_disk() {
+    let (from, to) = (with_records(5), with_records(3));
+    let mut bytes = Vec::new();
+    from.store.export(&mut bytes).expect("exported");
+    for length in [0, 10, 16, 30, bytes.len() / 2, bytes.len() - 33, bytes.len() - 1] {
+        let refused = to.store.import(Cursor::new(bytes[..length].to_vec()));
+        assert!(matches!(refused, Err(StoreError::Snapshot(_))), "{length}: {refused:?}");
+    }
+}
+
+#[test]
+fn mail_is_due_by_log_time_too_so_that_one_clock_ahead_hides_nothing() {
+    let open = with_records(2);
+    let wall = World::new().now;
+    let ahead = wall.plus_ms(60 * 60 * 1000);
+    apply(&open.store, 10, ahead, operator("anna"), release(1));
+    let due = |now| open.store.due(now, 10).into_iter().map(|held| held.id).collect::<Vec<_>>();
+    assert_eq!((due(wall), open.store.log_time()), (vec![held_id(1)], ahead));
+    // A lease ends by log time as well.
+    apply(&open.store, 11, wall, node("n1"), lease(1));
+    assert_eq!((due(wall), open.store.next_due(wall)), (Vec::new(), Some(ahead.plus_ms(60_000))));
+    apply(&open.store, 12, ahead.plus_ms(60_000), node("n1"), hold(&[deferred(3)]));
+    assert_eq!(due(wall), [held_id(3), held_id(1)]);
+    // A node whose clock is far behind pauses all the same.
+    apply(&open.store, 13, wall, node("n1"), lease(1));
+    apply(&open.store, 14, wall, node("n1"), attempted(1, &[], &[], wall.plus_ms(5_000)));
+    assert_eq!((due(wall), open.store.next_due(wall)), (vec![held_id(3)], Some(ahead.plus_ms(120_000))));
 }
 
 #[test]
