@@ -200,11 +200,12 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          # For posternctl scan, node view and policy apply --wait; wants an operator's certificate.\n\
          inspect: \"0.0.0.0:{INSPECT_PORT}\"\n\
          \n\
-         # Name servers; a validating resolver on this host is best.\n\
+         # Name servers, 1 to 8; a validating resolver on this host is best.\n\
          dns: [\"127.0.0.1:53\"]\n\
          \n\
          # The virus scanner, as ip:port or unix:/path. Without one each scan counts as unavailable, unless the policy says\n\
-         # `virus_scan: off`.\n\
+         # `virus_scan: off`. clamd.conf must have StreamMaxLength, MaxFileSize and MaxScanSize of 25M or more (what is larger\n\
+         # is not scanned: `virus_bytes_max` of the limits) and AlertExceedsMax yes, or clamd calls clean what it skips.\n\
          clamd: \"127.0.0.1:3310\"\n\
          \n\
          # STARTTLS on both listeners: the certificate of `hostname`.\n\

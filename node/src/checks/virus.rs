@@ -1,11 +1,22 @@
 //! Asks clamd about the raw message (INSTREAM). Only the exact words for clean are clean; everything else, silence too, is
 //! "unavailable" with the reason.
 
-use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use clamav_client::tokio::{TransportProtocol, scan_buffer};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
@@ -29,13 +40,14 @@ pub enum ClamdAddress {
 pub struct VirusScanner {
     address: Option<ClamdAddress>,
     time_max: Duration,
+    bytes_max: usize,
 }
 
 impl VirusScanner {
     /// `None` for an installation without clamd: every scan is then unavailable.
     #[must_use]
     pub fn new(address: Option<ClamdAddress>, limits: &Limits) -> Self {
-        Self { address, time_max: limits.virus_time_max }
+        Self { address, time_max: limits.virus_time_max, bytes_max: limits.virus_bytes_max }
     }
 
     /// Scans a message; ends within `Limits::virus_time_max`.
@@ -43,10 +55,18 @@ impl VirusScanner {
         let Some(address) = &self.address else {
             return unavailable("no clamd is configured");
         };
-        match timeout(self.time_max, scan_buffer(message, Connection(address), None)).await {
+        if message.len() > self.bytes_max {
+            return Virus::Unscannable { why: format!("the message is larger than {} bytes", self.bytes_max) };
+        }
+        let connection = Connection { address, cut_off: Arc::default() };
+        match timeout(self.time_max, scan_buffer(message, &connection, None)).await {
             Err(_) => unavailable("clamd did not answer in time"),
             Ok(Err(error)) => unavailable(&format!("clamd: {error}")),
-            Ok(Ok(reply)) => read_reply(&reply),
+            Ok(Ok(reply)) => {
+                let found = read_reply(&reply);
+                let cut_off = connection.cut_off.load(Ordering::Relaxed);
+                if found == Virus::Clean && cut_off { unavailable("clamd did not take all of it") } else { found }
+            }
         }
     }
 }
@@ -80,26 +100,82 @@ fn read_reply(reply: &[u8]) -> Virus {
     }
 }
 
-struct Connection<'a>(&'a ClamdAddress);
+struct Connection<'a> {
+    address: &'a ClamdAddress,
+    /// Set once clamd takes no more of the message, or breaks off its answer.
+    cut_off: Arc<AtomicBool>,
+}
 
 /// Both kinds of socket behind one type.
 trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
+impl Connection<'_> {
+    fn socket(
+        &self,
+        read: impl AsyncRead + Send + Unpin + 'static,
+        write: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Box<dyn Socket> {
+        let socket = tokio::io::join(read.take(REPLY_BYTES_MAX), write);
+        Box::new(Patient { socket, cut_off: self.cut_off.clone() })
+    }
+}
+
 impl TransportProtocol for Connection<'_> {
     type Stream = Box<dyn Socket>;
 
     async fn connect(&self) -> io::Result<Self::Stream> {
-        match self.0 {
+        match self.address {
             ClamdAddress::Tcp(address) => {
                 let (read, write) = TcpStream::connect(address).await?.into_split();
-                Ok(Box::new(tokio::io::join(read.take(REPLY_BYTES_MAX), write)))
+                Ok(self.socket(read, write))
             }
             ClamdAddress::Unix(path) => {
                 let (read, write) = UnixStream::connect(path).await?.into_split();
-                Ok(Box::new(tokio::io::join(read.take(REPLY_BYTES_MAX), write)))
+                Ok(self.socket(read, write))
             }
         }
+    }
+}
+
+/// clamd answers and closes while a message over its limits is still being written. That writing, and then reading further,
+/// fails is remembered and passed over, so that the answer is read all the same.
+struct Patient<S> {
+    socket: S,
+    cut_off: Arc<AtomicBool>,
+}
+
+impl<S> Patient<S> {
+    fn passed_over<T>(&self, done: Poll<io::Result<T>>, instead: T) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(_)) = done {
+            self.cut_off.store(true, Ordering::Relaxed);
+            return Poll::Ready(Ok(instead));
+        }
+        done
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.socket).poll_read(cx, into);
+        self.passed_over(done, ())
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.passed_over(done, bytes.len())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.socket).poll_flush(cx);
+        self.passed_over(done, ())
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.socket).poll_shutdown(cx);
+        self.passed_over(done, ())
     }
 }
 
@@ -109,7 +185,7 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
+        net::{TcpListener, UnixListener},
     };
 
     use super::{ClamdAddress, VirusScanner, read_reply};
@@ -179,6 +255,40 @@ mod tests {
             let scanner = VirusScanner::new(Some(clamd(answer).await), &limits);
             assert_eq!(scanner.scan(b"message").await.as_str(), expected, "{answer:?}");
         }
+    }
+
+    /// A clamd that answers after the first kilobyte and closes, as over StreamMaxLength.
+    async fn hasty_clamd(folder: &std::path::Path, answer: &'static [u8]) -> ClamdAddress {
+        let path = folder.join("clamd.sock");
+        let listener = UnixListener::bind(&path).expect("binds");
+        tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.expect("accepts");
+            socket.read_exact(&mut [0; 1024]).await.expect("reads");
+            socket.write_all(answer).await.expect("writes");
+        });
+        ClamdAddress::Unix(path)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_end_of_the_message_is_read_and_never_a_pass() {
+        for (answer, expected) in [
+            (&b"INSTREAM size limit exceeded. ERROR\0"[..], "unscannable"),
+            (b"stream: Eicar FOUND\0", "infected"),
+            (b"stream: OK\0", "unavailable"),
+            (b"", "unavailable"),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let scanner = VirusScanner::new(Some(hasty_clamd(folder.path(), answer).await), &Limits::default());
+            assert_eq!(scanner.scan(&vec![0; 8 << 20]).await.as_str(), expected, "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_over_the_limit_is_unscannable_without_a_question() {
+        let limits = Limits { virus_bytes_max: 10, ..Limits::default() };
+        let scanner = VirusScanner::new(Some(ClamdAddress::Unix("/nonexistent/clamd.sock".into())), &limits);
+        assert_eq!(scanner.scan(b"12345678901").await.as_str(), "unscannable");
+        assert_eq!(scanner.scan(b"1234567890").await.as_str(), "unavailable");
     }
 
     #[tokio::test]
