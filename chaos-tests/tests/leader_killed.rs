@@ -20,8 +20,8 @@ use chaos_tests::{
 const ANNA: &str = "anna@interior.gov.test";
 const FULL: &str = "full@health.gov.test";
 const FRIEND: &str = "friend@good.example";
-/// A lease of a node that died, ten minutes, must run out, and the back-off pass.
-const REDELIVERY_MAX: Duration = Duration::from_secs(660);
+/// A lease of a node that died, two minutes, must run out, and the back-off pass.
+const REDELIVERY_MAX: Duration = Duration::from_secs(180);
 /// Of 250s between two deaths.
 const BATCH: usize = 30;
 

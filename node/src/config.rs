@@ -43,7 +43,7 @@ pub struct Config {
     pub listeners: Listeners,
     /// Where operators look into the node.
     pub inspect: Option<SocketAddr>,
-    /// Name servers; those of the system when empty.
+    /// Name servers, 1 to 8; those of the system are not asked.
     pub dns: Vec<SocketAddr>,
     /// The virus scanner. Without it what policy demands to be scanned is not delivered.
     pub clamd: Option<ClamdAddress>,
@@ -142,8 +142,8 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
         map.fault("listeners: at least one of internet and departments is expected");
     }
     let dns = map.list("dns", socket_address).unwrap_or_default();
-    if dns.len() > NAME_SERVERS_MAX {
-        map.fault(format!("dns: at most {NAME_SERVERS_MAX} name servers are expected"));
+    if !(1..=NAME_SERVERS_MAX).contains(&dns.len()) {
+        map.fault(format!("dns: 1 to {NAME_SERVERS_MAX} name servers as address:port are expected"));
     }
     let tls = map.section("tls", |tls| {
         let (certificate, key) = (tls.required("certificate", path), tls.required("key", path));
@@ -191,6 +191,7 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         message_bytes_max,
         header_bytes_max,
         hops_max,
+        own_hops_max,
         parts_max,
         depth_max,
         errors_max,
@@ -203,7 +204,9 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         drain_time_max,
         checks_time_max,
         authentication_time_max,
+        analyses_max,
         virus_time_max,
+        virus_bytes_max,
         dkim_signatures_max,
         connect_timeout,
         relay_timeout,
@@ -224,9 +227,12 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
     count(map, "message_bytes_max", message_bytes_max, 65_536, message_bytes_top);
     count(map, "header_bytes_max", header_bytes_max, 4096, 1 << 20);
     count(map, "hops_max", hops_max, 10, 1000);
+    count(map, "own_hops_max", own_hops_max, 1, 1000);
     count(map, "parts_max", parts_max, 10, 100_000);
     count(map, "depth_max", depth_max, 2, 64);
     count(map, "dkim_signatures_max", dkim_signatures_max, 1, 100);
+    count(map, "analyses_max", analyses_max, 1, 256);
+    count(map, "virus_bytes_max", virus_bytes_max, 65_536, message_bytes_top);
     count(map, "messages_max", messages_max, 1, 100_000);
     count(map, "messages_per_client_max", messages_per_client_max, 1, 100_000);
     count(map, "messages_bytes_max", messages_bytes_max, 1 << 20, 1 << 40);
@@ -355,6 +361,16 @@ limits:
             "limits.conections_max: unknown key",
         ] {
             assert!(told.contains(expected), "{expected} in:\n{told}");
+        }
+    }
+
+    #[test]
+    fn name_servers_must_be_told() {
+        let listed = "dns: ['127.0.0.1:5300']\n";
+        let nine = format!("dns: [{}]\n", ["'127.0.0.1:53'"; 9].join(", "));
+        for other in ["", "dns: []\n", nine.as_str()] {
+            let told = faults(&WHOLE.replace(listed, other));
+            assert!(told.contains("dns: 1 to 8 name servers"), "{other}: {told}");
         }
     }
 

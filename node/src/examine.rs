@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::{policy::VirusScan, verdict::Verdict};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tracing::info_span;
 
 use crate::{
     checks::{attachments, authentication::Authenticator, content, virus::VirusScanner},
     limits::Limits,
-    message::Message,
+    message::{Defect, Message},
     policy::{
         decide::{decide, settled},
         evidence::{Authentication, Evidence, Virus},
@@ -29,6 +29,8 @@ pub struct Examiner {
     pub authenticator: Authenticator,
     /// Asks clamd.
     pub virus: VirusScanner,
+    host: Arc<str>,
+    places: Arc<Semaphore>,
 }
 
 /// A message that was looked at, and what was decided about it.
@@ -43,6 +45,13 @@ pub struct Examined {
 }
 
 impl Examiner {
+    /// `host` is our own name, as it stands in our Received fields.
+    #[must_use]
+    pub fn new(host: &str, limits: &Limits, authenticator: Authenticator, virus: VirusScanner) -> Self {
+        let places = Arc::new(Semaphore::new(limits.analyses_max));
+        Self { limits: Arc::new(limits.clone()), authenticator, virus, host: host.into(), places }
+    }
+
     /// Reads, checks and decides. Ends within twice `Limits::checks_time_max`.
     pub async fn examine(&self, transaction: &Transaction, bytes: Bytes) -> Examined {
         let message = Arc::new(stage("parse", info_span!("parse"), self.parse(bytes)).await);
@@ -55,15 +64,34 @@ impl Examiner {
         Examined { message, evidence, verdicts }
     }
 
-    /// Hostile bytes are parsed on a thread where a panic is a failed parse.
     async fn parse(&self, bytes: Bytes) -> Message {
-        let limits = self.limits.clone();
-        let whole = bytes.clone();
-        let parsing = tokio::task::spawn_blocking(move || Message::parse(bytes, &limits));
-        match timeout(self.limits.checks_time_max, parsing).await {
-            Ok(Ok(message)) => message,
-            Ok(Err(_)) | Err(_) => Message::unparsable(whole),
-        }
+        let (limits, host, whole) = (self.limits.clone(), self.host.clone(), bytes.clone());
+        let parsing = self.on_a_thread(move || read(bytes, &limits, &host));
+        let parsed = timeout(self.limits.checks_time_max, parsing).await;
+        parsed.ok().flatten().unwrap_or_else(|| Message::unparsable(whole))
+    }
+
+    /// Hostile bytes are read on a thread, where a panic is a failed attempt: `None`. One that is given up goes on to its end
+    /// and keeps its place until then, so that slow messages cannot take more than `Limits::analyses_max` threads.
+    async fn on_a_thread<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let place = self.places.clone().acquire_owned().await.ok()?;
+        let working = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            work()
+        });
+        working.await.ok()
+    }
+
+    /// The pure analyses.
+    async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> Evidence {
+        let analysing = self.on_a_thread(move || {
+            let attachments = attachments::analyse(&message);
+            let mut content = content::analyse(&message, &transaction);
+            content.extend(attachments.reasons);
+            let kinds = attachments.found;
+            Evidence { kinds, opaque: attachments.opaque, content, analysed: true, ..Evidence::nothing() }
+        });
+        analysing.await.unwrap_or_else(Evidence::nothing)
     }
 
     /// All checks at once, each with its own time, all of them under one.
@@ -81,7 +109,7 @@ impl Examiner {
         let (virus, authentication, analyses) = tokio::join!(
             timeout(time_max, virus),
             timeout(time_max, authentication),
-            timeout(time_max, analyses(message.clone(), transaction.clone())),
+            timeout(time_max, self.analyses(message.clone(), transaction.clone())),
         );
         let late = "the checks did not end in time";
         let mut evidence = analyses.unwrap_or_else(|_| Evidence::nothing());
@@ -97,21 +125,18 @@ pub fn class(transaction: &Transaction) -> Option<TrustClass> {
     transaction.recipients.iter().map(|recipient| recipient.class).min()
 }
 
-/// The pure analyses, on a thread where a panic is a failed analysis.
-async fn analyses(message: Arc<Message>, transaction: Transaction) -> Evidence {
-    let analysing = tokio::task::spawn_blocking(move || {
-        let attachments = attachments::analyse(&message);
-        let mut content = content::analyse(&message, &transaction);
-        content.extend(attachments.reasons);
-        let kinds = attachments.found;
-        Evidence { kinds, opaque: attachments.opaque, content, analysed: true, ..Evidence::nothing() }
-    });
-    analysing.await.unwrap_or_else(|_| Evidence::nothing())
+/// Reads a message. It is in a loop also when it was here too often (RFC 5321 section 6.3).
+fn read(bytes: Bytes, limits: &Limits, host: &str) -> Message {
+    let mut message = Message::parse(bytes, limits);
+    if message.received_by(host) > limits.own_hops_max && !message.defects.contains(&Defect::TooManyHops) {
+        message.defects.push(Defect::TooManyHops);
+    }
+    message
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
     use bytes::Bytes;
     use proto::{
@@ -136,16 +161,20 @@ mod tests {
     const TO: [&str; 2] = ["anna@interior.gov.test", "karl@health.gov.test"];
 
     /// A name server that is never reached and no clamd.
-    async fn examine(text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {
+    async fn examiner() -> Examiner {
         let time = Duration::from_millis(300);
         let limits = Limits { authentication_time_max: time, checks_time_max: time * 2, ..Limits::default() };
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");
         let resolver = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
-        let examiner = Examiner {
-            authenticator: Authenticator::new("mx.gov.test", resolver, &limits),
-            virus: VirusScanner::new(None, &limits),
-            limits: Arc::new(limits),
-        };
+        let authenticator = Authenticator::new("mx.gov.test", resolver, &limits);
+        Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits))
+    }
+
+    async fn examine(text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {
+        examine_by(&examiner().await, text, class, policy).await
+    }
+
+    async fn examine_by(examiner: &Examiner, text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {
         let mut transaction = transaction(view(policy), &TO);
         if class != TrustClass::Internet {
             transaction = from_department(transaction, "health", class);
@@ -177,6 +206,45 @@ mod tests {
         assert_eq!(examined.evidence.authentication.spf, AuthResult::None);
         let rules: Vec<_> = examined.verdicts[0].1.reasons.iter().map(|reason| reason.rule.as_str()).collect();
         assert_eq!(rules, ["VIRUS_UNAVAILABLE", "BLOCKED_NAME"]);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_no_thread_is_free_for_is_no_pass() {
+        let examiner = examiner().await;
+        let all = u32::try_from(examiner.limits.analyses_max).expect("few");
+        let places = examiner.places.acquire_many(all).await.expect("places");
+        let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
+        let text = "From: a@sender.test\n\nx\n";
+        let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
+        assert_eq!(examined.verdicts[0].1.disposition, Disposition::Quarantine);
+        assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNPARSABLE");
+        drop(places);
+        let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
+        assert_eq!(examined.verdicts[0].1.disposition, Disposition::Accept);
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_is_late_keeps_its_place() {
+        let examiner = examiner().await;
+        let (end, wait) = std::sync::mpsc::sync_channel::<()>(1);
+        let late = examiner.on_a_thread(move || wait.recv());
+        assert!(tokio::time::timeout(Duration::from_millis(20), late).await.is_err());
+        assert_eq!(examiner.places.available_permits(), examiner.limits.analyses_max - 1);
+        end.send(()).expect("it waits");
+        let all = u32::try_from(examiner.limits.analyses_max).expect("few");
+        assert!(examiner.places.acquire_many(all).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_message_that_was_here_too_often_is_in_a_loop() {
+        let own = "Received: from a (b)\n\tby MX.gov.test with ESMTP id 1;\n\tnow\n";
+        let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
+        for (times, expected) in [(5, Disposition::Accept), (6, Disposition::Reject)] {
+            let text = format!("{}From: a@sender.test\n\nx\n", own.repeat(times));
+            let verdict = examine(&text, TrustClass::Internet, off()).await.verdicts.remove(0).1;
+            assert_eq!(verdict.disposition, expected);
+            assert_eq!(verdict.reasons.iter().any(|reason| reason.rule == "MAIL_LOOP"), times == 6);
+        }
     }
 
     #[tokio::test]

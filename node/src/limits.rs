@@ -19,6 +19,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// Received fields before a message is taken for a loop (RFC 5321 section 6.3).
     pub hops_max: usize,
+    /// Received fields of our own before a message is taken for a loop.
+    pub own_hops_max: usize,
     /// MIME parts of a message.
     pub parts_max: usize,
     /// MIME nesting.
@@ -43,8 +45,14 @@ pub struct Limits {
     pub checks_time_max: Duration,
     /// SPF, DKIM, DMARC and ARC together.
     pub authentication_time_max: Duration,
+    /// Messages that are parsed or analysed at once: each on a thread, and one that is late still counts.
+    pub analyses_max: usize,
     /// One scan by clamd.
     pub virus_time_max: Duration,
+    /// A message in bytes that clamd is asked about; a larger one counts as one that cannot be scanned. clamd.conf must have
+    /// `StreamMaxLength`, `MaxFileSize` and `MaxScanSize` of at least this, and `AlertExceedsMax yes`: without that
+    /// clamd says OK of what it has skipped.
+    pub virus_bytes_max: usize,
     /// DKIM signatures that are verified.
     pub dkim_signatures_max: usize,
     /// Connecting to a next hop.
@@ -81,6 +89,7 @@ impl Default for Limits {
             message_bytes_max: 50 * 1024 * 1024,
             header_bytes_max: 102_400,
             hops_max: 50,
+            own_hops_max: 5,
             parts_max: 10_000,
             depth_max: 32,
             errors_max: 20,
@@ -93,7 +102,9 @@ impl Default for Limits {
             drain_time_max: Duration::from_secs(60),
             checks_time_max: Duration::from_secs(20),
             authentication_time_max: Duration::from_secs(5),
+            analyses_max: 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             virus_time_max: Duration::from_secs(15),
+            virus_bytes_max: 25 * 1024 * 1024,
             dkim_signatures_max: 10,
             connect_timeout: Duration::from_secs(10),
             relay_timeout: Duration::from_secs(20),

@@ -33,7 +33,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server as GrpcServer;
-use tracing::info;
+use tracing::{info, warn};
 
 /// A node of Postern: takes mail in over SMTP, finds out what it is, and hands it on.
 #[derive(Debug, Parser)]
@@ -94,17 +94,25 @@ fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
             Some(roots_from_pem(&pem).map_err(|problem| anyhow!("next_hop_roots {}: {problem}", path.display()))?)
         }
     };
+    if config.clamd.is_some() {
+        // What clamd skips under other settings it calls clean, which nothing that it says gives away.
+        warn!(
+            virus_bytes_max = config.limits.virus_bytes_max,
+            "clamd.conf must have StreamMaxLength, MaxFileSize and MaxScanSize of at least virus_bytes_max, and AlertExceedsMax yes"
+        );
+    }
     let hostname = config.hostname.as_str();
     Ok(Pipeline {
         host: hostname.into(),
         node: config.name.as_str().into(),
         cluster: cluster.clone(),
         relay: Arc::new(Relay::new(hostname, &config.limits, resolver.clone(), roots)),
-        examiner: Examiner {
-            limits: Arc::new(config.limits.clone()),
-            authenticator: Authenticator::new(hostname, resolver, &config.limits),
-            virus: VirusScanner::new(config.clamd.clone(), &config.limits),
-        },
+        examiner: Examiner::new(
+            hostname,
+            &config.limits,
+            Authenticator::new(hostname, resolver, &config.limits),
+            VirusScanner::new(config.clamd.clone(), &config.limits),
+        ),
     })
 }
 

@@ -7,6 +7,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     pin::pin,
     time::Duration,
 };
@@ -42,10 +43,14 @@ use crate::{
 const AT_ONCE_MAX: usize = 32;
 /// Routes of one message that are tried at once.
 const ROUTES_AT_ONCE_MAX: usize = 8;
-/// How long a node has a message for itself; the state grants no more.
-const LEASE: Duration = Duration::from_secs(600);
-/// The end of the lease, in which no next hop is waited for: what came of it is put down then.
-const LEASE_REST: Duration = Duration::from_secs(60);
+/// How long a node has a message for itself when it dies.
+const LEASE: Duration = Duration::from_secs(120);
+/// A node that lives asks for its lease anew after this.
+const LEASE_RENEWED_AFTER: Duration = Duration::from_secs(30);
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(600);
+/// The end of an attempt, in which no next hop is waited for.
+const ATTEMPT_REST: Duration = Duration::from_secs(60);
 /// The longest time for one route. RFC 5321 section 4.5.3.2.6 asks for ten minutes after the final dot alone; a sender that
 /// gives up earlier leaves a copy with each attempt.
 const ROUTE_TIME_MAX: Duration = Duration::from_secs(480);
@@ -68,7 +73,7 @@ pub struct Redelivery {
     cluster: Cluster,
     relay: Relay,
     virus: VirusScanner,
-    lease: Duration,
+    attempt_max: Duration,
     delay: Duration,
     /// After a stop next hops are waited for as long as a sender would be kept waiting.
     stop_hops_after: Duration,
@@ -94,7 +99,7 @@ impl Redelivery {
             cluster,
             relay,
             virus,
-            lease: LEASE,
+            attempt_max: ATTEMPT,
             delay: limits.redelivery_delay,
             stop_hops_after: limits.relay_time_max,
             stop_all_after: limits.drain_time_max,
@@ -148,9 +153,8 @@ impl Redelivery {
     /// One message: lease, deliver, put down. Another node may have been first; that is as it should be.
     async fn take(&self, due: &Held, stop: watch::Receiver<bool>) {
         let id = due.id;
-        let lease_ends = Instant::now() + self.lease;
-        let for_ms = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
-        let held = match self.cluster.propose(Change::Lease { held: id, for_ms }).await {
+        let ends = Instant::now() + self.attempt_max;
+        let held = match self.cluster.propose(lease(id)).await {
             Ok(Outcome::Leased(held)) => held,
             Ok(Outcome::Refused(reason)) => return no_lease(id, &reason).await,
             Ok(Outcome::Done | Outcome::PolicyApplied { .. }) => return no_lease(id, &"an unfitting outcome").await,
@@ -161,7 +165,10 @@ impl Redelivery {
                 return self.put_down(due, Attempt { problem, ..Attempt::default() }, stop).await;
             }
         };
-        let attempt = self.attempt(&held, lease_ends, &stop).await;
+        let attempt = tokio::select! {
+            attempt = self.attempt(&held, ends, &stop) => attempt,
+            never = self.renew(id) => match never {},
+        };
         tracing::info!(
             held = %id, transaction = %held.transaction, attempts = held.attempts, delivered = attempt.delivered.len(),
             refused = attempt.refused.len(), recipients = held.recipients.len(), "tried to deliver a held message"
@@ -169,7 +176,19 @@ impl Redelivery {
         self.put_down(&held, attempt, stop).await;
     }
 
-    async fn attempt(&self, held: &Held, lease_ends: Instant, stop: &watch::Receiver<bool>) -> Attempt {
+    /// Keeps the lease while the message is being delivered, for as long as the cluster answers.
+    async fn renew(&self, id: HeldId) -> Infallible {
+        loop {
+            tokio::time::sleep(LEASE_RENEWED_AFTER).await;
+            match self.cluster.propose(lease(id)).await {
+                Ok(Outcome::Leased(_)) => {}
+                Ok(outcome) => tracing::warn!(held = %id, ?outcome, "the lease is not renewed"),
+                Err(error) => tracing::warn!(held = %id, %error, "the lease is not renewed"),
+            }
+        }
+    }
+
+    async fn attempt(&self, held: &Held, ends: Instant, stop: &watch::Receiver<bool>) -> Attempt {
         let body = match self.cluster.body(&held.body).await {
             Ok(body) => body,
             Err(error) => return Attempt { problem: format!("fetch the body: {error}"), ..Attempt::default() },
@@ -183,7 +202,7 @@ impl Redelivery {
         let turn = turn % ways.len().max(1);
         ways.rotate_left(turn);
         let deliveries = ways.into_iter().map(|(route, recipients)| async {
-            let answers = self.hand_over(route, held, &recipients, &body, lease_ends).await;
+            let answers = self.hand_over(route, held, &recipients, &body, ends).await;
             (recipients, answers)
         });
         let mut answered = pin!(stream::iter(deliveries).buffer_unordered(ROUTES_AT_ONCE_MAX));
@@ -239,15 +258,15 @@ impl Redelivery {
         held: &Held,
         recipients: &[Address],
         body: &[u8],
-        lease_ends: Instant,
+        ends: Instant,
     ) -> Result<Vec<Handed>, String> {
         let route = route.ok_or(
             "no department has the recipient's domain now, and its mail does not leave the private network: \
              add the domain again",
         )?;
-        let left = lease_ends.saturating_duration_since(Instant::now()).saturating_sub(LEASE_REST);
+        let left = ends.saturating_duration_since(Instant::now()).saturating_sub(ATTEMPT_REST);
         if left < ROUTE_TIME_MIN {
-            return Err("the time of the lease was up before this recipient's turn".to_owned());
+            return Err("the time of the attempt was up before this recipient's turn".to_owned());
         }
         let limit = left.min(ROUTE_TIME_MAX);
         Ok(self.relay.deliver_within(limit, &route, &held.reverse_path, recipients, body).await)
@@ -281,6 +300,10 @@ impl Redelivery {
         }
         tracing::error!(held = %held.id, "an attempt could not be put down before the node's end; the message may come twice");
     }
+}
+
+fn lease(held: HeldId) -> Change {
+    Change::Lease { held, for_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// Ends this long after the stop, or after the stop's sender is gone.

@@ -204,7 +204,8 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          dns: [\"127.0.0.1:53\"]\n\
          \n\
          # The virus scanner, as ip:port or unix:/path. Without one each scan counts as unavailable, unless the policy says\n\
-         # `virus_scan: off`.\n\
+         # `virus_scan: off`. clamd.conf must have StreamMaxLength, MaxFileSize and MaxScanSize of 25M or more (what is larger\n\
+         # is not scanned: `virus_bytes_max` of the limits) and AlertExceedsMax yes, or clamd calls clean what it skips.\n\
          clamd: \"127.0.0.1:3310\"\n\
          \n\
          # STARTTLS on both listeners: the certificate of `hostname`.\n\

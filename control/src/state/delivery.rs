@@ -64,11 +64,13 @@ impl<K: Keys> Step<'_, K> {
         let now = self.meta.now;
         let old = record(&self.keys, id).ok_or(Refused::NoSuch)?;
         let held = &old.held;
-        if let Some(lease) = live_lease(held, now) {
-            return Err(Refused::Leased { node: lease.node.clone(), until: lease.until });
-        }
-        if !held.is_due(now) {
-            return Err(if matches!(held.status, HeldStatus::Due { .. }) { Refused::NotDue } else { settled(held) });
+        match live_lease(held, now) {
+            // The node that has it goes on: leases are short, so that a dead node's mail does not wait, and are renewed.
+            Some(lease) if lease.node == node => {}
+            Some(lease) => return Err(Refused::Leased { node: lease.node.clone(), until: lease.until }),
+            None if held.is_due(now) => {}
+            None if matches!(held.status, HeldStatus::Due { .. }) => return Err(Refused::NotDue),
+            None => return Err(settled(held)),
         }
         let until = now.plus_ms(for_ms.clamp(1, LEASE_MS_MAX));
         let mut leased = old.clone();

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tonic::Status;
 
-use super::{LEASE, Redelivery, delay_ms, routes};
+use super::{ATTEMPT, LEASE, Redelivery, delay_ms, routes};
 use crate::{
     actions::relay::{
         Relay, no_dns,
@@ -113,7 +113,7 @@ impl Running {
         change: &ViewChange,
         virus: VirusScanner,
         limits: &Limits,
-        lease: Duration,
+        attempt_max: Duration,
         answers: impl Fn(&Change) -> Option<Status> + Send + Sync + 'static,
     ) -> Self {
         let authority = Authority::new();
@@ -139,12 +139,12 @@ impl Running {
         cluster.first_view().await;
         let relay = Relay::new("node.test", limits, no_dns(), None);
         let (stop, stopped) = watch::channel(false);
-        let redelivery = Redelivery { lease, ..Redelivery::new("n1", cluster, relay, virus, limits) };
+        let redelivery = Redelivery { attempt_max, ..Redelivery::new("n1", cluster, relay, virus, limits) };
         let worker = tokio::spawn(redelivery.run(stopped));
         let mut running = Self { server, stop, worker };
         let proposed = running.proposed().await;
         let Change::Lease { for_ms, .. } = proposed else { panic!("{proposed:?}") };
-        assert_eq!(u128::from(for_ms), lease.as_millis());
+        assert_eq!(u128::from(for_ms), LEASE.as_millis());
         running
     }
 
@@ -171,7 +171,7 @@ async fn redeliver(message: Held, next_hops: Vec<NextHop>) -> Change {
 
 async fn redeliver_scanned(message: Held, next_hops: Vec<NextHop>, virus: VirusScanner) -> Change {
     let change = change(next_hops, Vec::new());
-    let mut running = Running::start(message, &change, virus, &Limits::default(), LEASE, |_| None).await;
+    let mut running = Running::start(message, &change, virus, &Limits::default(), ATTEMPT, |_| None).await;
     let attempted = running.proposed().await;
     running.end().await;
     attempted
@@ -269,7 +269,7 @@ async fn a_slow_next_hop_keeps_nobody_waiting_who_goes_another_way() {
     let message = Held { attempts: 0, ..held(None, &["eva@health.test", "bob@interior.test"]) };
     let relay_timeout = Duration::from_secs(3600);
     let limits = Limits { relay_time_max: Duration::from_millis(50), relay_timeout, ..Limits::default() };
-    let mut running = Running::start(message, &change, no_clamd(), &limits, LEASE, |_| None).await;
+    let mut running = Running::start(message, &change, no_clamd(), &limits, ATTEMPT, |_| None).await;
     timeout(Duration::from_secs(30), quick.heard()).await.expect("it does not wait for the slow one");
     // A stop does not wait for the slow one either, and what was delivered is put down.
     running.stop.send(true).expect("a worker");
@@ -301,7 +301,7 @@ async fn a_lease_that_may_have_been_granted_is_given_back() {
     let answers = |change: &Change| matches!(change, Change::Lease { .. }).then(|| Status::data_loss("lost"));
     let message = held(Some("interior"), &["bob@interior.test"]);
     let change = change(Vec::new(), Vec::new());
-    let mut running = Running::start(message, &change, no_clamd(), &Limits::default(), LEASE, answers).await;
+    let mut running = Running::start(message, &change, no_clamd(), &Limits::default(), ATTEMPT, answers).await;
     let (delivered, refused, _) = parts(running.proposed().await);
     assert!(delivered.is_empty() && refused.is_empty());
     running.end().await;

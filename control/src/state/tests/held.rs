@@ -168,6 +168,11 @@ fn one_node_at_a_time_holds_the_lease() {
         world.apply(node("n2"), attempted(1, &[ANNA, BEN], &[], UnixMs(0))),
         Outcome::Refused(Refused::LeaseLost)
     );
+    // The node that has it may renew it, as long as it has it.
+    world.now = UnixMs(until.0 - 1);
+    let Outcome::Leased(renewed) = world.apply(node("n1"), lease(1)) else { panic!("not renewed") };
+    let until = renewed.lease.expect("a lease").until;
+    assert_eq!(until, world.now.plus_ms(60_000));
     world.now = until;
     assert_eq!(due(&world), 1);
     assert!(matches!(world.apply(node("n2"), lease(1)), Outcome::Leased(_)));
