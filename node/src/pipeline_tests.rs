@@ -95,11 +95,8 @@ async fn pipeline(
     let server = Fake::start(authority.credentials(Role::Control, "a"), answers).await;
     let credentials = authority.credentials(Role::Node, "n1");
     let cluster = Cluster::connect(credentials, vec![server.address.clone()], &limits).expect("a cluster");
-    let examiner = Examiner {
-        authenticator: Authenticator::new("mx.gov.test", no_dns(), &limits),
-        virus: VirusScanner::new(None, &limits),
-        limits: Arc::new(limits.clone()),
-    };
+    let authenticator = Authenticator::new("mx.gov.test", no_dns(), &limits);
+    let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits));
     let relay = Arc::new(Relay::new("mx.gov.test", &limits, no_dns(), None));
     (Pipeline { host: "mx.gov.test".into(), node: "n1".into(), cluster, relay, examiner }, server)
 }

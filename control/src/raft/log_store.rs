@@ -285,9 +285,9 @@ impl Inner {
     }
 
     /// Entries as Raft sees them: without those that it has purged.
-    fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, range: impl RangeBounds<u64>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
         let first = self.purging().map_or(0, |id| id.index + 1);
-        self.file.entries(range, first, bytes_max).map_err(|error| unreadable(&error))
+        self.file.entries(range, first, bytes_max)
     }
 }
 
@@ -301,11 +301,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, StorageError> {
-        self.inner.entries(range, usize::MAX)
+        self.inner.entries(range, usize::MAX).map_err(|error| unreadable(&error))
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        self.inner.entries(start..end, READ_BYTES_MAX)
+        self.inner.entries(start..end, READ_BYTES_MAX).map_err(|error| unreadable(&error))
     }
 }
 

@@ -14,8 +14,8 @@ use proto::codec;
 use sha2::{Digest, Sha256};
 
 use super::{
-    keys::{Keys, PART_BYTES, Writes},
-    store::{INSTALLING, POSITION, Position, REPLICATED, StateStore, StoreError, disk},
+    keys::{Keys, PART_BYTES},
+    store::{INSTALLING, POSITION, Position, REPLICATED, Saved, StateStore, StoreError, disk, size},
 };
 
 const MAGIC: &[u8; 16] = b"postern-state-1\n";
@@ -76,13 +76,13 @@ impl StateStore {
 
     /// The next keys as they were when the export began, and how much of what has changed since is still kept. No apply
     /// may run meanwhile.
-    fn next_slice(&self) -> Option<(BTreeMap<Vec<u8>, Vec<u8>>, usize)> {
+    fn next_slice(&self) -> Option<(Pairs, usize)> {
         let mut saved = self.saved();
         let saved = saved.as_mut()?;
         if saved.next.as_slice() >= REPLICATED.end {
             return None;
         }
-        let mut pairs: BTreeMap<_, _> = self.range(&saved.next, REPLICATED.end).take(PAIRS_A_SLICE).collect();
+        let mut pairs: Pairs = self.range(&saved.next, REPLICATED.end).take(PAIRS_A_SLICE).collect();
         let next = match pairs.last_key_value() {
             // The smallest key behind it.
             Some((last, _)) if pairs.len() == PAIRS_A_SLICE => [last, [0].as_slice()].concat(),
@@ -98,19 +98,6 @@ impl StateStore {
         }
         saved.next = next;
         Some((pairs, saved.bytes))
-    }
-
-    /// Keeps for an export that is under way what these writes are about to change.
-    pub(super) fn save_for_export(&self, writes: &Writes) {
-        let mut saved = self.saved();
-        let Some(saved) = saved.as_mut() else { return };
-        for (key, _) in writes.iter().filter(|(key, _)| *key >= saved.next.as_slice()) {
-            if !saved.values.contains_key(key) {
-                let value = self.value(key);
-                saved.bytes += size(key, value.as_deref());
-                saved.values.insert(key.to_vec(), value);
-            }
-        }
     }
 
     /// Replaces all keys by those of a snapshot, after checking its digest. A mark stands in the store from the first
@@ -186,21 +173,6 @@ impl StateStore {
     }
 }
 
-/// What an export that is under way still needs of the state as it was.
-#[derive(Debug, Default)]
-pub(crate) struct Saved {
-    /// From this key on nothing has been exported yet.
-    next: Vec<u8>,
-    /// Keys from `next` on that have changed since the export began, with their values of then.
-    values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// Of all of them.
-    bytes: usize,
-}
-
-fn size(key: &[u8], value: Option<&[u8]>) -> usize {
-    key.len() + value.map_or(0, <[u8]>::len)
-}
-
 fn write_pair(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
     out.write_all(&length(key).to_be_bytes())?;
     out.write_all(&length(value).to_be_bytes())?;
@@ -210,10 +182,10 @@ fn write_pair(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> 
 
 /// A snapshot that ends too early is a bad snapshot, not a bad disk.
 fn cut_short(error: io::Error) -> StoreError {
-    match error.kind() {
-        ErrorKind::UnexpectedEof => StoreError::Snapshot("it ends too early"),
-        _ => disk("read a snapshot")(error),
+    if error.kind() == ErrorKind::UnexpectedEof {
+        return StoreError::Snapshot("it ends too early");
     }
+    disk("read a snapshot")(error)
 }
 
 /// Whether the bytes are a whole snapshot.
@@ -241,6 +213,7 @@ fn check(from: impl Read) -> Result<(), StoreError> {
 }
 
 type Pair = (Vec<u8>, Vec<u8>);
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn pair(from: &mut impl Read) -> Result<Option<Pair>, StoreError> {
     let key_bytes = read_length(from, KEY_BYTES_MAX)?;

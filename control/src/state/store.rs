@@ -4,6 +4,7 @@
 //! sled holds may be lost with the power, and the Raft log rebuilds it. So `sync` comes before the log is purged.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::File,
     path::Path,
@@ -21,7 +22,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     keys::{FIRST, Keys, LAST, Writes},
     query::{self, AuditPage, HeldFilter, PolicyRecord},
-    snapshot::Saved,
 };
 
 /// Where the state stands in the log. Not part of the replicated state, but of the same atomic batch.
@@ -71,6 +71,22 @@ pub struct Position {
     pub raft: Vec<u8>,
     /// Whether the last thing that happened was the installation of a snapshot.
     pub installed: bool,
+}
+
+/// What an export that is under way still needs of the state as it was.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    /// From this key on nothing has been exported yet.
+    pub(crate) next: Vec<u8>,
+    /// Keys from `next` on that have changed since the export began, with their values of then.
+    pub(crate) values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Of all of them.
+    pub(crate) bytes: usize,
+}
+
+/// What a saved pair counts for.
+pub(crate) fn size(key: &[u8], value: Option<&[u8]>) -> usize {
+    key.len() + value.map_or(0, <[u8]>::len)
 }
 
 /// The state as applied here.
@@ -176,6 +192,19 @@ impl StateStore {
 
     pub(crate) fn saved(&self) -> MutexGuard<'_, Option<Saved>> {
         self.saved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps for an export that is under way what these writes are about to change.
+    fn save_for_export(&self, writes: &Writes) {
+        let mut saved = self.saved();
+        let Some(saved) = saved.as_mut() else { return };
+        for (key, _) in writes.iter().filter(|(key, _)| *key >= saved.next.as_slice()) {
+            if !saved.values.contains_key(key) {
+                let value = self.value(key);
+                saved.bytes += size(key, value.as_deref());
+                saved.values.insert(key.to_vec(), value);
+            }
+        }
     }
 
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {

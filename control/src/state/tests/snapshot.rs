@@ -63,7 +63,7 @@ struct Busy {
 impl Write for Busy {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.bytes.is_empty() {
-            let (store, (done, applied)) = (Arc::clone(&self.store), mpsc::channel());
+            let (store, (done, applied)) = (Arc::clone(&self.store), mpsc::sync_channel(1));
             std::thread::spawn(move || {
                 let now = World::new().now;
                 for number in 1..=150 {
