@@ -13,9 +13,11 @@ const EXAMPLES: &str = "Examples:
   posternctl policy plan policy/
   posternctl policy apply policy/ --why 'Health joins' --ticket CHG-118
   posternctl quarantine list --department health
-  posternctl quarantine release 01JD… --why 'asked for by phone'
+  posternctl quarantine release ID --why 'asked for by phone'
+  posternctl audit --max 1000
   posternctl scan --node 10.0.1.7:7100 samples/
 
+Settings are read from posternctl.yaml in the current folder, or from --config FILE.
 Exit codes: 0 well, 1 faults or an error, 2 wrong usage.";
 
 /// Heading of the flags that each command takes.
@@ -25,11 +27,11 @@ const EVERYWHERE: &str = "Options of every command";
 #[derive(Debug, Parser)]
 #[command(name = "posternctl", version, after_help = EXAMPLES, max_term_width = 110)]
 pub struct Args {
-    /// Your settings: folder of your credentials and the control servers. `cluster init` makes one for each operator.
+    /// Your settings; `cluster init` makes them for each operator.
     #[arg(long, global = true, value_name = "FILE", default_value = "posternctl.yaml", help_heading = EVERYWHERE)]
     pub config: PathBuf,
 
-    /// Ask this control server instead of those in the settings. May be repeated; the first that answers is asked.
+    /// Ask this control server, not those in the settings. May be repeated.
     #[arg(long, global = true, value_name = "HOST:PORT", help_heading = EVERYWHERE)]
     pub server: Vec<String>,
 
@@ -53,7 +55,13 @@ pub enum Command {
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Look at held messages, release them, delete them.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  posternctl quarantine list --recipient anna@health.gov.test
+  posternctl quarantine show ID
+  posternctl quarantine release ID --why 'asked for by phone' --ticket CHG-118"
+    )]
     Quarantine(QuarantineCommand),
     /// Who changed what, when and why; checks that no record is missing or was altered.
     Audit {
@@ -182,7 +190,7 @@ pub enum QuarantineCommand {
     List(List),
     /// All about one, and the reasons for its verdict.
     Show {
-        /// Its id, out of the list.
+        /// Its id, out of `quarantine list`.
         id: String,
     },
     /// Deliver it after all; it is not caught again. A second release is refused.
@@ -211,7 +219,7 @@ pub struct List {
 /// `quarantine release` and `quarantine delete`.
 #[derive(Debug, clap::Args)]
 pub struct Act {
-    /// Its id, out of the list.
+    /// Its id, out of `quarantine list`.
     pub id: String,
     /// Why, in words, for the audit log.
     #[arg(long, value_name = "TEXT", value_parser = reason)]

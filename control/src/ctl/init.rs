@@ -242,12 +242,12 @@ fn next_steps(dir: &Path, authority: &Authority, servers: &[Server], nodes: &[No
     for server in servers {
         let Server { name, site, address, .. } = server;
         lines.push(format!(
-            "  copy {dir}/servers/{name} to {address} (site {site}), there: postern-control --config control.yaml"
+            "  copy {dir}/servers/{name} to the host of {address} (site {site}), in that folder: postern-control --config control.yaml"
         ));
     }
     for Node { name, site } in nodes {
         lines.push(format!(
-            "  edit {dir}/nodes/{name}/node.yaml, copy the folder to {name} (site {site}), there: postern-node --config node.yaml"
+            "  edit {dir}/nodes/{name}/node.yaml, copy its folder to {name} (site {site}), in that folder: postern-node --config node.yaml"
         ));
     }
     for operator in operators {
@@ -259,6 +259,9 @@ fn next_steps(dir: &Path, authority: &Authority, servers: &[Server], nodes: &[No
         lines.push("When the control servers run:".into());
         lines.push(format!("  posternctl {config} cluster form {dir}"));
         lines.push(format!("  posternctl {config} policy apply POLICY_FOLDER --why 'first policy'"));
+        lines.push(
+            "where POLICY_FOLDER has state.yaml and a file for each department. Before it no mail is accepted.".into(),
+        );
     }
     lines.push(String::new());
     lines.push(format!(
