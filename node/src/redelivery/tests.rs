@@ -281,7 +281,7 @@ async fn a_slow_next_hop_keeps_nobody_waiting_who_goes_another_way() {
 }
 
 #[tokio::test]
-async fn what_came_of_an_attempt_is_proposed_also_after_the_lease() {
+async fn what_came_of_an_attempt_is_proposed_until_the_cluster_has_it() {
     let away = AtomicBool::new(true);
     let answers = move |change: &Change| {
         let is_away = matches!(change, Change::Attempted { .. }) && away.swap(false, Ordering::Relaxed);
@@ -292,7 +292,7 @@ async fn what_came_of_an_attempt_is_proposed_also_after_the_lease() {
     let mut running = Running::start(message, &change, no_clamd(), &Limits::default(), Duration::ZERO, answers).await;
     running.proposed().await;
     let (.., problem) = parts(running.proposed().await);
-    assert_eq!(problem, "the time of the lease was up before this recipient's turn");
+    assert_eq!(problem, "the time of the attempt was up before this recipient's turn");
     running.end().await;
 }
 

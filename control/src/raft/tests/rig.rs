@@ -1,6 +1,6 @@
 //! Control servers in one process: certificates, listeners on loopback, and the `raft` service without bodies.
 
-use std::{collections::BTreeMap, pin::Pin};
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
 use proto::{
     codec,
@@ -71,7 +71,7 @@ impl Rig {
         let config = self.config(id);
         let listener = TcpListener::bind(&config.server.address).await.expect("the port is free");
         let tls = config.credentials.server_tls();
-        let group = Group::open(config).await.expect("the gate lets it pass");
+        let group = open(config).await;
         let service = RaftServer::new(Service(group.clone()))
             .max_decoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX);
@@ -83,6 +83,21 @@ impl Rig {
         });
         Running { group, serving, ending }
     }
+}
+
+/// Opens log and state. Within one process sled may keep its lock for a moment after the last handle is gone, in a thread of
+/// its own that nobody can await.
+async fn open(config: GroupConfig) -> Group {
+    let mut tries = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..500 {
+        tries.tick().await;
+        match Group::open(config.clone()).await {
+            Ok(group) => return group,
+            Err(error) if format!("{error:#}").contains("could not acquire lock") => {}
+            Err(error) => panic!("the gate does not let it pass: {error:#}"),
+        }
+    }
+    panic!("sled keeps its lock");
 }
 
 /// A server that runs.
