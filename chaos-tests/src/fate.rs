@@ -123,7 +123,9 @@ async fn accepted(cluster: &Cluster, recipient: &str, transaction: &str, held: &
     let bytes = tokio::fs::read(&message.file).await.unwrap_or_default();
     let header = |name| field(&bytes, name).unwrap_or_default();
     let verdict = verdict_in_short(&header("X-Postern-Verdict"));
-    let reasons = header("X-Postern-Reasons").split_whitespace().collect::<Vec<_>>().join(" ");
+    let reasons = header("X-Postern-Reasons");
+    let rules = reasons.split(';').filter_map(|reason| reason.split('=').next());
+    let reasons = rules.map(str::trim).filter(|rule| !rule.is_empty()).collect::<Vec<_>>().join(", ");
     Account::new(recipient, Fate::Delivered(sink), verdict, reasons)
 }
 

@@ -114,6 +114,9 @@ impl Examiner {
         let late = "the checks did not end in time";
         let mut evidence = analyses.unwrap_or_else(|_| Evidence::nothing());
         evidence.virus = virus.unwrap_or_else(|_| Virus::Unavailable { why: late.to_owned() });
+        if let Virus::Unavailable { why } = &evidence.virus {
+            tracing::warn!(%why, "a message could not be scanned for malware: see that clamd runs and answers");
+        }
         evidence.authentication = authentication.unwrap_or_else(|_| Authentication::unavailable(late));
         evidence
     }

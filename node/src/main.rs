@@ -1,6 +1,6 @@
 //! `postern-node`: one SMTP node of the cluster, until SIGTERM or SIGINT.
 
-use std::{io::Write, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io::Write, net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Parser;
@@ -35,6 +35,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server as GrpcServer;
 use tracing::{info, warn};
 
+/// How often a node that cannot start yet says what it waits for.
+const WAITING_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 /// A node of Postern: takes mail in over SMTP, finds out what it is, and hands it on.
 #[derive(Debug, Parser)]
 #[command(name = "postern-node", version)]
@@ -44,8 +47,18 @@ struct Arguments {
     config: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match start(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // When even stderr is gone, the exit code still tells.
+            drop(writeln!(std::io::stderr(), "postern-node: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<()> {
     let config = Config::load(&arguments.config)?;
     let credentials = config.load_credentials()?;
     // gRPC and SMTP speak TLS with the same provider; the first to be installed stays.
@@ -68,9 +81,12 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
     let pipeline = pipeline(config, &cluster)?;
-    info!("waiting for the first view; it comes when a control server can be reached");
+    if let Some(files) = &config.tls {
+        // Read again when the listeners are bound; a wrong file is told now, not after a long wait.
+        files.acceptor()?;
+    }
     tokio::select! {
-        _ = cluster.first_view() => {}
+        () = first_view(&cluster) => {}
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
     let (relay, virus) = (Relay::clone(&pipeline.relay), pipeline.examiner.virus.clone());
@@ -82,6 +98,23 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     say_ready(&server, inspect)?;
     server.serve(stopping).await;
     redelivering.await.context("end the deliveries under way")
+}
+
+/// Waits for the first view and says so now and then.
+async fn first_view(cluster: &Cluster) {
+    let mut reminder = tokio::time::interval(WAITING_TOLD_EVERY);
+    let mut waiting = pin!(cluster.first_view());
+    let view = loop {
+        tokio::select! {
+            view = &mut waiting => break view,
+            _ = reminder.tick() => info!(
+                "waiting for a control server that is in touch with its quorum: see posternctl cluster status"
+            ),
+        }
+    };
+    if view.policy_version == 0 {
+        warn!("there is no policy yet, so mail is answered with 451: posternctl policy apply");
+    }
 }
 
 /// The stages of a message's trip with what they ask: DNS, clamd, next hops, the cluster.
@@ -96,7 +129,7 @@ fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
     };
     if config.clamd.is_some() {
         // What clamd skips under other settings it calls clean, which nothing that it says gives away.
-        warn!(
+        info!(
             virus_bytes_max = config.limits.virus_bytes_max,
             "clamd.conf must have StreamMaxLength, MaxFileSize and MaxScanSize of at least virus_bytes_max, and AlertExceedsMax yes"
         );

@@ -85,11 +85,17 @@ fn read_member(file: &str, text: &str) -> Result<Server, yaml::Faults> {
 pub async fn status(reach: &Reach, output: Output) -> anyhow::Result<Ended> {
     let status = status_of(&mut reach.control().await?).await?;
     output.print(|| as_json(&status), || as_text(&status))?;
-    Ok(Ended::Well)
+    Ok(if has_quorum(&status) { Ended::Well } else { Ended::WithFaults })
 }
 
 async fn status_of(control: &mut Control) -> anyhow::Result<StatusResponse> {
     Ok(control.status(StatusRequest {}).await.map_err(|status| explain(&status))?.into_inner())
+}
+
+/// Whether a majority of the members answers; also before there are any.
+fn has_quorum(status: &StatusResponse) -> bool {
+    let alive = status.members.iter().filter(|member| member.answers).count();
+    status.members.is_empty() || alive * 2 > status.members.len()
 }
 
 fn name_of(status: &StatusResponse, id: u64) -> String {
@@ -106,6 +112,7 @@ fn as_json(status: &StatusResponse) -> serde_json::Value {
             "server": server(member.server.as_ref()),
             "role": member.role,
             "matched_index": member.matched_index,
+            "answers": member.answers,
         })
     };
     json!({
@@ -116,6 +123,7 @@ fn as_json(status: &StatusResponse) -> serde_json::Value {
         "last_log_index": status.last_log_index,
         "policy_version": status.policy_version,
         "held": status.held,
+        "quorum": has_quorum(status),
         "quorum_age_ms": status.quorum_age_ms,
         "members": status.members.iter().map(member).collect::<Vec<_>>(),
     })
@@ -135,7 +143,12 @@ fn as_text(status: &StatusResponse) -> String {
             (id, _) => name_of(status, id),
         },
     );
-    if let Some(age_ms) = status.quorum_age_ms {
+    if !has_quorum(status) {
+        row(
+            "quorum",
+            "LOST: no changes and no holds until a majority is up again; mail that needs neither passes".into(),
+        );
+    } else if let Some(age_ms) = status.quorum_age_ms {
         row("quorum", format!("answered {age_ms} ms ago"));
     }
     row("term", status.term.to_string());
@@ -156,7 +169,7 @@ fn as_text(status: &StatusResponse) -> String {
             server.name.into(),
             server.site.into(),
             server.address.into(),
-            (&member.role).into(),
+            if member.answers { (&member.role).into() } else { "down".into() },
             matched.into(),
         ]
     });
@@ -182,7 +195,11 @@ mod tests {
     #[test]
     fn status_names_the_leader_and_the_next_step() {
         let server = Server { id: 2, name: "beta".into(), site: "south".into(), address: "h:1".into() };
-        let member = Member { server: Some(server), role: "voter".into(), matched_index: Some(7) };
+        let member = Member { server: Some(server), role: "voter".into(), matched_index: Some(7), answers: true };
+        let dead = Member { answers: false, ..member.clone() };
+        let halved = StatusResponse { leader: 2, members: vec![member.clone(), dead], ..Default::default() };
+        let text = as_text(&halved);
+        assert!(text.contains("down") && text.contains("LOST"), "{text}");
         let status = StatusResponse { leader: 2, members: vec![member], policy_version: 3, ..Default::default() };
         let text = as_text(&status);
         assert!(text.contains("beta") && text.contains("version 3"), "{text}");

@@ -70,9 +70,7 @@ impl Reach {
                 Err(error) => silent.push(format!("control server {server}: {error:#}")),
             }
         }
-        leaderless.ok_or_else(|| {
-            anyhow!("no control server answers; is postern-control running there?\n  {}", silent.join("\n  "))
-        })
+        leaderless.ok_or_else(|| anyhow!("no control server can be asked:\n  {}", silent.join("\n  ")))
     }
 
     /// A connection, and whether the server knows a leader. The question also brings to light a refused certificate, which
@@ -143,6 +141,9 @@ pub fn explain(status: &Status) -> anyhow::Error {
     }
     if matches!(code, Code::Unauthenticated | Code::PermissionDenied) {
         return anyhow!("refused: {message}. Use an operator's credentials of this cluster (--config FILE)");
+    }
+    if matches!(code, Code::Unavailable) && message.contains("majority") {
+        return anyhow!("{message}: see `posternctl cluster status`");
     }
     if matches!(code, Code::Unavailable) {
         return anyhow!(

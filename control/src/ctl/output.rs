@@ -2,7 +2,7 @@
 
 use std::io::{Write, stdout};
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use proto::time::UnixMs;
 use serde_json::Value;
 
@@ -62,6 +62,10 @@ pub fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Str
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(heading);
     for row in rows {
         table.add_row(row.into_iter().map(|cell| cell.0));
+    }
+    // Ids, numbers and names come first and are copied from the screen: other columns give way.
+    if let Some(first) = table.column_mut(0) {
+        first.set_constraint(ColumnConstraint::ContentWidth);
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")

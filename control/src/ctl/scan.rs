@@ -43,6 +43,7 @@ struct Item {
 /// When a path is not there, the node does not answer, or the output cannot be written.
 pub async fn run(reach: &Reach, scan: Scan) -> anyhow::Result<Ended> {
     let sources = mailbox::sources(&scan.paths)?;
+    anyhow::ensure!(!sources.is_empty(), "there are no messages below the paths that were given");
     let node = reach.node(&scan.node).await?;
     let progress = progress(&sources);
     let (mut requests, mut answers) = (Vec::new(), Vec::new());

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use proto::{
     held::MutationId,
     identity::Identity,
@@ -15,7 +16,10 @@ use proto::{
         Plan, PolicyFiles, Server as WireServer, StatusRequest, StatusResponse, operator_server::Operator,
     },
 };
-use tokio::time::Instant;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tonic::{Request, Response, Status};
 
 use super::{Shared, caller, policy, quarantine};
@@ -28,6 +32,8 @@ use crate::{
 const PROPOSE_FOR: Duration = Duration::from_secs(10);
 /// Time between two of those tries.
 const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// How long a member may take to accept a connection before `status` calls it down.
+const ALIVE_WITHIN: Duration = Duration::from_millis(500);
 /// Most servers in a group; each write waits for a majority of them.
 const SERVERS_MAX: usize = 9;
 /// Most records in one answer.
@@ -150,13 +156,22 @@ fn membership(request: FormRequest, me: (u64, &Server)) -> Result<BTreeMap<u64, 
     Ok(members)
 }
 
-fn members(status: &GroupStatus) -> Vec<Member> {
-    let member = |(id, server): (&u64, &Server)| Member {
-        server: Some(wire_server(*id, server)),
-        role: if status.leader == Some(*id) { "leader" } else { "follower" }.to_owned(),
-        matched_index: status.matched.get(id).copied(),
+/// The members, each asked for a sign of life; `me` is the one that answers.
+async fn members(status: &GroupStatus, me: u64) -> Vec<Member> {
+    let member = |(id, server): (&u64, &Server)| {
+        let shown = Member {
+            server: Some(wire_server(*id, server)),
+            role: if status.leader == Some(*id) { "leader" } else { "follower" }.to_owned(),
+            matched_index: status.matched.get(id).copied(),
+            answers: *id == me,
+        };
+        let address = server.address.clone();
+        async move {
+            let alive = shown.answers || matches!(timeout(ALIVE_WITHIN, TcpStream::connect(address)).await, Ok(Ok(_)));
+            Member { answers: alive, ..shown }
+        }
     };
-    status.members.iter().map(member).collect()
+    join_all(status.members.iter().map(member)).await
 }
 
 #[tonic::async_trait]
@@ -179,16 +194,17 @@ impl Operator for OperatorService {
         let held = self.shared.read(StateStore::held_count).await?;
         let (id, me) = group.me();
         let status = group.status();
+        let policy_version = group.applied().borrow().policy_version;
         Ok(Response::new(StatusResponse {
             answering: Some(wire_server(id, me)),
             leader: status.leader.unwrap_or(0),
             term: status.term,
             applied_index: status.applied_index,
             last_log_index: status.last_log_index,
-            policy_version: group.applied().borrow().policy_version,
+            policy_version,
             held,
             quorum_age_ms: status.quorum_age_ms,
-            members: members(&status),
+            members: members(&status, id).await,
         }))
     }
 

@@ -33,7 +33,7 @@ async fn the_first_server_that_answers_is_asked_and_the_silent_one_is_named() {
 
     let output = cluster.run(&["--server", &silent, "cluster", "status"]).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("is postern-control running there?"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("no control server can be asked"), "{}", text(&output.stderr));
 }
 
 #[tokio::test]

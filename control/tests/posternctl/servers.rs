@@ -151,7 +151,7 @@ impl Operator for MadeUpControl {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.is_operator(&request)?;
         let alpha = Listed { id: 1, name: "alpha".into(), site: "north".into(), address: "a:1".into() };
-        let members = vec![Member { server: Some(alpha), role: "leader".into(), matched_index: None }];
+        let members = vec![Member { server: Some(alpha), role: "leader".into(), matched_index: None, answers: true }];
         Ok(Response::new(StatusResponse { leader: 1, members, ..Default::default() }))
     }
 

@@ -62,12 +62,15 @@ impl VirusScanner {
         match timeout(self.time_max, scan_buffer(message, &connection, None)).await {
             Err(_) => unavailable("clamd did not answer in time"),
             Ok(Err(error)) => unavailable(&format!("clamd: {error}")),
-            Ok(Ok(reply)) => match read_reply(&reply) {
-                Virus::Clean if connection.cut_off.load(Ordering::Relaxed) => {
+            Ok(Ok(reply)) => {
+                let found = read_reply(&reply);
+                let cut_off = connection.cut_off.load(Ordering::Relaxed);
+                if found == Virus::Clean && cut_off {
                     unavailable("clamd did not take the whole message")
+                } else {
+                    found
                 }
-                found => found,
-            },
+            }
         }
     }
 }

@@ -215,8 +215,9 @@ fn malware(evidence: &Evidence, policy: &Policy) -> Option<Hard> {
         (Virus::Unscannable { why }, VirusScan::Required) => {
             Some((refusal(policy.unparsable.value), "VIRUS_UNSCANNABLE", format!("it could not be scanned: {why}")))
         }
-        (Virus::Unavailable { why }, VirusScan::Required) => {
-            Some((unavailable(), "VIRUS_UNAVAILABLE", format!("it could not be scanned: {why}")))
+        // Why is for the operator's log; the reply goes to strangers.
+        (Virus::Unavailable { .. }, VirusScan::Required) => {
+            Some((unavailable(), "VIRUS_UNAVAILABLE", "it could not be scanned".to_owned()))
         }
         (Virus::NotScanned, VirusScan::Required) => {
             Some((unavailable(), "VIRUS_UNAVAILABLE", "it was not scanned".to_owned()))
