@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, ffi::OsString, time::Duration};
 
 use anyhow::Context as _;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chaos_tests::{
     cases,
     cluster::{Cluster, Side, operator::until},
     fate::{self, Fate},
-    letters::Letter,
+    letters::{self, Letter},
     runtime::run,
     shared,
     sink::{Order, Received, fields},
@@ -76,6 +77,54 @@ fn our_header_fields_are_added_and_forged_ones_removed() -> anyhow::Result<()> {
             assert!(ours.contains(passed), "{passed} is not in {ours}");
         }
         assert!(bytes.ends_with(&signed), "what the sender signed has changed");
+        Ok(())
+    })
+}
+
+/// EICAR where the scanner, left to itself with the raw message, does not see it and mail programs do.
+fn hidden_malware() -> [(&'static str, String); 3] {
+    let eicar = letters::eicar();
+    let (head, tail) = eicar.split_at(10);
+    let quoted: String = eicar.iter().map(|byte| format!("={byte:02X}")).collect();
+    let (begin, end) = quoted.split_at(30);
+    let file = "Content-Type: application/octet-stream; name=a.bin\r\nContent-Disposition: attachment\r\n";
+    let inner = format!("{file}Content-Transfer-Encoding: base64\r\n\r\n{}\r\n", STANDARD.encode(&eicar));
+    let wrapped = STANDARD.encode(format!(
+        "Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n",
+        STANDARD.encode(inner)
+    ));
+    let encoded = |encoding: &str, body: &str| format!("{file}Content-Transfer-Encoding: {encoding}\r\n\r\n{body}\r\n");
+    [
+        (
+            "padding in the middle",
+            encoded("base64", &format!("{}\r\n{}", STANDARD.encode(head), STANDARD.encode(tail))),
+        ),
+        ("a blank after a soft line break", encoded("quoted-printable", &format!("{begin}= \r\n{end}"))),
+        (
+            "messages in encoded messages",
+            format!("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64\r\n\r\n{wrapped}\r\n"),
+        ),
+    ]
+}
+
+#[test]
+fn malware_in_an_odd_encoding_is_never_delivered() -> anyhow::Result<()> {
+    run(async {
+        let cluster = shared::cluster().await?;
+        if cluster.clamd.is_none() {
+            eprintln!("virus scan off: no clamd");
+            return Ok(());
+        }
+        for (title, part) in hidden_malware() {
+            let message = format!(
+                "From: x@lottery-claims.example\r\nTo: {ANNA}\r\nSubject: {title}\r\nMIME-Version: 1.0\r\n\
+                 Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n{part}\r\n--b--\r\n"
+            );
+            let server = cluster.smtp(0, Side::Internet);
+            let to = envelope(&[ANNA]);
+            let answers = cluster.send(server, zones::GOOD, &to, message.as_bytes()).await?;
+            assert!(answers.last().to_string().contains("malware"), "{title}: {answers:?}");
+        }
         Ok(())
     })
 }

@@ -20,6 +20,9 @@ use crate::{
     telemetry::stage,
 };
 
+/// Encoded parts that are scanned one by one.
+const DECODED_PARTS_MAX: usize = 64;
+
 /// What examining needs. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Examiner {
@@ -94,10 +97,32 @@ impl Examiner {
         analysing.await.unwrap_or_else(Evidence::nothing)
     }
 
+    /// Scans the message as it came, and then each part that we decode: the scanner and a mail program may take an odd encoding
+    /// differently. What is too broken for us is not handed to a scanner that might spend minutes on it.
+    async fn scan(&self, message: &Message) -> Virus {
+        if message.defects.iter().any(|defect| defect.breaks()) {
+            return Virus::Unscannable { why: "the message is broken or too complex".to_owned() };
+        }
+        let decoded = decoded(message);
+        if decoded.len() > DECODED_PARTS_MAX {
+            return Virus::Unscannable { why: "the message has too many encoded parts".to_owned() };
+        }
+        for bytes in std::iter::once(&message.bytes).chain(decoded) {
+            match self.virus.scan(bytes).await {
+                Virus::Clean => {}
+                found @ (Virus::Infected { .. }
+                | Virus::Unavailable { .. }
+                | Virus::Unscannable { .. }
+                | Virus::NotScanned) => return found,
+            }
+        }
+        Virus::Clean
+    }
+
     /// All checks at once, each with its own time, all of them under one.
     async fn gather(&self, message: &Arc<Message>, transaction: &Transaction) -> Evidence {
         let scan = transaction.recipients.iter().any(|to| to.policy.virus_scan.value == VirusScan::Required);
-        let virus = async { if scan { self.virus.scan(&message.bytes).await } else { Virus::NotScanned } };
+        let virus = async { if scan { self.scan(message).await } else { Virus::NotScanned } };
         let authentication = async {
             match class(transaction) {
                 Some(TrustClass::Internet) => self.authenticator.check(message, transaction).await,
@@ -120,6 +145,13 @@ impl Examiner {
         evidence.authentication = authentication.unwrap_or_else(|_| Authentication::unavailable(late));
         evidence
     }
+}
+
+/// The parts whose bytes do not stand in the message as it came.
+fn decoded(message: &Message) -> Vec<&Bytes> {
+    let raw = message.bytes.as_ptr_range();
+    let parts = message.parts.iter().map(|part| &part.content);
+    parts.filter(|part| !part.is_empty() && !raw.contains(&part.as_ptr())).collect()
 }
 
 /// How the message is trusted. A client is on one side only, so recipients differ by no more than where they are.

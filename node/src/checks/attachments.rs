@@ -21,6 +21,8 @@ const RATIO_MAX: u64 = 200;
 const RATIO_FROM_BYTES: u64 = 8 * 1024 * 1024;
 /// Entries in the directories of an archive, those of uncompressed archives in it too: each takes memory once it is read.
 const DIRECTORY_ENTRIES_MAX: usize = 20_000;
+/// Where the end of a ZIP archive is looked for: its record and the longest comment.
+const ZIP_TAIL_BYTES: usize = 22 + 65_535;
 /// What reading an archive may cost for each of its bytes. Real ones take about 2: opened backwards, then each entry once.
 const READ_COST_PER_BYTE_MAX: u64 = 8;
 /// What reading an archive may cost beside that.
@@ -67,6 +69,10 @@ impl Look {
         let by_content = by_content.filter(|(kind, _)| !(is_body && *kind == ContentKind::Script));
         for name in &part.names {
             self.name(name, by_content.map(|(kind, _)| kind));
+        }
+        if is_hidden_zip(&part.content) {
+            self.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a ZIP archive behind other bytes"));
+            self.zip(&shown, &part.content, 1);
         }
         let Some((kind, words)) = by_content else { return };
         if words == "a ZIP archive" {
@@ -167,6 +173,10 @@ impl Look {
             Some((kind @ (ContentKind::Executable | ContentKind::Script), words)) => {
                 self.found(kind, "BLOCKED_TYPE", format!("{shown} holds {words}"));
             }
+            None if is_hidden_zip(content) && depth < DEPTH_MAX => {
+                self.zip(&format!("an archive in {shown}"), content, depth + 1);
+            }
+            None if is_hidden_zip(content) => self.opaque(format!("{shown} holds archives in archives")),
             Some((ContentKind::Archive | ContentKind::Image, _)) | None => {}
         }
     }
@@ -191,6 +201,15 @@ impl Look {
             self.analysis.reasons.push(Reason { rule: rule.to_owned(), score, text });
         }
     }
+}
+
+/// Whether a ZIP archive follows other bytes: unpackers look for its end, not for its beginning.
+fn is_hidden_zip(content: &[u8]) -> bool {
+    let tail = &content[content.len().saturating_sub(ZIP_TAIL_BYTES)..];
+    !content.starts_with(b"PK\x03\x04")
+        && !content.starts_with(b"PK\x05\x06")
+        && tail.windows(4).any(|four| four == b"PK\x05\x06")
+        && ZipArchive::new(Metered::new(content)).is_ok_and(|archive| !archive.is_empty())
 }
 
 type Zip<'a> = ZipArchive<Metered<'a>>;
@@ -293,6 +312,19 @@ mod tests {
 
     fn rules(analysis: &Analysis) -> Vec<(ContentKind, &'static str)> {
         analysis.found.iter().map(|found| (found.kind, found.rule)).collect()
+    }
+
+    #[test]
+    fn an_archive_behind_other_bytes_is_looked_into() {
+        let archive = zipped(&[("a.exe", b"MZ\x90\0\x03")]);
+        for prefix in [&b"J"[..], b"%PDF-1.4\n", b"GIF89a", b"PK00"] {
+            let rules: Vec<_> = analyse(&with_part("a.bin", [prefix, &archive].concat())).found;
+            assert!(rules.iter().any(|found| found.kind == ContentKind::Executable), "{prefix:?}: {rules:?}");
+            assert!(rules.iter().any(|found| found.kind == ContentKind::Archive), "{prefix:?}: {rules:?}");
+        }
+        let harmless =
+            [&b"a text that speaks of "[..], b"PK\x05\x06", b" and means no archive at all, just that"].concat();
+        assert!(analyse(&with_part("a.txt", harmless)).found.is_empty());
     }
 
     #[test]

@@ -64,7 +64,9 @@ pub fn recipient(view: &View, listener: Listener, address: Address) -> Result<Re
 fn department_recipient(tenant: &Arc<Tenant>, listener: Listener, address: Address) -> Result<Recipient, Reply> {
     refuse_hidden_routes(address.local())?;
     let department = &tenant.department;
+    // RFC 5321 section 4.5.1: postmaster is known everywhere.
     if let Some(known) = &department.recipients
+        && !address.local().eq_ignore_ascii_case("postmaster")
         && !known.contains(&address.local().to_ascii_lowercase())
     {
         return Err(Reply::permanent(50, (1, 1), "no such mailbox"));

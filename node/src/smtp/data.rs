@@ -2,7 +2,7 @@
 //! and nothing else; a message with a CR or LF that stands alone is refused as a whole, so that no server before or
 //! behind this one can see two messages where we see one (CVE-2023-51764 and its kin).
 //!
-//! NUL bytes are kept. They move no boundary, and the parser of the message is the one to judge what is in it.
+//! So is one with a NUL: RFC 5322 section 2 has none, and a server that drops it would see an end where we see none.
 
 use bytes::{Bytes, BytesMut};
 
@@ -13,6 +13,8 @@ use super::reply::Reply;
 pub enum DataFault {
     /// A CR without LF or a LF without CR.
     BareLineEnd,
+    /// A NUL byte.
+    Nul,
     /// Longer than was agreed.
     TooLarge,
     /// Too many messages hold memory now.
@@ -25,6 +27,7 @@ impl DataFault {
     pub fn reply(self) -> Reply {
         match self {
             Self::BareLineEnd => Reply::permanent(50, (5, 2), "a line of the message ends without CRLF"),
+            Self::Nul => Reply::permanent(50, (5, 2), "the message holds a NUL byte"),
             Self::TooLarge => Reply::permanent(52, (3, 4), "the message is too large"),
             Self::NoRoom => Reply::temporary(51, (3, 2), "too many messages at once; come back later"),
         }
@@ -70,7 +73,7 @@ impl DataDecoder {
         let mut rest = chunk;
         while self.place != Place::End {
             if self.place == Place::Within {
-                let plain = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+                let plain = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)).unwrap_or(rest.len());
                 let (head, tail) = rest.split_at(plain);
                 self.store(head);
                 rest = tail;
@@ -97,6 +100,10 @@ impl DataDecoder {
             (Place::Cr | Place::DotCr, _) => self.bare(Place::Within),
             // A LF that no CR precedes does not start a line, so what follows cannot be the end.
             (Place::LineStart | Place::Dot | Place::Within, b'\n') => self.bare(Place::Within),
+            (Place::LineStart | Place::Dot | Place::Within, 0) => {
+                self.refuse(DataFault::Nul);
+                Place::Within
+            }
             (Place::LineStart | Place::Dot | Place::Within, other) => {
                 self.store(&[other]);
                 Place::Within
@@ -104,9 +111,13 @@ impl DataDecoder {
         }
     }
 
-    fn bare(&mut self, place: Place) -> Place {
-        self.fault = Some(DataFault::BareLineEnd);
+    fn refuse(&mut self, fault: DataFault) {
+        self.fault = Some(fault);
         self.message = BytesMut::new();
+    }
+
+    fn bare(&mut self, place: Place) -> Place {
+        self.refuse(DataFault::BareLineEnd);
         place
     }
 
@@ -181,7 +192,8 @@ mod tests {
             Some((20, Ok(b"a\r\n.b\r\nc\r\n..\r\n".to_vec())))
         );
         assert_eq!(message("a.\r\n"), None);
-        assert_eq!(message("a\0\u{e9}\r\n.\r\n").map(|(_, result)| result.is_ok()), Some(true));
+        assert_eq!(message("a\u{e9}\r\n.\r\n").map(|(_, result)| result.is_ok()), Some(true));
+        assert_eq!(message("a\0\r\n.\r\n"), Some((7, Err(DataFault::Nul))));
     }
 
     /// Row 1 of the threats: whatever another server takes for an end, each split at each place.
@@ -210,7 +222,7 @@ mod tests {
             for at in 0..bytes.len() {
                 let (used, result) = decode(&[&bytes[..at], &bytes[at..]], 1000).expect("an end");
                 if false_end.contains('\0') {
-                    assert!(used == bytes.len() && result.is_ok(), "{false_end:?}");
+                    assert_eq!((used, result), (bytes.len(), Err(DataFault::Nul)), "{false_end:?} at {at}");
                 } else if genuine {
                     // The CRLF.CRLF in it is the real end; the CR before makes the message refused.
                     assert!(used < bytes.len() && result == Err(DataFault::BareLineEnd), "{false_end:?}");
