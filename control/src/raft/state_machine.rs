@@ -45,7 +45,7 @@ impl Standing {
 
     fn position(&self) -> Position {
         let index = self.applied.map_or(0, |id| id.index);
-        Position { index, raft: codec::encode(self), installed: false }
+        Position { index, raft: codec::encode(self), ..Position::default() }
     }
 }
 

@@ -9,7 +9,6 @@ use std::{
 
 use proto::codec;
 use serde::{Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 
 /// Longest value stored under one key, in bytes. Larger ones are split: sled keeps values up to 64 KiB inline with a
 /// segment size of 8 MiB, and what it puts beside its file it never fsyncs.
@@ -53,6 +52,12 @@ impl Writes {
                 None => map.remove(&key),
             };
         }
+    }
+}
+
+impl From<BTreeMap<Vec<u8>, Option<Vec<u8>>>> for Writes {
+    fn from(writes: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Self {
+        Self(writes)
     }
 }
 
@@ -233,19 +238,6 @@ pub(super) fn stored<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> T
 
 fn part_key(base: &[u8], number: u16) -> Vec<u8> {
     [base, &number.to_be_bytes()].concat()
-}
-
-/// SHA-256 over all keys and values of the state in order, in hex: equal on all replicas at the same log index. What a
-/// server keeps for itself lies below the first key.
-pub fn digest(keys: &impl Keys) -> String {
-    let mut hasher = Sha256::new();
-    for (key, value) in keys.range(FIRST, LAST) {
-        for part in [key, value] {
-            hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-            hasher.update(part);
-        }
-    }
-    hex::encode(hasher.finalize())
 }
 
 /// Lower bound of the state's own keys; a server's private keys begin with a zero byte.

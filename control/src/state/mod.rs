@@ -5,6 +5,7 @@
 
 pub mod audit;
 mod delivery;
+pub mod digest;
 mod held;
 pub mod keys;
 mod policy;

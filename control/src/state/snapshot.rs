@@ -14,6 +14,7 @@ use proto::codec;
 use sha2::{Digest, Sha256};
 
 use super::{
+    digest::StateDigest,
     keys::{Keys, PART_BYTES},
     store::{INSTALLING, POSITION, Position, REPLICATED, Saved, StateStore, StoreError, disk, size},
 };
@@ -196,10 +197,14 @@ fn check(from: impl Read) -> Result<(), StoreError> {
     if magic != *MAGIC {
         return Err(StoreError::Snapshot("not a snapshot, or of another version of Postern"));
     }
-    let mut positions = 0;
-    while let Some((key, _)) = pair(&mut from)? {
-        positions += usize::from(key == POSITION);
-        if key != POSITION && !REPLICATED.contains(&key.as_slice()) {
+    let mut positions = Vec::new();
+    let mut digest = StateDigest::default();
+    while let Some((key, value)) = pair(&mut from)? {
+        if key == POSITION {
+            positions.push(value);
+        } else if REPLICATED.contains(&key.as_slice()) {
+            digest.add(&key, &value);
+        } else {
             return Err(StoreError::Snapshot("a key that is not the state's"));
         }
     }
@@ -209,7 +214,11 @@ fn check(from: impl Read) -> Result<(), StoreError> {
     if found != *expected {
         return Err(StoreError::Snapshot("the checksum is wrong"));
     }
-    if positions == 1 { Ok(()) } else { Err(StoreError::Snapshot("not one position")) }
+    let [position] = positions.as_slice() else { return Err(StoreError::Snapshot("not one position")) };
+    let position = codec::decode::<Position>("a position", position);
+    let position = position.map_err(|_| StoreError::Snapshot("its position cannot be read"))?;
+    // Whoever sent it has a state that is not what it has applied.
+    if position.digest == digest { Ok(()) } else { Err(StoreError::Snapshot("the digest is not that of its keys")) }
 }
 
 type Pair = (Vec<u8>, Vec<u8>);

@@ -1,6 +1,6 @@
 //! Same log, same state: however entries are cut into batches, and whatever keeps the keys.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Cursor};
 
 use proptest::prelude::*;
 use proto::{
@@ -11,8 +11,10 @@ use proto::{
 use ulid::Ulid;
 
 use crate::state::{
-    Caps, State, keys,
-    store::{Position, StateStore},
+    Caps, State,
+    digest::StateDigest,
+    keys::Keys,
+    store::{Position, REPLICATED, StateStore},
     testing::{attempted, deferred, delete, department, hold, lease, node, operator, policy, quarantined, release},
 };
 
@@ -45,7 +47,7 @@ fn change() -> impl Strategy<Value = (bool, Change)> {
     ]
 }
 
-/// Groups of mutations; all of a group are stamped with the same time, so that cutting a group changes nothing.
+/// Groups of mutations, each with the proposer's clock, which may be behind that of the group before.
 fn log() -> impl Strategy<Value = Vec<(u64, Vec<Mutation>)>> {
     // Few ids, so that some come twice.
     let mutation = (0_u128..60, 1_u8..3, change()).prop_map(|(id, who, (by_operator, change))| {
@@ -53,47 +55,93 @@ fn log() -> impl Strategy<Value = Vec<(u64, Vec<Mutation>)>> {
         let by = if by_operator { operator(&name) } else { node(&name) };
         Mutation { id: MutationId(Ulid(id)), by, change }
     });
-    let at = 1_000_000_000_u64..1_000_300_000;
+    let at = (0_u64..8).prop_map(|step| 1_000_000_000 + step * 40_000);
     prop::collection::vec((at, prop::collection::vec(mutation, 1..8)), 1..10)
 }
 
-fn in_memory(batches: &[Batch]) -> (String, Vec<Outcome>) {
-    let mut map = BTreeMap::new();
-    let mut all = Vec::new();
-    for batch in batches {
-        let (writes, outcomes) = State::apply_within(CAPS, &map, 7, batch);
-        writes.store_into(&mut map);
-        all.extend(outcomes);
-    }
-    (keys::digest(&map), all)
+/// All that one can see of a state that has come somehow.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    pairs: BTreeMap<Vec<u8>, Vec<u8>>,
+    digest: StateDigest,
+    outcomes: Vec<Outcome>,
 }
 
-fn in_sled(batches: &[Batch]) -> (String, Vec<Outcome>) {
+fn in_memory(batches: &[Batch]) -> Seen {
+    let (mut pairs, mut digest, mut outcomes) = (BTreeMap::new(), StateDigest::default(), Vec::new());
+    for batch in batches {
+        let (writes, some) = State::apply_within(CAPS, &pairs, 7, batch);
+        digest = digest.after(&pairs, &writes);
+        writes.store_into(&mut pairs);
+        outcomes.extend(some);
+    }
+    assert_eq!(digest, StateDigest::of(&pairs), "the digest that follows the writes is that of what is there");
+    Seen { pairs, digest, outcomes }
+}
+
+fn store(folder: &tempfile::TempDir, name: &str) -> StateStore {
+    StateStore::open(&folder.path().join(name)).expect("a store")
+}
+
+fn commit(store: &StateStore, batch: &Batch) -> Vec<Outcome> {
+    let (writes, outcomes) = State::apply_within(CAPS, store, 7, batch);
+    store.commit(&writes, &Position { index: 7, ..Position::default() }).expect("written");
+    outcomes
+}
+
+/// On disk; after `moved` batches a snapshot goes to another server, which has been somewhere else, and the rest is applied
+/// there.
+fn in_sled(batches: &[Batch], moved: Option<usize>) -> Seen {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = StateStore::open(&folder.path().join("state")).expect("a store");
-    let mut all = Vec::new();
-    for batch in batches {
-        let (writes, outcomes) = State::apply_within(CAPS, &store, 7, batch);
-        store.commit(&writes, &Position { index: 7, ..Position::default() }).expect("written");
-        all.extend(outcomes);
+    let mut here = store(&folder, "here");
+    let mut outcomes = Vec::new();
+    for (number, batch) in batches.iter().enumerate() {
+        if moved == Some(number) {
+            let there = store(&folder, "there");
+            commit(&there, batch);
+            let mut bytes = Vec::new();
+            here.export(&mut bytes).expect("exported");
+            there.import(Cursor::new(bytes)).expect("imported");
+            here = there;
+        }
+        outcomes.extend(commit(&here, batch));
     }
-    (store.digest(), all)
+    assert_eq!(here.measure().expect("readable"), here.digest(), "the digest kept is that of what is there");
+    let pairs = here.range(REPLICATED.start, REPLICATED.end).collect();
+    Seen { pairs, digest: here.digest(), outcomes }
 }
 
-/// The same mutations, cut into batches of `size`.
-fn cut(log: &[(u64, Vec<Mutation>)], size: usize) -> Vec<Batch> {
-    let batch = |(at, mutations): &(u64, Vec<Mutation>)| -> Vec<Batch> {
-        mutations.chunks(size).map(|chunk| Batch { at: UnixMs(*at), mutations: chunk.to_vec() }).collect()
-    };
-    log.iter().flat_map(batch).collect()
+/// The same mutations in the same order, in batches of these sizes, over and over. A batch has one stamp, so that it ends
+/// where log time moves on; a clock that is behind does not move it.
+fn cut(log: &[(u64, Vec<Mutation>)], sizes: &[usize]) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    let (mut now, mut left, mut sizes) = (0, 0, sizes.iter().cycle());
+    for (at, mutations) in log {
+        for mutation in mutations {
+            match batches.last_mut() {
+                Some(batch) if left > 0 && *at <= now => batch.mutations.push(mutation.clone()),
+                Some(_) | None => {
+                    now = now.max(*at);
+                    left = *sizes.next().expect("it never ends");
+                    batches.push(Batch { at: UnixMs(*at), mutations: vec![mutation.clone()] });
+                }
+            }
+            left -= 1;
+        }
+    }
+    batches
+}
+
+fn sizes() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(1_usize..9, 1..5)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_batching_gives_the_same_state_and_outcomes(log in log(), size in 1_usize..8) {
-        prop_assert_eq!(in_memory(&cut(&log, 8)), in_memory(&cut(&log, size)));
+    fn any_batching_gives_the_same_state_and_outcomes(log in log(), one in sizes(), other in sizes()) {
+        prop_assert_eq!(in_memory(&cut(&log, &one)), in_memory(&cut(&log, &other)));
     }
 }
 
@@ -101,8 +149,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn sled_and_memory_give_the_same_state_and_outcomes(log in log(), size in 1_usize..8) {
-        let batches = cut(&log, size);
-        prop_assert_eq!(in_memory(&batches), in_sled(&batches));
+    fn sled_and_memory_give_the_same_state_and_outcomes_with_or_without_a_snapshot_in_between(
+        log in log(), one in sizes(), other in sizes(), moved in 0_usize..20,
+    ) {
+        let batches = cut(&log, &other);
+        let expected = in_memory(&cut(&log, &one));
+        prop_assert_eq!(&in_sled(&batches, None), &expected);
+        prop_assert_eq!(&in_sled(&batches, Some(moved % batches.len())), &expected);
     }
 }
