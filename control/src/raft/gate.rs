@@ -3,10 +3,11 @@
 
 use super::{
     high_water::{HighWater, Mark},
-    log_store::LogFacts,
+    log_store::{Damage, LogFacts},
     stamp::Stamp,
     types::{LogId, Vote},
 };
+use crate::state::digest::StateDigest;
 
 /// What was found in the data folder.
 #[derive(Clone, Debug)]
@@ -34,6 +35,10 @@ pub struct StateFacts {
     pub installed: bool,
     /// Whether a snapshot was being installed and could not be finished.
     pub torn: bool,
+    /// The digest kept with the state, and that of what is there.
+    pub digests: (StateDigest, StateDigest),
+    /// What this server wrote down when it found that its state is not that of the majority.
+    pub diverged: Option<String>,
 }
 
 /// How to go on.
@@ -76,6 +81,42 @@ pub enum Refusal {
     /// Entries were acknowledged that are no longer there.
     #[error("the log ends before the high-water mark: redb has lost a transaction; {WAY_OUT}")]
     LogBehind,
+    /// redb or sled cannot read what it has written.
+    #[error("{what} cannot be read: {problem}; {WAY_OUT}")]
+    Unreadable {
+        /// The log or the state.
+        what: &'static str,
+        /// What was said.
+        problem: String,
+    },
+    /// A bit has changed on the disk.
+    #[error("{0} is not as it was written: the disk has changed it; {WAY_OUT}")]
+    LogDamaged(Damage),
+    /// Pairs are missing, changed or too many.
+    #[error(
+        "the state is not as it was written: its digest should be {kept} and is {found}, so the disk has lost or changed \
+         some of it; {WAY_OUT}"
+    )]
+    StateDamaged {
+        /// Written with the last entry.
+        kept: StateDigest,
+        /// Of what is there.
+        found: StateDigest,
+    },
+    /// The majority has another state at the same index.
+    #[error("this server left because its state was not that of the others ({0}); {WAY_OUT}")]
+    Diverged(String),
+    /// An earlier version of Postern was put back.
+    #[error(
+        "the state was made by entries of version {used}, and this server knows them up to version {knows}: start the \
+         version of Postern that ran here last, or a later one"
+    )]
+    Newer {
+        /// Latest version of an entry that was applied.
+        used: u32,
+        /// Latest that this server knows.
+        knows: u32,
+    },
     /// Entries in between are missing.
     #[error("the log has a hole at index {at}; {WAY_OUT}")]
     Hole {
@@ -94,9 +135,9 @@ pub enum Refusal {
 }
 
 const WAY_OUT: &str = "this server takes no part in Raft, because it could break what it has promised. The way out: keep \
-    the other servers up, and if the disk can give this data folder back as it was when the server last ran, put it \
-    there. No older copy and no empty folder under this node id: the server would vote again where it has voted. \
-    Otherwise leave it switched off: Postern cannot yet replace a member";
+    the other servers up and replace this one: start a server with an empty data folder under a node id that was never \
+    used, bring it in (posternctl cluster add, then promote), and take this one out (posternctl cluster remove). No older copy and no \
+    empty folder under this node id: the server would vote again where it has voted";
 
 /// Whether this server may take part in Raft.
 ///
@@ -112,11 +153,18 @@ pub fn judge(facts: &Facts) -> Result<Start, Refusal> {
             // The process may have ended while it made the file.
             Mark::Missing | Mark::Unreadable => true,
         };
-        let untouched = unmarked && log.last.is_none() && log.vote.is_none() && state.applied.is_none();
+        let empty = log.last.is_none() && log.vote.is_none() && log.damaged.is_none() && state.applied.is_none();
+        let untouched = unmarked && empty && state.digests == Default::default();
         return if untouched { Ok(Start::Fresh) } else { Err(Refusal::IdentityLost) };
     };
     if identity != wanted {
         return Err(Refusal::OtherIdentity { found: identity.clone(), wanted: wanted.clone() });
+    }
+    if let Some(told) = &state.diverged {
+        return Err(Refusal::Diverged(told.clone()));
+    }
+    if let Some(damage) = log.damaged {
+        return Err(Refusal::LogDamaged(damage));
     }
     if log.stamp.as_ref() != Some(wanted) {
         return Err(Refusal::LogNotOurs);
@@ -142,6 +190,10 @@ pub fn judge(facts: &Facts) -> Result<Start, Refusal> {
     if state.torn {
         return Err(Refusal::Torn);
     }
+    let (kept, found) = state.digests;
+    if kept != found {
+        return Err(Refusal::StateDamaged { kept, found });
+    }
     if state.applied < log.purged.max(mark.purged) {
         return Err(Refusal::AppliedBehindPurged);
     }
@@ -155,7 +207,7 @@ pub fn judge(facts: &Facts) -> Result<Start, Refusal> {
 mod tests {
     use openraft::testing::log_id;
 
-    use super::{Facts, LogFacts, Refusal, Stamp, Start, StateFacts, judge};
+    use super::{Damage, Facts, LogFacts, Refusal, Stamp, Start, StateDigest, StateFacts, judge};
     use crate::raft::{
         high_water::{HighWater, Mark},
         types::Vote,
@@ -168,8 +220,8 @@ mod tests {
             wanted: me.clone(),
             identity: Some(me.clone()),
             mark: Mark::Found(HighWater { stamp: me.clone(), vote, last, purged }),
-            log: LogFacts { stamp: Some(me.clone()), vote, last, purged, hole: None },
-            state: StateFacts { stamp: Some(me), applied: Some(log_id(4, 1, 88)), installed: false, torn: false },
+            log: LogFacts { stamp: Some(me.clone()), vote, last, purged, ..LogFacts::default() },
+            state: StateFacts { stamp: Some(me), applied: Some(log_id(4, 1, 88)), ..StateFacts::default() },
         }
     }
 
@@ -191,6 +243,8 @@ mod tests {
             }
         };
         let foreign = other.clone();
+        let (kept, mut found) = (StateDigest::default(), StateDigest::default());
+        found.add(b"a key", b"its value");
         let table: Vec<(&str, Harm, Result<Start, Refusal>)> = vec![
             ("healthy", Box::new(|_| ()), Ok(Start::Resume)),
             ("mark below the log", Box::new(lower_mark), Ok(Start::Resume)),
@@ -220,6 +274,21 @@ mod tests {
             ("last entry lost", Box::new(|f| f.log.last = Some(log_id(4, 1, 89))), Err(Refusal::LogBehind)),
             ("longer log of an older term", Box::new(|f| f.log.last = Some(log_id(3, 1, 99))), Err(Refusal::LogBehind)),
             ("hole", Box::new(|f| f.log.hole = Some(60)), Err(Refusal::Hole { at: 60 })),
+            (
+                "entry damaged",
+                Box::new(|f| f.log = LogFacts { damaged: Some(Damage::Entry(60)), ..LogFacts::default() }),
+                Err(Refusal::LogDamaged(Damage::Entry(60))),
+            ),
+            (
+                "state damaged",
+                Box::new(move |f| f.state.digests = (kept, found)),
+                Err(Refusal::StateDamaged { kept, found }),
+            ),
+            (
+                "left the others",
+                Box::new(|f| f.state.diverged = Some("at 7".into())),
+                Err(Refusal::Diverged("at 7".into())),
+            ),
             ("torn", Box::new(|f| f.state.torn = true), Err(Refusal::Torn)),
             ("state lost", Box::new(|f| f.state.applied = None), Err(Refusal::AppliedBehindPurged)),
             ("state old", Box::new(|f| f.state.applied = Some(log_id(3, 1, 49))), Err(Refusal::AppliedBehindPurged)),
@@ -243,8 +312,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_way_out_and_promises_nothing_that_does_not_exist() {
+    fn a_refusal_names_the_way_out() {
         let text = Refusal::LogBehind.to_string();
-        assert!(text.contains("as it was when the server last ran") && !text.contains("rejoin"), "{text}");
+        assert!(text.contains("cluster add") && text.contains("cluster remove") && text.contains("never used"), "{text}");
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Applied,
     high_water::HighWaterFile,
+    sealed::{seal, unseal},
     stamp::Stamp,
     types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
 };
@@ -44,6 +45,9 @@ pub enum LogError {
     #[error("write the high-water mark: {0}")]
     Mark(#[from] io::Error),
     /// What is stored is not what was written.
+    #[error("{0} is not as it was written: the disk has changed it")]
+    Damaged(Damage),
+    /// What was written is not what is read by this version.
     #[error(transparent)]
     Decode(#[from] codec::DecodeError),
     /// The state could not be made durable before the log was purged.
@@ -63,6 +67,17 @@ macro_rules! from_redb {
 
 from_redb!(DatabaseError TransactionError TableError StorageError CommitError SetDurabilityError);
 
+/// A place in the file whose checksum is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// The entry at this index.
+    #[error("the log's entry at index {0}")]
+    Entry(u64),
+    /// What stands beside the entries under this name.
+    #[error("the log's record \"{0}\"")]
+    Fact(&'static str),
+}
+
 /// What the start-up gate wants to know of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogFacts {
@@ -76,6 +91,10 @@ pub struct LogFacts {
     pub purged: Option<LogId>,
     /// First index that is missing between the purged and the last entry.
     pub hole: Option<u64>,
+    /// First place that is damaged; nothing else is told then.
+    pub damaged: Option<Damage>,
+    /// Length of all entries as stored, in bytes.
+    pub bytes: u64,
 }
 
 /// The open database, before the gate has let it pass.
@@ -88,7 +107,11 @@ impl LogFile {
     /// # Errors
     /// When redb finds it damaged or locked.
     pub fn open(folder: &Path) -> Result<Self, LogError> {
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create(folder.join(FILE))?;
+        let mut db = Database::builder().set_cache_size(CACHE_BYTES).create(folder.join(FILE))?;
+        // Else damage to its list of free pages would have it write over entries later on.
+        if !db.check_integrity()? {
+            tracing::warn!("redb had to repair the log; the start-up gate looks at what is left");
+        }
         let this = Self(db);
         this.write(|_, _| Ok(()))?;
         Ok(this)
@@ -102,37 +125,51 @@ impl LogFile {
         self.write(|_, facts| put(facts, "stamp", stamp))
     }
 
-    /// Reads the whole log's shape.
+    /// Reads the whole log and checks each entry.
     ///
     /// # Errors
-    /// When redb finds damage or an entry cannot be read.
+    /// When redb finds damage.
     pub fn facts(&self) -> Result<LogFacts, LogError> {
+        match self.read_all() {
+            Err(LogError::Damaged(damage)) => Ok(LogFacts { damaged: Some(damage), ..LogFacts::default() }),
+            read => read,
+        }
+    }
+
+    fn read_all(&self) -> Result<LogFacts, LogError> {
         let read = self.0.begin_read()?;
         let table = read.open_table(LOG)?;
         let purged: Option<LogId> = self.fact("purged")?;
         let mut next = purged.map_or(0, |id| id.index + 1);
-        let mut hole = None;
+        let (mut hole, mut bytes) = (None, 0);
         for pair in table.iter()? {
-            let index = pair?.0.value();
+            let (index, value) = pair?;
+            let index = index.value();
+            entry(index, value.value())?;
+            bytes += u64::try_from(value.value().len()).unwrap_or(u64::MAX);
             if index != next && hole.is_none() {
                 hole = Some(next.min(index));
             }
             next = index + 1;
         }
         let last = self.last()?;
-        Ok(LogFacts { stamp: self.fact("stamp")?, vote: self.fact("vote")?, last, purged, hole })
+        // Not asked for, but it is read later on.
+        self.fact::<LogId>("committed")?;
+        Ok(LogFacts { stamp: self.fact("stamp")?, vote: self.fact("vote")?, last, purged, hole, damaged: None, bytes })
     }
 
     fn fact<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, LogError> {
         let table = self.0.begin_read()?.open_table(FACTS)?;
         let value = table.get(name)?;
-        Ok(value.map(|value| codec::decode(name, value.value())).transpose()?)
+        let Some(value) = value else { return Ok(None) };
+        let body = unseal(name.as_bytes(), value.value()).ok_or(LogError::Damaged(Damage::Fact(name)))?;
+        Ok(Some(codec::decode(name, body)?))
     }
 
     fn last(&self) -> Result<Option<LogId>, LogError> {
         let table = self.0.begin_read()?.open_table(LOG)?;
         match table.last()? {
-            Some((_, value)) => Ok(Some(codec::decode::<Entry>("a log entry", value.value())?.log_id)),
+            Some((index, value)) => Ok(Some(entry(index.value(), value.value())?.log_id)),
             None => self.fact("purged"),
         }
     }
@@ -150,7 +187,7 @@ impl LogFile {
             if bytes > bytes_max && !entries.is_empty() {
                 break;
             }
-            entries.push(codec::decode("a log entry", value.value())?);
+            entries.push(entry(index.value(), value.value())?);
         }
         Ok(entries)
     }
@@ -174,8 +211,14 @@ impl LogFile {
 type Facts<'t> = Table<'t, &'static str, &'static [u8]>;
 
 fn put<T: Serialize>(facts: &mut Facts<'_>, name: &'static str, value: &T) -> Result<(), LogError> {
-    facts.insert(name, codec::encode(value).as_slice())?;
+    facts.insert(name, seal(name.as_bytes(), &codec::encode(value)).as_slice())?;
     Ok(())
+}
+
+/// Checks and decodes what is stored at an index.
+fn entry(index: u64, sealed: &[u8]) -> Result<Entry, LogError> {
+    let body = unseal(&index.to_be_bytes(), sealed).ok_or(LogError::Damaged(Damage::Entry(index)))?;
+    Ok(codec::decode("a log entry", body)?)
 }
 
 /// The log as openraft uses it. Cheap to clone; all writes go through one lock.
@@ -354,7 +397,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let encode = |entry: Entry| (entry.log_id, codec::encode(&entry));
+        let encode =
+            |entry: Entry| (entry.log_id, seal(&entry.log_id.index.to_be_bytes(), &codec::encode(&entry)));
         let entries: Vec<(LogId, Vec<u8>)> = entries.into_iter().map(encode).collect();
         if let Some((first, _)) = entries.first() {
             self.without_hole(first.index).await?;

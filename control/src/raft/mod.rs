@@ -8,6 +8,7 @@ mod leader;
 pub mod log_store;
 pub mod network;
 mod opening;
+mod sealed;
 pub mod snapshots;
 pub mod stamp;
 pub mod state_machine;

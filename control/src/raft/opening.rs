@@ -1,6 +1,10 @@
 //! Opens log, mark and state, lets the gate judge them, and starts Raft.
 
-use std::sync::Arc;
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use anyhow::Context;
 use openraft::{Config, SnapshotPolicy};
@@ -9,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ELECTION_MS_MAX, ELECTION_MS_MIN, GroupConfig, HEARTBEAT_MS,
-    gate::{self, Facts, Start, StateFacts},
+    gate::{self, Facts, Refusal, Start, StateFacts},
     high_water::HighWaterFile,
     log_store::{LogFile, LogStore},
     network::{Network, Peers},
@@ -52,21 +56,26 @@ impl Files {
         std::fs::create_dir_all(folder).with_context(|| format!("create the data folder {}", folder.display()))?;
         let what = || format!("in the data folder {}", folder.display());
         let identity = Stamp::read(folder).context("read the identity file").with_context(what)?;
-        let log = LogFile::open(folder).context("open the log").with_context(what)?;
-        let state = StateStore::open(&folder.join("state")).with_context(what)?;
+        let log = readable("the log", || LogFile::open(folder)).with_context(what)?;
+        let log_facts = readable("the log", || log.facts()).with_context(what)?;
+        let state = readable("the state", || StateStore::open(&folder.join("state"))).with_context(what)?;
         let snapshots = Snapshots::open(folder).context("open the snapshots").with_context(what)?;
-        match snapshots.recover(&state) {
+        readable("the state", || match snapshots.recover(&state) {
             // The gate says what a store is that an unreadable snapshot has left torn.
-            Err(error @ StoreError::Snapshot(_)) => tracing::error!("finish the installation of a snapshot: {error}"),
-            recovered => recovered.with_context(what)?,
-        }
+            Err(error @ StoreError::Snapshot(_)) => {
+                tracing::error!("finish the installation of a snapshot: {error}");
+                Ok(())
+            }
+            recovered => recovered,
+        })
+        .with_context(what)?;
         let (mark, file) = HighWaterFile::open(folder).context("open the high-water mark").with_context(what)?;
         let facts = Facts {
             wanted: wanted.clone(),
             identity,
             mark,
-            log: log.facts().context("read the log").with_context(what)?,
-            state: state_facts(&state).with_context(what)?,
+            log: log_facts,
+            state: readable("the state", || state_facts(&state)).with_context(what)?,
         };
         let start = gate::judge(&facts).with_context(what)?;
         tracing::info!(?start, last = ?facts.log.last, applied = ?facts.state.applied, "the start-up gate lets this server pass");
@@ -78,14 +87,43 @@ impl Files {
     }
 }
 
+/// Opens or reads what may be damaged. redb and sled panic at some damage and report other; both come out as a refusal with
+/// the way out. What the operating system says (locked, no permission, disk full) is told as it is.
+fn readable<T, E: Into<anyhow::Error>>(what: &'static str, read: impl FnOnce() -> Result<T, E>) -> anyhow::Result<T> {
+    let problem = match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => {
+            let error = error.into();
+            let text = format!("{error:#}");
+            if ["acquire lock", "os error"].iter().any(|said| text.contains(said)) {
+                return Err(error.context(format!("open {what}")));
+            }
+            text
+        }
+        Err(panic) => told(&*panic),
+    };
+    Err(Refusal::Unreadable { what, problem }.into())
+}
+
+/// The words of a panic.
+fn told(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it broke off without words").to_owned()
+}
+
 fn state_facts(state: &StateStore) -> anyhow::Result<StateFacts> {
+    // First, because it reports what cannot be read, where a single read would end the process.
+    let found = state.measure()?;
     let position = state.position()?;
+    let kept = position.as_ref().map_or_else(Default::default, |position| position.digest);
     let stamp = state.stamp().map(|stamp| codec::decode("the state's stamp", &stamp)).transpose()?;
     Ok(StateFacts {
         stamp,
         applied: Standing::of(state)?.applied,
         installed: position.is_some_and(|position| position.installed),
         torn: state.is_torn(),
+        digests: (kept, found),
+        diverged: None,
     })
 }
 
