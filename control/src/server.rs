@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
-    raft::{Group, GroupConfig, Server},
+    raft::{Group, GroupConfig, Rules, Server},
     rpc::{self, Shared, listener},
 };
 
@@ -62,6 +62,7 @@ pub async fn run(
 
     let answered = tokio::select! {
         broken = &mut answering => broken.context("answer gRPC"),
+        why = group.left() => Err(anyhow::anyhow!("{why}").context("this server has left the Raft group")),
         () = end => {
             tracing::info!("ending");
             stop.send_replace(true);
@@ -91,6 +92,7 @@ fn membership(config: &Config) -> GroupConfig {
         server: server(config),
         data_dir: config.data.clone(),
         credentials: config.credentials.clone(),
+        rules: Rules::default(),
     }
 }
 

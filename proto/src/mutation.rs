@@ -117,6 +117,21 @@ pub enum Change {
 }
 
 impl Change {
+    /// Version of log entries from which on servers know this kind, at least 1. A kind or a field whose absence would change
+    /// the meaning gets the next version; the leader proposes it only once all members know that version.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        match self {
+            Self::ApplyPolicy { .. }
+            | Self::Hold { .. }
+            | Self::Discard { .. }
+            | Self::Lease { .. }
+            | Self::Attempted { .. }
+            | Self::Release { .. }
+            | Self::Delete { .. } => 1,
+        }
+    }
+
     /// The right that a role needs to propose this; the whole matrix is here.
     #[must_use]
     pub fn allowed_for(&self, role: Role) -> bool {
@@ -208,6 +223,17 @@ pub enum Refused {
         what: String,
         /// How many.
         cap: u64,
+    },
+    /// A member runs an earlier version of Postern and could not apply this.
+    #[error(
+        "a change of version {version} waits until all control servers know it: update {server}, or remove it if it is \
+         gone for good"
+    )]
+    Version {
+        /// That servers must know.
+        version: u32,
+        /// Name of the first server that does not, or has not told yet.
+        server: String,
     },
     /// The mutation contradicts itself or breaks a bound.
     #[error("not valid: {0}")]

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Applied, ELECTION_MS_MAX, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
     batcher::{Batcher, Reads},
+    comparing,
     leader::{Leader, PATIENCE, has_quorum},
     network::Peers,
     opening,
@@ -59,10 +60,13 @@ impl Group {
     /// # Errors
     /// When the gate refuses, with the reason and the way out.
     pub async fn open(config: GroupConfig) -> anyhow::Result<Self> {
-        let peers = Arc::new(Peers::new(config.credentials.clone()));
+        let knows = config.rules.knows;
+        let peers = Arc::new(Peers::new(config.credentials.clone(), knows));
         let opened = opening::open(&config, Arc::clone(&peers)).await?;
-        let leader = Leader { me: config.id, raft: opened.raft, peers, state: Arc::clone(&opened.state) };
+        let (state, comparison) = (Arc::clone(&opened.state), opened.comparison);
+        let leader = Leader { me: config.id, raft: opened.raft, peers, state, comparison, knows };
         let applied = opened.machine.applied();
+        tokio::spawn(comparing::run(leader.clone(), applied.clone()));
         let inner = Inner {
             server: config.server,
             batcher: Batcher::start(leader.clone()),
@@ -115,6 +119,21 @@ impl Group {
         }
         let running = self.inner.leader.raft.metrics().borrow().running_state.clone();
         running.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))
+    }
+
+    /// Latest version of log entries that this server knows.
+    #[must_use]
+    pub fn knows(&self) -> u32 {
+        self.inner.leader.knows
+    }
+
+    /// Resolves when this server has left Raft by itself, with the reason: damage that it met, an entry that it does not
+    /// know, or a state that is not that of the others. The process is to end then.
+    pub async fn left(&self) -> String {
+        let mut metrics = self.inner.leader.raft.metrics();
+        let left = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+        let why = left.ok().and_then(|metrics| metrics.running_state.clone().err());
+        why.map_or_else(|| "Raft has ended".to_owned(), |fatal| fatal.to_string())
     }
 
     /// Moves with each applied entry.

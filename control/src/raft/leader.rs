@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use openraft::{RaftMetrics, error::RaftError};
 use proto::{
-    mutation::{Batch, Mutation, Outcome},
+    mutation::{Batch, Mutation, Outcome, Refused},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -13,10 +13,15 @@ use tokio::time::Instant;
 
 use super::{
     ELECTION_MS_MAX, ProposeError, RaftCall, Server,
+    comparison::Comparison,
     network::Peers,
-    types::{LogId, PROPOSAL_VERSION, Proposal, Raft},
+    state_machine::Standing,
+    types::{Contents, LogId, Proposal, Raft},
 };
-use crate::state::store::StateStore;
+use crate::state::{
+    digest::StateDigest,
+    store::{StateStore, end_process},
+};
 
 /// How long a caller waits in all: longer than an election or two.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -35,6 +40,8 @@ pub(super) enum Ask {
     Commit(Vec<Mutation>),
     /// Up to which index must a read have applied?
     ReadIndex,
+    /// The digest of the state after the entry at this index; any server answers that.
+    DigestAt(u64),
 }
 
 /// What the leader answers.
@@ -44,6 +51,8 @@ pub(super) enum Answer {
     Outcomes(Vec<Outcome>),
     /// The index.
     ReadIndex(u64),
+    /// The digest; `None` when it is not there, or not yet.
+    Digest(Option<StateDigest>),
     /// Not the leader, or without a quorum: nothing was written.
     NotLeader,
     /// It may have been written.
@@ -59,6 +68,9 @@ pub(super) struct Leader {
     pub(super) raft: Raft,
     pub(super) peers: Arc<Peers>,
     pub(super) state: Arc<StateStore>,
+    pub(super) comparison: Arc<Comparison>,
+    /// Latest version of entries that this server knows.
+    pub(super) knows: u32,
 }
 
 impl Leader {
@@ -86,7 +98,7 @@ impl Leader {
                 None => Answer::NotLeader,
             };
             match answer {
-                Answer::Outcomes(_) | Answer::ReadIndex(_) => return Ok(answer),
+                Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) => return Ok(answer),
                 Answer::Unknown => maybe_written = true,
                 // Another server that has stopped will be followed by another leader.
                 Answer::NotLeader | Answer::Stopped => {}
@@ -108,12 +120,16 @@ impl Leader {
 
     /// Answers as the leader, if this server is.
     pub(super) async fn answer(&self, ask: Ask, deadline: Instant) -> Answer {
+        if let Ask::DigestAt(index) = ask {
+            return Answer::Digest(self.comparison.at(index));
+        }
         // A leader that has lost its quorum does not know yet that it may have been replaced.
         if !has_quorum(&self.raft.metrics().borrow()) {
             return Answer::NotLeader;
         }
         match ask {
             Ask::Commit(mutations) => self.commit(mutations, deadline).await,
+            Ask::DigestAt(index) => Answer::Digest(self.comparison.at(index)),
             Ask::ReadIndex => match self.raft.get_read_log_id().await {
                 Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id: LogId| id.index)),
                 Err(RaftError::APIError(_)) => Answer::NotLeader,
@@ -122,10 +138,49 @@ impl Leader {
         }
     }
 
+    /// Commits those whose kind all members know, and refuses the others.
     async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
-        let batch = Batch { at: UnixMs::now(), mutations };
-        self.look_at_clock(batch.at);
-        let writing = self.raft.client_write(Proposal { version: PROPOSAL_VERSION, batch });
+        let refused = |mutation: &Mutation| {
+            let version = mutation.change.version();
+            self.unknown_to(version).map(|server| Outcome::Refused(Refused::Version { version, server }))
+        };
+        let refused: Vec<Option<Outcome>> = mutations.iter().map(refused).collect();
+        let mutations: Vec<Mutation> =
+            mutations.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none()).map(|(known, _)| known).collect();
+        let mut outcomes = Vec::new();
+        if !mutations.is_empty() {
+            let batch = Batch { at: UnixMs::now(), mutations };
+            self.look_at_clock(batch.at);
+            match self.write(&Contents::Batch(batch), deadline).await {
+                Answer::Outcomes(committed) => outcomes = committed,
+                failed => return failed,
+            }
+        }
+        let mut committed = outcomes.into_iter();
+        Answer::Outcomes(refused.into_iter().filter_map(|refused| refused.or_else(|| committed.next())).collect())
+    }
+
+    /// The name of a member that is not known to know entries of this version; none when all do, or when such an entry has
+    /// been applied already: then there is nothing left to wait for.
+    pub(super) fn unknown_to(&self, version: u32) -> Option<String> {
+        if version <= 1 || (version <= self.knows && version <= self.used()) {
+            return None;
+        }
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let knows = |id: u64| if id == self.me { Some(self.knows) } else { self.peers.knows(id) };
+        let mut nodes = metrics.membership_config.nodes();
+        nodes.find(|(id, _)| knows(**id).is_none_or(|knows| knows < version)).map(|(_, server)| server.name.clone())
+    }
+
+    /// The latest version of any entry that was applied.
+    pub(super) fn used(&self) -> u32 {
+        Standing::of(&self.state).unwrap_or_else(|error| end_process("read the state", &error)).used
+    }
+
+    /// Writes an entry whose version has been looked at.
+    pub(super) async fn write(&self, contents: &Contents, deadline: Instant) -> Answer {
+        let writing = self.raft.client_write(Proposal::new(contents));
         match tokio::time::timeout_at(deadline, writing).await {
             Err(_) => Answer::Unknown,
             Ok(Ok(written)) => Answer::Outcomes(written.data.0),

@@ -235,6 +235,8 @@ struct Inner {
     written: Mutex<Written>,
     state: Arc<StateStore>,
     applied: watch::Receiver<Applied>,
+    /// Length of all entries appended since the start, in bytes.
+    appended: watch::Sender<u64>,
     /// A purge that is not carried out yet. Raft purges as soon as it has handed a received snapshot to the state machine;
     /// until the state holds that snapshot, the old entries are all that this server has.
     purging: Mutex<Option<LogId>>,
@@ -257,8 +259,15 @@ impl LogStore {
         open: mpsc::Sender<()>,
     ) -> Self {
         let written = Mutex::new(Written { mark, committed: None });
-        let inner = Inner { file, written, state, applied, purging: Mutex::new(None) };
+        let inner =
+            Inner { file, written, state, applied, appended: watch::Sender::new(0), purging: Mutex::new(None) };
         Self { inner: Arc::new(inner), _open: open }
+    }
+
+    /// Length of all entries appended since the start, in bytes; ends with the log.
+    #[must_use]
+    pub fn appended(&self) -> watch::Receiver<u64> {
+        self.inner.appended.subscribe()
     }
 
     /// Waits for the snapshot that is being installed when entries from `first` would leave a hole in the log without it.
@@ -406,13 +415,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.writing("append to the log", move |log, written| {
             log.purge(written)?;
             let Some((last, _)) = entries.last() else { return Ok(()) };
+            let bytes = entries.iter().map(|(_, bytes)| u64::try_from(bytes.len()).unwrap_or(u64::MAX)).sum::<u64>();
             log.file.write(|table, facts| {
                 for (id, bytes) in &entries {
                     table.insert(id.index, bytes.as_slice())?;
                 }
                 written.committed.map_or(Ok(()), |committed| put(facts, "committed", &committed))
             })?;
-            Ok(written.mark.advance(|mark| mark.last = Some(*last))?)
+            written.mark.advance(|mark| mark.last = Some(*last))?;
+            log.appended.send_modify(|appended| *appended += bytes);
+            Ok(())
         })
         .await?;
         callback.log_io_completed(Ok(()));

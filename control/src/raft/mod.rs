@@ -1,6 +1,9 @@
 //! The Raft group: one handle for proposing, reading and watching.
 
 mod batcher;
+mod compaction;
+mod comparing;
+pub mod comparison;
 pub mod gate;
 mod group;
 pub mod high_water;
@@ -52,6 +55,25 @@ pub struct GroupConfig {
     pub data_dir: PathBuf,
     /// Who it is, and the cluster.
     pub credentials: Credentials,
+    /// What production runs with, unless a test says otherwise.
+    pub rules: Rules,
+}
+
+/// By which rules a server takes part.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Latest version of log entries that it knows.
+    pub knows: u32,
+    /// After so many entries the servers compare the digests of their states; at least two.
+    pub compare_every: u64,
+    /// When the log has grown by more, a snapshot is made that lets Raft purge it, in bytes.
+    pub log_bytes_max: u64,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { knows: types::PROPOSAL_VERSION, compare_every: 1_000, log_bytes_max: 256 * 1024 * 1024 }
+    }
 }
 
 /// How far this server has applied.

@@ -1,7 +1,7 @@
 //! Calls to other control servers: gRPC over mTLS, one lazily connected channel a server.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     error::Error,
     io,
     sync::{Mutex, PoisonError},
@@ -51,13 +51,23 @@ pub struct Peers {
     credentials: Credentials,
     /// At most one for each address that a membership has named.
     channels: Mutex<HashMap<String, Channel>>,
+    /// Latest version of entries that this server knows, which it tells the others.
+    knows: u32,
+    /// The same of the others, by node id, as told with their last answer.
+    told: Mutex<BTreeMap<u64, u32>>,
 }
 
 impl Peers {
-    /// Calls in the name of these credentials.
+    /// Calls in the name of these credentials, and tells that this server knows entries up to a version.
     #[must_use]
-    pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, channels: Mutex::new(HashMap::new()) }
+    pub fn new(credentials: Credentials, knows: u32) -> Self {
+        Self { credentials, channels: Mutex::default(), knows, told: Mutex::default() }
+    }
+
+    /// Latest version of entries that a server knows; `None` when it has not answered since this server started.
+    #[must_use]
+    pub fn knows(&self, id: u64) -> Option<u32> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
     }
 
     /// Asks a server and decodes its answer. The request names the node that it is meant for.
@@ -80,7 +90,12 @@ impl Peers {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let cluster = self.credentials.identity.cluster.clone();
-        let payload = Payload { cluster, version: codec::VERSION, data: codec::encode(&(to, question)) };
+        let payload = Payload {
+            cluster,
+            version: codec::VERSION,
+            data: codec::encode(&(to, question)),
+            knows: self.knows,
+        };
         let answering = async {
             match call {
                 RaftCall::AppendEntries => client.append_entries(payload).await,
@@ -97,6 +112,8 @@ impl Peers {
         if answer.version != codec::VERSION {
             return Err(failed(format!("its encoding is version {}, not {}", answer.version, codec::VERSION), true));
         }
+        // Servers from before this was told know the first version.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(to, answer.knows.max(1));
         codec::decode("an answer", &answer.data).map_err(|error| failed(error.to_string(), true))
     }
 

@@ -12,14 +12,15 @@ use proto::codec;
 use tokio::sync::mpsc;
 
 use super::{
-    ELECTION_MS_MAX, ELECTION_MS_MIN, GroupConfig, HEARTBEAT_MS,
+    ELECTION_MS_MAX, ELECTION_MS_MIN, GroupConfig, HEARTBEAT_MS, compaction,
+    comparison::{self, Comparison},
     gate::{self, Facts, Refusal, Start, StateFacts},
     high_water::HighWaterFile,
     log_store::{LogFile, LogStore},
     network::{Network, Peers},
     snapshots::Snapshots,
     stamp::{Stamp, sync_folder},
-    state_machine::{Standing, StateMachine},
+    state_machine::{Checks, Standing, StateMachine},
     types::Raft,
 };
 use crate::state::store::{StateStore, StoreError};
@@ -38,6 +39,7 @@ pub(super) struct Opened {
     pub(super) raft: Raft,
     pub(super) state: Arc<StateStore>,
     pub(super) machine: StateMachine,
+    pub(super) comparison: Arc<Comparison>,
     /// Ends when Raft has let go of log and state.
     pub(super) closed: mpsc::Receiver<()>,
 }
@@ -48,6 +50,8 @@ pub(super) struct Files {
     pub(super) mark: HighWaterFile,
     pub(super) state: Arc<StateStore>,
     pub(super) snapshots: Snapshots,
+    /// Length of all entries of the log, in bytes.
+    pub(super) log_bytes: u64,
 }
 
 impl Files {
@@ -70,12 +74,14 @@ impl Files {
         })
         .with_context(what)?;
         let (mark, file) = HighWaterFile::open(folder).context("open the high-water mark").with_context(what)?;
+        let diverged = comparison::left(folder).context("read why this server has left").with_context(what)?;
+        let log_bytes = log_facts.bytes;
         let facts = Facts {
             wanted: wanted.clone(),
             identity,
             mark,
             log: log_facts,
-            state: readable("the state", || state_facts(&state)).with_context(what)?,
+            state: readable("the state", || state_facts(&state, diverged)).with_context(what)?,
         };
         let start = gate::judge(&facts).with_context(what)?;
         tracing::info!(?start, last = ?facts.log.last, applied = ?facts.state.applied, "the start-up gate lets this server pass");
@@ -83,7 +89,7 @@ impl Files {
             (Start::Resume, Some(file)) => file,
             (Start::Fresh, _) | (Start::Resume, None) => stamp_all(folder, &log, &state, &wanted)?,
         };
-        Ok(Self { log, mark, state: Arc::new(state), snapshots })
+        Ok(Self { log, mark, state: Arc::new(state), snapshots, log_bytes })
     }
 }
 
@@ -111,7 +117,7 @@ fn told(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("it broke off without words").to_owned()
 }
 
-fn state_facts(state: &StateStore) -> anyhow::Result<StateFacts> {
+fn state_facts(state: &StateStore, diverged: Option<String>) -> anyhow::Result<StateFacts> {
     // First, because it reports what cannot be read, where a single read would end the process.
     let found = state.measure()?;
     let position = state.position()?;
@@ -123,7 +129,7 @@ fn state_facts(state: &StateStore) -> anyhow::Result<StateFacts> {
         installed: position.is_some_and(|position| position.installed),
         torn: state.is_torn(),
         digests: (kept, found),
-        diverged: None,
+        diverged,
     })
 }
 
@@ -151,11 +157,19 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let files = tokio::task::spawn_blocking(move || Files::open(&folder, stamp)).await??;
     let (open, closed) = mpsc::channel(1);
     let state = Arc::clone(&files.state);
-    let machine = StateMachine::new(Arc::clone(&state), files.snapshots, open.clone());
+    let (used, knows) = (Standing::of(&state)?.used, config.rules.knows);
+    if used > knows {
+        return Err(Refusal::Newer { used, knows }.into());
+    }
+    let comparison = Arc::new(Comparison::new(config.id, &config.data_dir, config.rules.compare_every));
+    let checks = Checks { knows, comparison: Arc::clone(&comparison) };
+    let machine = StateMachine::new(Arc::clone(&state), files.snapshots, checks, open.clone());
     let log = LogStore::new(files.log, files.mark, (files.state, machine.applied()), open);
     let settings = Arc::new(raft_config(cluster, config.id).validate().context("check Raft's settings")?);
+    let appended = log.appended();
     let raft = Raft::new(config.id, settings, Network(peers), log, machine.clone()).await.context("start Raft")?;
-    Ok(Opened { raft, state, machine, closed })
+    tokio::spawn(compaction::run(raft.clone(), files.log_bytes, appended, config.rules.log_bytes_max));
+    Ok(Opened { raft, state, machine, comparison, closed })
 }
 
 /// How many entries this server lets come before it makes a snapshot: 10 % more or less, so that the servers of a group, who

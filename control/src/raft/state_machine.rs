@@ -9,15 +9,19 @@ use std::{
 use openraft::{
     AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta, storage::RaftStateMachine,
 };
-use proto::codec;
+use proto::{codec, mutation::Outcome};
 use serde::{Deserialize, Serialize};
 use tempfile::TempPath;
 use tokio::sync::{mpsc, watch};
 
 use super::{
     Applied, Server,
+    comparison::Comparison,
+    gate::Refusal,
     snapshots::Snapshots,
-    types::{Entry, LogId, Membership, Outcomes, PROPOSAL_VERSION, StorageError, StorageIOError, TypeConfig},
+    types::{
+        Contents, Entry, LogId, Membership, Outcomes, Proposal, ReadError, StorageError, StorageIOError, TypeConfig,
+    },
 };
 use crate::state::{
     State,
@@ -30,6 +34,9 @@ use crate::state::{
 pub(super) struct Standing {
     pub(super) applied: Option<LogId>,
     pub(super) membership: Membership,
+    /// Latest version of an entry that was applied.
+    #[serde(default)]
+    pub(super) used: u32,
 }
 
 impl Standing {
@@ -61,6 +68,7 @@ pub struct StateMachine {
 struct Inner {
     state: Arc<StateStore>,
     snapshots: Snapshots,
+    checks: Checks,
     applied: watch::Sender<Applied>,
     current: Mutex<Option<Current>>,
 }
@@ -71,22 +79,34 @@ struct Current {
     path: TempPath,
 }
 
+/// What a state machine holds the log and its own state to.
+#[derive(Clone, Debug)]
+pub struct Checks {
+    /// Latest version of entries that may be applied.
+    pub knows: u32,
+    /// With the other servers.
+    pub comparison: Arc<Comparison>,
+}
+
 /// Why an entry cannot be applied.
 #[derive(Debug, thiserror::Error)]
 enum ApplyError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the entry at {0} is of version {1}, which this server does not know: update it")]
-    Version(u64, u32),
+    #[error("apply the entry at {0}: {1}")]
+    Entry(u64, ReadError),
+    /// From now on the start-up gate says the same.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 impl StateMachine {
     /// Over a state that the gate has let pass.
     #[must_use]
-    pub fn new(state: Arc<StateStore>, snapshots: Snapshots, open: mpsc::Sender<()>) -> Self {
+    pub fn new(state: Arc<StateStore>, snapshots: Snapshots, checks: Checks, open: mpsc::Sender<()>) -> Self {
         let applied = watch::Sender::new(Applied::default());
-        let this =
-            Self { inner: Arc::new(Inner { state, snapshots, applied, current: Mutex::new(None) }), _open: open };
+        let inner = Inner { state, snapshots, checks, applied, current: Mutex::new(None) };
+        let this = Self { inner: Arc::new(inner), _open: open };
         this.inner.announce();
         this
     }
@@ -143,16 +163,36 @@ impl Inner {
                     standing.membership = Membership::new(Some(entry.log_id), membership);
                     (Writes::default(), Vec::new())
                 }
-                EntryPayload::Normal(proposal) if proposal.version != PROPOSAL_VERSION => {
-                    return Err(ApplyError::Version(index, proposal.version));
-                }
-                EntryPayload::Normal(proposal) => State::apply(&*self.state, index, &proposal.batch),
+                EntryPayload::Normal(proposal) => self.normal(index, &proposal, &mut standing)?,
             };
-            self.state.commit(&writes, &standing.position())?;
+            let digest = self.state.commit(&writes, &standing.position())?;
+            self.checks.comparison.remember(index, digest);
             answers.push(Outcomes(outcomes));
         }
         self.announce();
         Ok(answers)
+    }
+
+    /// What an entry of ours wants written.
+    fn normal(
+        &self,
+        index: u64,
+        proposal: &Proposal,
+        standing: &mut Standing,
+    ) -> Result<(Writes, Vec<Outcome>), ApplyError> {
+        let contents = proposal.read(self.checks.knows).map_err(|error| ApplyError::Entry(index, error))?;
+        standing.used = standing.used.max(proposal.version());
+        match contents {
+            Contents::Batch(batch) => return Ok(State::apply(&*self.state, index, &batch)),
+            Contents::Knows(_) => {}
+            Contents::Digests { at, found } => {
+                let voters = standing.membership.membership().voter_ids().collect();
+                if let Some(why) = self.checks.comparison.judge(at, &found, &voters)? {
+                    return Err(Refusal::Diverged(why).into());
+                }
+            }
+        }
+        Ok(Default::default())
     }
 
     /// Makes a snapshot the current one unless a later one is there.
@@ -182,6 +222,11 @@ impl Inner {
     fn install(&self, received: File) -> Result<(), ApplyError> {
         let (position, path) = self.snapshots.install(&self.state, received)?;
         *self.current() = None;
+        let Standing { used, .. } = Standing::within(Some(&position))?;
+        let knows = self.checks.knows;
+        if used > knows {
+            return Err(Refusal::Newer { used, knows }.into());
+        }
         self.keep(&position, path)?;
         self.announce();
         Ok(())

@@ -110,6 +110,7 @@ pub fn applied(outcome: Outcome) -> Result<u64, Status> {
                 | Refused::Leased { .. }
                 | Refused::LeaseLost
                 | Refused::NotDue
+                | Refused::Version { .. }
                 | Refused::NoSuch => Status::failed_precondition(text),
             })
         }

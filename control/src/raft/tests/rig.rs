@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport};
 
-use crate::raft::{Group, GroupConfig, RaftCall, Server};
+use crate::raft::{Group, GroupConfig, RaftCall, Rules, Server};
 
 /// What the servers of one test share.
 pub(super) struct Rig {
@@ -63,12 +63,17 @@ impl Rig {
     pub(super) fn config(&self, id: u64) -> GroupConfig {
         let server = self.servers[&id].clone();
         let folder = self.folder.path().join(&server.name);
-        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir: folder.join("data") }
+        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir: folder.join("data"), rules: Rules::default() }
     }
 
     /// Opens a server and its listener.
     pub(super) async fn start(&self, id: u64) -> Running {
-        let config = self.config(id);
+        self.start_with(id, Rules::default()).await
+    }
+
+    /// The same under other rules.
+    pub(super) async fn start_with(&self, id: u64, rules: Rules) -> Running {
+        let config = GroupConfig { rules, ..self.config(id) };
         let listener = TcpListener::bind(&config.server.address).await.expect("the port is free");
         let tls = config.credentials.server_tls();
         let group = open(config).await;
@@ -129,7 +134,7 @@ impl Service {
         Identity::of_request(&request, "c1", &[Role::Control])?;
         let Payload { cluster, data, .. } = request.into_inner();
         let answer = self.0.answer(call, &data).await.map_err(|error| Status::internal(format!("{error:#}")))?;
-        Ok(Response::new(Payload { cluster, version: codec::VERSION, data: answer }))
+        Ok(Response::new(Payload { cluster, version: codec::VERSION, data: answer, knows: self.0.knows() }))
     }
 }
 

@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 
 use super::rig::mutation;
 use crate::raft::{
+    comparison::Comparison,
     gate::Refusal,
     high_water::HighWaterFile,
     log_store::LogStore,
     opening::Files,
     stamp::Stamp,
-    state_machine::StateMachine,
-    types::{Entry, PROPOSAL_VERSION, Proposal, TypeConfig, Vote},
+    state_machine::{Checks, StateMachine},
+    types::{Contents, Entry, PROPOSAL_VERSION, Proposal, TypeConfig, Vote},
 };
 use crate::state::testing::{department, operator, policy};
 
@@ -31,7 +32,8 @@ fn stamp() -> Stamp {
 fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
     let files = Files::open(folder.path(), stamp()).expect("a folder that the gate lets pass");
     let (open, _) = mpsc::channel(1);
-    let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, open.clone());
+    let checks = Checks { knows: PROPOSAL_VERSION, comparison: Arc::new(Comparison::new(1, folder.path(), 1_000)) };
+    let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, checks, open.clone());
     (LogStore::new(files.log, files.mark, (files.state, machine.applied()), open), machine)
 }
 
@@ -126,7 +128,7 @@ async fn a_read_for_replication_is_small_enough_for_a_slow_line_and_never_empty(
         large.name = "x".repeat(bytes);
         let mutations = vec![mutation(operator("anna"), policy(0, vec![large]))];
         let batch = Batch { at: proto::time::UnixMs(1), mutations };
-        let mut entry = Entry::from_app_data(Proposal { version: PROPOSAL_VERSION, batch });
+        let mut entry = Entry::from_app_data(Proposal::new(&Contents::Batch(batch)));
         entry.log_id = log_id(1, 1, index);
         entry
     };
@@ -191,8 +193,8 @@ async fn another_nodes_folder_is_refused() {
 async fn an_entry_of_a_later_version_is_not_applied() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, mut machine) = stores(&folder);
-    let batch = Batch { at: proto::time::UnixMs(1), mutations: Vec::new() };
-    let mut entry = Entry::from_app_data(Proposal { version: PROPOSAL_VERSION + 1, batch });
+    let mut entry = Entry::from_app_data(Proposal::unknown(PROPOSAL_VERSION + 1));
     entry.log_id = log_id(1, 1, 0);
-    machine.apply([entry]).await.expect_err("refused");
+    let told = machine.apply([entry]).await.expect_err("refused").to_string();
+    assert!(told.contains("entry at 0") && told.contains("version 3") && told.contains("update this server"), "{told}");
 }

@@ -33,7 +33,7 @@ use crate::{
 
 #[test]
 fn a_message_of_another_cluster_or_encoding_is_refused() {
-    let payload = |cluster: &str, version| Payload { cluster: cluster.into(), version, data: Vec::new() };
+    let payload = |cluster: &str, version| Payload { cluster: cluster.into(), version, ..Payload::default() };
     assert!(check(&payload("c1", codec::VERSION), "c1").is_ok());
     assert!(check(&payload("c2", codec::VERSION), "c1").is_err());
     assert!(check(&payload("", codec::VERSION), "c1").is_err());
