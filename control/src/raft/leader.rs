@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 use super::{
     ELECTION_MS_MAX, ProposeError, RaftCall, Server,
+    about::About,
+    members::{CHANGE_LIMIT, Changed, MemberAsk, Turn},
     network::Peers,
     types::{LogId, PROPOSAL_VERSION, Proposal, Raft},
 };
@@ -35,6 +37,33 @@ pub(super) enum Ask {
     Commit(Vec<Mutation>),
     /// Up to which index must a read have applied?
     ReadIndex,
+    /// Change the membership, or hand over leadership.
+    Member(MemberAsk),
+    /// Of any server: how are you?
+    About,
+    /// Of a follower: stand for election, if this is still the term.
+    Elect {
+        /// The term in which the leader asks.
+        term: u64,
+    },
+}
+
+impl Ask {
+    /// How long one answer may take.
+    fn limit(&self) -> Duration {
+        match self {
+            Self::Member(_) => CHANGE_LIMIT,
+            Self::Commit(_) | Self::ReadIndex | Self::About | Self::Elect { .. } => CALL_LIMIT,
+        }
+    }
+
+    /// How long who is asked may work on it.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            Self::Member(_) => CHANGE_LIMIT,
+            Self::Commit(_) | Self::ReadIndex | Self::About | Self::Elect { .. } => PATIENCE,
+        }
+    }
 }
 
 /// What the leader answers.
@@ -44,6 +73,12 @@ pub(super) enum Answer {
     Outcomes(Vec<Outcome>),
     /// The index.
     ReadIndex(u64),
+    /// What became of the change.
+    Member(Changed),
+    /// What the server says of itself.
+    About(Box<About>),
+    /// It stands for election.
+    Standing,
     /// Not the leader, or without a quorum: nothing was written.
     NotLeader,
     /// It may have been written.
@@ -59,6 +94,7 @@ pub(super) struct Leader {
     pub(super) raft: Raft,
     pub(super) peers: Arc<Peers>,
     pub(super) state: Arc<StateStore>,
+    pub(super) turn: Turn,
 }
 
 impl Leader {
@@ -74,7 +110,7 @@ impl Leader {
             let answer = match known {
                 Some((leader, _)) if leader == self.me => self.answer(ask.clone(), deadline).await,
                 Some((leader, server)) => {
-                    let limit = CALL_LIMIT.min(deadline.saturating_duration_since(Instant::now()));
+                    let limit = ask.limit().min(deadline.saturating_duration_since(Instant::now()));
                     match self.peers.ask((leader, &server), RaftCall::Forward, ask, limit).await {
                         Ok(answer) => answer,
                         Err(error) => {
@@ -86,10 +122,10 @@ impl Leader {
                 None => Answer::NotLeader,
             };
             match answer {
-                Answer::Outcomes(_) | Answer::ReadIndex(_) => return Ok(answer),
+                Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Member(_) => return Ok(answer),
                 Answer::Unknown => maybe_written = true,
                 // Another server that has stopped will be followed by another leader.
-                Answer::NotLeader | Answer::Stopped => {}
+                Answer::NotLeader | Answer::Stopped | Answer::About(_) | Answer::Standing => {}
             }
             // This one will not lead or follow any more.
             if let Err(fatal) = &metrics.borrow().running_state {
@@ -112,8 +148,26 @@ impl Leader {
         if !has_quorum(&self.raft.metrics().borrow()) {
             return Answer::NotLeader;
         }
+        let gate = match &ask {
+            Ask::Member(_) | Ask::About | Ask::Elect { .. } => None,
+            // Closed while leadership is handed over.
+            Ask::Commit(_) | Ask::ReadIndex => match self.turn.gate.try_read() {
+                Ok(open) => Some(open),
+                Err(_) => return Answer::NotLeader,
+            },
+        };
+        let answer = self.answer_within(ask, deadline).await;
+        drop(gate);
+        answer
+    }
+
+    async fn answer_within(&self, ask: Ask, deadline: Instant) -> Answer {
         match ask {
             Ask::Commit(mutations) => self.commit(mutations, deadline).await,
+            Ask::Member(ask) => self.member(ask, deadline).await,
+            Ask::Elect { term } => self.stand(term).await,
+            // The group answers it.
+            Ask::About => Answer::NotLeader,
             Ask::ReadIndex => match self.raft.get_read_log_id().await {
                 Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id: LogId| id.index)),
                 Err(RaftError::APIError(_)) => Answer::NotLeader,
@@ -122,7 +176,7 @@ impl Leader {
         }
     }
 
-    async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
+    pub(super) async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
         let batch = Batch { at: UnixMs::now(), mutations };
         self.look_at_clock(batch.at);
         let writing = self.raft.client_write(Proposal { version: PROPOSAL_VERSION, batch });
