@@ -24,7 +24,7 @@ use proto::{
     identity::{Credentials, Role},
     mutation::{Change, Outcome},
     view::View,
-    wire::edge::{DueRequest, ProposeRequest, edge_client::EdgeClient},
+    wire::edge::{DueRequest, ProposeRequest, WatchRequest, edge_client::EdgeClient},
 };
 use tokio::{
     sync::watch,
@@ -89,12 +89,18 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// A handle on the cluster behind these servers (`host:port`), which are tried in order; starts the watch. Channels
+    /// A handle on the cluster behind these servers (`host:port`), which are tried in order; starts the watch. They are told
+    /// the node's site. Channels
     /// connect when they are first used. Needs a tokio runtime.
     ///
     /// # Errors
     /// When there is no server or one is not `host:port`.
-    pub fn connect(credentials: Credentials, servers: Vec<String>, limits: &Limits) -> Result<Self, ClusterError> {
+    pub fn connect(
+        credentials: Credentials,
+        servers: Vec<String>,
+        site: &str,
+        limits: &Limits,
+    ) -> Result<Self, ClusterError> {
         let fault = |server: &str, problem: String| ClusterError::Server { server: server.to_owned(), problem };
         if servers.is_empty() {
             return Err(fault("", "at least one is needed".to_owned()));
@@ -110,7 +116,8 @@ impl Cluster {
             .collect::<Result<_, ClusterError>>()?;
         let (view_to, view) = watch::channel(Arc::new(View::empty()));
         let (confirmed_to, confirmed) = watch::channel(None);
-        tokio::spawn(watching::follow(Arc::clone(&servers), view_to, confirmed_to, limits.watch_quiet_max));
+        let request = WatchRequest { site: site.to_owned(), version: env!("CARGO_PKG_VERSION").into(), from_index: 0 };
+        tokio::spawn(watching::follow(Arc::clone(&servers), request, view_to, confirmed_to, limits.watch_quiet_max));
         let preferred = Arc::new(AtomicUsize::new(0));
         Ok(Self { servers, preferred, view, confirmed, control_timeout: limits.control_timeout })
     }

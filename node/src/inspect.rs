@@ -122,6 +122,7 @@ impl Inspect for Inspector {
             site: self.site.to_string(),
             index: view.index,
             policy_version: view.policy_version,
+            drained: view.is_drained(&self.pipeline.node),
             age_ms: u64::try_from(self.pipeline.cluster.view_age().as_millis()).unwrap_or(u64::MAX),
         }))
     }

@@ -77,7 +77,7 @@ async fn run(config: Config, credentials: Credentials) -> anyhow::Result<()> {
 async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> {
     let mut stopping = stop_on_signal()?;
     info!(node = %credentials.identity, "starting");
-    let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.limits)?;
+    let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.site, &config.limits)?;
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
     let pipeline = pipeline(config, &cluster)?;
@@ -177,6 +177,7 @@ async fn inspect(
 
 fn service(config: &Config, cluster: &Cluster, pipeline: Arc<Pipeline>) -> Service {
     let settings = Settings {
+        node: config.name.clone(),
         hostname: config.hostname.clone(),
         tls_offered: config.tls.is_some(),
         limits: config.limits.clone(),

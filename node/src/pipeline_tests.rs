@@ -94,7 +94,7 @@ async fn pipeline(
     let authority = Authority::new();
     let server = Fake::start(authority.credentials(Role::Control, "a"), answers).await;
     let credentials = authority.credentials(Role::Node, "n1");
-    let cluster = Cluster::connect(credentials, vec![server.address.clone()], &limits).expect("a cluster");
+    let cluster = Cluster::connect(credentials, vec![server.address.clone()], "north", &limits).expect("a cluster");
     let authenticator = Authenticator::new("mx.gov.test", no_dns(), &limits);
     let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits));
     let relay = Arc::new(Relay::new("mx.gov.test", &limits, no_dns(), None));

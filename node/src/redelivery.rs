@@ -133,7 +133,21 @@ impl Redelivery {
             under_way.end_one().await;
             return Vec::new();
         }
+        let mut view = self.cluster.view();
+        if view.borrow_and_update().is_drained(&self.node) {
+            tracing::info!(node = self.node, "this node is drained: no new mail, no new deliveries of held mail");
+            tokio::select! {
+                moved = view.wait_for(|view| !view.is_drained(&self.node)) => {
+                    // The watch ends with the last handle, and `self` is one.
+                    drop(moved);
+                    tracing::info!(node = self.node, "this node is no longer drained");
+                }
+                true = under_way.end_one() => {}
+            }
+            return Vec::new();
+        }
         let due = tokio::select! {
+            _ = view.wait_for(|view| view.is_drained(&self.node)) => return Vec::new(),
             due = self.cluster.due(u32::try_from(AT_ONCE_MAX).unwrap_or(1), WAIT) => due,
             true = under_way.end_one() => return Vec::new(),
         };

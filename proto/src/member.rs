@@ -3,10 +3,59 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::address::Domain;
 
 /// Longest name, in characters.
 const NAME_CHARS_MAX: usize = 63;
+
+/// A control server as a change of the membership names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Raft node id, from 1; never used again.
+    pub id: u64,
+    /// Name in its certificate; never used again.
+    pub name: String,
+    /// Where it stands.
+    pub site: String,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// What an operator does to the membership.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemberAct {
+    /// The first members of all.
+    Form {
+        /// All of them.
+        members: Vec<Member>,
+    },
+    /// A new server becomes a learner: it is filled and has no vote.
+    Add {
+        /// Which.
+        member: Member,
+    },
+    /// A learner gets its vote.
+    Promote {
+        /// Which.
+        member: Member,
+    },
+    /// A server leaves for good.
+    Remove {
+        /// Which.
+        member: Member,
+        /// Whether a warning was overruled.
+        forced: bool,
+    },
+    /// Another server leads.
+    Transfer {
+        /// Name of the one that led.
+        from: String,
+        /// Name of the one that is to lead.
+        to: String,
+    },
+}
 
 /// Reads the name of a server, node, operator or site: it becomes a folder and a part of a URI.
 ///

@@ -9,6 +9,7 @@ use crate::{
     department::Department,
     held::{Held, HeldId, MutationId, TransactionId},
     identity::Role,
+    member::MemberAct,
     time::UnixMs,
     verdict::Verdict,
     view::StateSettings,
@@ -114,6 +115,22 @@ pub enum Change {
         /// Why.
         grounds: Grounds,
     },
+    /// What an operator does to the membership: its trace, and the ids and names that may not come again. Raft is asked after it.
+    Member {
+        /// What.
+        act: MemberAct,
+        /// Why.
+        grounds: Grounds,
+    },
+    /// A node takes no new mail, or takes it again.
+    DrainNode {
+        /// Name in its certificate.
+        node: String,
+        /// True: drain; false: undrain.
+        drained: bool,
+        /// Why.
+        grounds: Grounds,
+    },
 }
 
 impl Change {
@@ -129,6 +146,7 @@ impl Change {
             | Self::Attempted { .. }
             | Self::Release { .. }
             | Self::Delete { .. } => 1,
+            Self::Member { .. } | Self::DrainNode { .. } => 2,
         }
     }
 
@@ -136,7 +154,11 @@ impl Change {
     #[must_use]
     pub fn allowed_for(&self, role: Role) -> bool {
         match self {
-            Self::ApplyPolicy { .. } | Self::Release { .. } | Self::Delete { .. } => role == Role::Operator,
+            Self::ApplyPolicy { .. }
+            | Self::Release { .. }
+            | Self::Delete { .. }
+            | Self::Member { .. }
+            | Self::DrainNode { .. } => role == Role::Operator,
             Self::Hold { .. } | Self::Discard { .. } | Self::Lease { .. } | Self::Attempted { .. } => {
                 role == Role::Node
             }

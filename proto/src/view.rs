@@ -1,7 +1,7 @@
 //! The view: policies, departments and routes at one log index, as nodes hold it in memory.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
@@ -30,7 +30,7 @@ pub struct StateSettings {
 }
 
 /// A step from one view to the next; the first one of a watch holds everything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewChange {
     /// Log index after the change.
     pub index: u64,
@@ -44,6 +44,12 @@ pub struct ViewChange {
     pub departments: Vec<Department>,
     /// Departments that are gone.
     pub removed: Vec<DepartmentId>,
+    /// How often nodes were drained or undrained, after the change.
+    #[serde(default)]
+    pub drains: u64,
+    /// Names of all drained nodes, when they changed.
+    #[serde(default)]
+    pub drained: Option<BTreeSet<String>>,
 }
 
 /// A department with the policy that its layers add up to.
@@ -66,6 +72,8 @@ pub struct View {
     pub settings: StateSettings,
     /// The state's own policy, for mail to the Internet.
     pub state_policy: Arc<Policy>,
+    /// Names of the nodes that take no new mail.
+    pub drained: Arc<BTreeSet<String>>,
     tenants: BTreeMap<DepartmentId, Arc<Tenant>>,
     by_domain: HashMap<Domain, DepartmentId>,
 }
@@ -84,6 +92,7 @@ impl View {
             policy_version,
             settings,
             state_policy: Arc::new(state_policy.clone()),
+            drained: Arc::default(),
             tenants: BTreeMap::new(),
             by_domain: HashMap::new(),
         };
@@ -113,7 +122,15 @@ impl View {
         }
         departments.extend(change.departments.into_iter().map(|department| (department.id.clone(), department)));
         let settings = change.settings.unwrap_or_else(|| self.settings.clone());
-        Self::build(change.index, change.policy_version, settings, departments.into_values().collect())
+        let drained = change.drained.map_or_else(|| Arc::clone(&self.drained), Arc::new);
+        let view = Self::build(change.index, change.policy_version, settings, departments.into_values().collect());
+        Self { drained, ..view }
+    }
+
+    /// Whether the node of this name is to take no new mail.
+    #[must_use]
+    pub fn is_drained(&self, node: &str) -> bool {
+        self.drained.contains(node)
     }
 
     /// All departments in the order of their ids.
@@ -178,7 +195,7 @@ mod tests {
 
     fn change(index: u64, whole: bool, departments: Vec<Department>) -> ViewChange {
         let settings = whole.then(StateSettings::default);
-        ViewChange { index, policy_version: index, whole, settings, departments, removed: Vec::new() }
+        ViewChange { index, policy_version: index, whole, settings, departments, ..ViewChange::default() }
     }
 
     #[test]
@@ -188,6 +205,16 @@ mod tests {
         assert_eq!((second.index, second.tenants().count()), (7, 2));
         let stale = second.after(change(6, true, Vec::new()));
         assert_eq!((stale.index, stale.tenants().count()), (7, 2));
+    }
+
+    #[test]
+    fn a_node_is_drained_until_a_change_says_otherwise() {
+        let drained = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>());
+        let first = View::empty().after(ViewChange { drained: drained(&["mx1"]), ..change(5, true, Vec::new()) });
+        let second = first.after(change(6, false, vec![department("interior", "interior.gov.test")]));
+        assert!(second.is_drained("mx1") && !second.is_drained("mx2"));
+        let third = second.after(ViewChange { drained: drained(&[]), ..change(7, false, Vec::new()) });
+        assert!(!third.is_drained("mx1"));
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub enum Command {
         #[arg(long, value_name = "NO", default_value_t = 0, hide_default_value = true)]
         before: u64,
     },
-    /// Look into a node.
+    /// See the nodes, drain one, look into one.
     #[command(subcommand)]
     Node(NodeCommand),
     /// Run messages through a node's checks without delivering them; one JSON line a message.
@@ -100,8 +100,88 @@ DIR/ca/ca.key can make a certificate for anybody: keep it offline.")]
         /// The folder that `cluster init` made; ids, names, sites and addresses are read from servers/*/control.yaml.
         dir: PathBuf,
     },
-    /// Leader, members, and how far each has come.
+    /// Leader, members, and how far each has come. Exit code 1 when the quorum is lost.
     Status,
+    /// Take in a new control server: it is filled and has no vote yet.
+    #[command(after_help = "Example:
+  posternctl cluster add delta=west@10.0.3.6:7001 --id 4 --why 'gamma is lost' --ticket CHG-131
+
+The server must run already: its own control.yaml (id, name, site, advertise as here), an empty data folder, and a certificate of
+`posternctl cluster issue --role control`. Then: posternctl cluster promote delta")]
+    Add(Add),
+    /// Give a control server that has caught up its vote.
+    #[command(after_help = "Example:
+  posternctl cluster promote delta --wait --why 'gamma is lost' --ticket CHG-131")]
+    Promote(Promote),
+    /// Remove a control server for good; the last step when one is replaced. Its id and name are not used again.
+    #[command(after_help = "Example:
+  posternctl cluster remove gamma --why 'its disk is broken' --ticket CHG-131")]
+    Remove(Remove),
+    /// Have another control server lead: before work on the one that does.
+    TransferLeader(TransferLeader),
+}
+
+/// `cluster add`.
+#[derive(Debug, clap::Args)]
+pub struct Add {
+    /// The new server: name, site, and where the others reach it.
+    #[arg(value_name = "NAME=SITE@HOST:PORT")]
+    pub server: String,
+    /// Its id, as in its control.yaml; one that no server ever had.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
+    pub id: u64,
+    /// Why, in words, for the audit log.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub why: String,
+    /// Number in your ticket system.
+    #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
+    pub ticket: String,
+}
+
+/// `cluster promote`.
+#[derive(Debug, clap::Args)]
+pub struct Promote {
+    /// Its name.
+    pub name: String,
+    /// Wait until it has caught up.
+    #[arg(long)]
+    pub wait: bool,
+    /// Why, in words, for the audit log.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub why: String,
+    /// Number in your ticket system.
+    #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
+    pub ticket: String,
+}
+
+/// `cluster remove`.
+#[derive(Debug, clap::Args)]
+pub struct Remove {
+    /// Its name.
+    pub name: String,
+    /// Why, in words, for the audit log.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub why: String,
+    /// Number in your ticket system.
+    #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
+    pub ticket: String,
+    /// Also when all voters left would stand in one site. Never when the quorum would be lost.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `cluster transfer-leader`.
+#[derive(Debug, clap::Args)]
+pub struct TransferLeader {
+    /// Who is to lead; without it whoever has come furthest.
+    #[arg(default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Why, in words, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub why: String,
+    /// Number in your ticket system.
+    #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
+    pub ticket: String,
 }
 
 /// `cluster init`.
@@ -237,6 +317,12 @@ fn reason(text: &str) -> Result<String, &'static str> {
 /// Nodes.
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
+    /// Nodes that the control servers see, and who is drained.
+    List,
+    /// Have a node take no new mail: clients get 421 4.3.2 and go elsewhere; what is under way ends.
+    Drain(Drain),
+    /// Have it take mail again.
+    Undrain(Drain),
     /// The policy version and log index that a node works under.
     View {
         /// The node's inspect address.
@@ -246,6 +332,19 @@ pub enum NodeCommand {
         #[arg(long, value_name = "N", default_value_t = 0)]
         version: u64,
     },
+}
+
+/// `node drain` and `node undrain`.
+#[derive(Debug, clap::Args)]
+pub struct Drain {
+    /// The node's name.
+    pub name: String,
+    /// Why, in words, for the audit log.
+    #[arg(long, value_name = "TEXT", value_parser = reason)]
+    pub why: String,
+    /// Number in your ticket system.
+    #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
+    pub ticket: String,
 }
 
 /// `scan`.

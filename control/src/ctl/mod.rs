@@ -8,13 +8,16 @@ pub mod connect;
 pub mod escape;
 pub mod init;
 pub mod mailbox;
+pub mod members;
 pub mod node;
+pub mod nodes;
 pub mod output;
 pub mod pki;
 pub mod policy;
 pub mod quarantine;
 pub mod scan;
 pub mod settings;
+pub mod status;
 
 use std::{
     io::{ErrorKind, Write},
@@ -73,13 +76,20 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
         Command::Cluster(ClusterCommand::Init(init)) => init::init(&init),
         Command::Cluster(ClusterCommand::Issue(issue)) => init::issue(&issue),
         Command::Cluster(ClusterCommand::Form { dir }) => cluster::form(&reach()?, &dir).await,
-        Command::Cluster(ClusterCommand::Status) => cluster::status(&reach()?, output).await,
+        Command::Cluster(ClusterCommand::Status) => status::status(&reach()?, output).await,
+        Command::Cluster(ClusterCommand::Add(add)) => members::add(&reach()?, &add).await,
+        Command::Cluster(ClusterCommand::Promote(promote)) => members::promote(&reach()?, promote).await,
+        Command::Cluster(ClusterCommand::Remove(remove)) => members::remove(&reach()?, remove).await,
+        Command::Cluster(ClusterCommand::TransferLeader(transfer)) => members::transfer(&reach()?, transfer).await,
         Command::Policy(PolicyCommand::Plan { dir }) => policy::plan(&reach()?, output, &dir).await,
         Command::Policy(PolicyCommand::Apply(apply)) => policy::apply(&reach()?, output, &apply).await,
         Command::Policy(PolicyCommand::History { max }) => policy::history(&reach()?, output, max).await,
         Command::Quarantine(command) => quarantine::run(&reach()?, output, command).await,
         Command::Audit { max, before } => audit::run(&reach()?, output, max, before).await,
         Command::Node(NodeCommand::View { node, version }) => node::view(&reach()?, output, &node, version).await,
+        Command::Node(NodeCommand::List) => nodes::list(&reach()?, output).await,
+        Command::Node(NodeCommand::Drain(drain)) => nodes::drain(&reach()?, drain, true).await,
+        Command::Node(NodeCommand::Undrain(drain)) => nodes::drain(&reach()?, drain, false).await,
         Command::Scan(scan) => scan::run(&reach()?, scan).await,
     }
 }

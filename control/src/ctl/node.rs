@@ -77,7 +77,7 @@ pub async fn view(reach: &Reach, output: Output, address: &str, version: u64) ->
     output.print(
         || {
             json!({"node": view.node, "site": view.site, "policy_version": view.policy_version, "index": view.index,
-                "age_ms": view.age_ms})
+                "age_ms": view.age_ms, "drained": view.drained})
         },
         || {
             let row = vec![
@@ -86,8 +86,9 @@ pub async fn view(reach: &Reach, output: Output, address: &str, version: u64) ->
                 view.policy_version.to_string().into(),
                 view.index.to_string().into(),
                 format!("{} ms", view.age_ms).into(),
+                if view.drained { "none: drained" } else { "taken" }.into(),
             ];
-            table(&["NODE", "SITE", "POLICY VERSION", "LOG INDEX", "CONFIRMED AGO"], [row])
+            table(&["NODE", "SITE", "POLICY VERSION", "LOG INDEX", "CONFIRMED AGO", "NEW MAIL"], [row])
         },
     )?;
     Ok(Ended::Well)

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
-use openraft::raft::AppendEntriesResponse;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, VoteRequest};
 use proto::{
     codec,
     mutation::{Mutation, Outcome},
@@ -21,11 +22,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Applied, ELECTION_MS_MAX, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
+    about::Watchers,
     batcher::{Batcher, Reads},
     comparing,
-    leader::{Leader, PATIENCE, has_quorum},
+    leader::{Answer, Ask, Leader, has_quorum},
+    members::Turn,
     network::Peers,
     opening,
+    types::TypeConfig,
 };
 use crate::state::store::{StateStore, end_process};
 
@@ -46,6 +50,9 @@ pub(super) struct Inner {
     heard: Mutex<Option<Instant>>,
     stopped: AtomicBool,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
+    pub(super) data_dir: PathBuf,
+    pub(super) started: Instant,
+    pub(super) watchers: Watchers,
 }
 
 impl fmt::Debug for Group {
@@ -64,7 +71,8 @@ impl Group {
         let peers = Arc::new(Peers::new(config.credentials.clone(), knows));
         let opened = opening::open(&config, Arc::clone(&peers)).await?;
         let (state, comparison) = (Arc::clone(&opened.state), opened.comparison);
-        let leader = Leader { me: config.id, raft: opened.raft, peers, state, comparison, knows };
+        let leader =
+            Leader { me: config.id, raft: opened.raft, peers, state, comparison, knows, turn: Turn::default() };
         let applied = opened.machine.applied();
         tokio::spawn(comparing::run(leader.clone(), applied.clone()));
         let inner = Inner {
@@ -77,6 +85,9 @@ impl Group {
             heard: Mutex::new(None),
             stopped: AtomicBool::new(false),
             closed: tokio::sync::Mutex::new(opened.closed),
+            data_dir: config.data_dir,
+            started: Instant::now(),
+            watchers: Watchers::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -113,7 +124,7 @@ impl Group {
         self.inner.reads.linearize().await
     }
 
-    fn running(&self) -> Result<(), ProposeError> {
+    pub(super) fn running(&self) -> Result<(), ProposeError> {
         if self.inner.stopped.load(Ordering::Acquire) {
             return Err(ProposeError::Stopped("it is ending".into()));
         }
@@ -163,13 +174,17 @@ impl Group {
         let metrics = self.inner.leader.raft.metrics();
         let metrics = metrics.borrow();
         let matched = metrics.replication.iter().flatten();
+        let membership = &metrics.membership_config;
+        let joint = membership.membership().get_joint_config();
         GroupStatus {
             leader: metrics.current_leader,
             term: metrics.current_term,
             applied_index: self.inner.applied.borrow().index,
             last_log_index: metrics.last_log_index.unwrap_or_default(),
             quorum_age_ms: metrics.millis_since_quorum_ack,
-            members: metrics.membership_config.nodes().map(|(id, server)| (*id, server.clone())).collect(),
+            members: membership.nodes().map(|(id, server)| (*id, server.clone())).collect(),
+            voters: membership.voter_ids().collect(),
+            joint: if joint.len() > 1 { joint.clone() } else { Vec::new() },
             matched: matched.filter_map(|(id, last)| Some((*id, last.as_ref()?.index))).collect(),
         }
     }
@@ -191,7 +206,9 @@ impl Group {
         self.running()?;
         Ok(match call {
             RaftCall::AppendEntries => {
-                let answer = raft.append_entries(self.addressed(data)?).await;
+                let request: AppendEntriesRequest<TypeConfig> = self.addressed(data)?;
+                self.admit(call, request.vote.leader_id().node_id)?;
+                let answer = raft.append_entries(request).await;
                 match &answer {
                     Ok(AppendEntriesResponse::HigherVote(_)) | Err(_) => {}
                     Ok(
@@ -202,11 +219,26 @@ impl Group {
                 }
                 codec::encode(&answer)
             }
-            RaftCall::Vote => codec::encode(&raft.vote(self.addressed(data)?).await),
-            RaftCall::InstallSnapshot => codec::encode(&raft.install_snapshot(self.addressed(data)?).await),
+            RaftCall::Vote => {
+                let request: VoteRequest<u64> = self.addressed(data)?;
+                self.admit(call, request.vote.leader_id().node_id)?;
+                codec::encode(&raft.vote(request).await)
+            }
+            RaftCall::InstallSnapshot => {
+                let request: InstallSnapshotRequest<TypeConfig> = self.addressed(data)?;
+                self.admit(call, request.vote.leader_id().node_id)?;
+                codec::encode(&raft.install_snapshot(request).await)
+            }
             RaftCall::Forward => {
-                let deadline = tokio::time::Instant::now() + PATIENCE;
-                codec::encode(&self.inner.leader.answer(self.addressed(data)?, deadline).await)
+                let ask: Ask = self.addressed(data)?;
+                let deadline = tokio::time::Instant::now() + ask.patience();
+                codec::encode(&match ask {
+                    Ask::About => Answer::About(Box::new(self.about().await)),
+                    Ask::Elect { term } => self.inner.leader.stand(term).await,
+                    ask @ (Ask::Commit(_) | Ask::ReadIndex | Ask::DigestAt(_) | Ask::Member(_)) => {
+                        self.inner.leader.answer(ask, deadline).await
+                    }
+                })
             }
         })
     }

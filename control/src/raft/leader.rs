@@ -13,7 +13,9 @@ use tokio::time::Instant;
 
 use super::{
     ELECTION_MS_MAX, ProposeError, RaftCall, Server,
+    about::About,
     comparison::Comparison,
+    members::{CHANGE_LIMIT, Changed, MemberAsk, Turn},
     network::Peers,
     state_machine::Standing,
     types::{Contents, LogId, Proposal, Raft},
@@ -42,6 +44,33 @@ pub(super) enum Ask {
     ReadIndex,
     /// The digest of the state after the entry at this index; any server answers that.
     DigestAt(u64),
+    /// Change the membership, or hand over leadership.
+    Member(MemberAsk),
+    /// Of any server: how are you?
+    About,
+    /// Of a follower: stand for election, if this is still the term.
+    Elect {
+        /// The term in which the leader asks.
+        term: u64,
+    },
+}
+
+impl Ask {
+    /// How long one answer may take.
+    fn limit(&self) -> Duration {
+        match self {
+            Self::Member(_) => CHANGE_LIMIT,
+            Self::Commit(_) | Self::ReadIndex | Self::DigestAt(_) | Self::About | Self::Elect { .. } => CALL_LIMIT,
+        }
+    }
+
+    /// How long who is asked may work on it.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            Self::Member(_) => CHANGE_LIMIT,
+            Self::Commit(_) | Self::ReadIndex | Self::DigestAt(_) | Self::About | Self::Elect { .. } => PATIENCE,
+        }
+    }
 }
 
 /// What the leader answers.
@@ -53,6 +82,12 @@ pub(super) enum Answer {
     ReadIndex(u64),
     /// The digest; `None` when it is not there, or not yet.
     Digest(Option<StateDigest>),
+    /// What became of the change.
+    Member(Changed),
+    /// What the server says of itself.
+    About(Box<About>),
+    /// It stands for election.
+    Standing,
     /// Not the leader, or without a quorum: nothing was written.
     NotLeader,
     /// It may have been written.
@@ -71,6 +106,7 @@ pub(super) struct Leader {
     pub(super) comparison: Arc<Comparison>,
     /// Latest version of entries that this server knows.
     pub(super) knows: u32,
+    pub(super) turn: Turn,
 }
 
 impl Leader {
@@ -86,7 +122,7 @@ impl Leader {
             let answer = match known {
                 Some((leader, _)) if leader == self.me => self.answer(ask.clone(), deadline).await,
                 Some((leader, server)) => {
-                    let limit = CALL_LIMIT.min(deadline.saturating_duration_since(Instant::now()));
+                    let limit = ask.limit().min(deadline.saturating_duration_since(Instant::now()));
                     match self.peers.ask((leader, &server), RaftCall::Forward, ask, limit).await {
                         Ok(answer) => answer,
                         Err(error) => {
@@ -98,10 +134,10 @@ impl Leader {
                 None => Answer::NotLeader,
             };
             match answer {
-                Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) => return Ok(answer),
+                Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) | Answer::Member(_) => return Ok(answer),
                 Answer::Unknown => maybe_written = true,
                 // Another server that has stopped will be followed by another leader.
-                Answer::NotLeader | Answer::Stopped => {}
+                Answer::NotLeader | Answer::Stopped | Answer::About(_) | Answer::Standing => {}
             }
             // This one will not lead or follow any more.
             if let Err(fatal) = &metrics.borrow().running_state {
@@ -127,9 +163,27 @@ impl Leader {
         if !has_quorum(&self.raft.metrics().borrow()) {
             return Answer::NotLeader;
         }
+        let gate = match &ask {
+            Ask::Member(_) | Ask::About | Ask::DigestAt(_) | Ask::Elect { .. } => None,
+            // Closed while leadership is handed over.
+            Ask::Commit(_) | Ask::ReadIndex => match self.turn.gate.try_read() {
+                Ok(open) => Some(open),
+                Err(_) => return Answer::NotLeader,
+            },
+        };
+        let answer = self.answer_within(ask, deadline).await;
+        drop(gate);
+        answer
+    }
+
+    async fn answer_within(&self, ask: Ask, deadline: Instant) -> Answer {
         match ask {
             Ask::Commit(mutations) => self.commit(mutations, deadline).await,
             Ask::DigestAt(index) => Answer::Digest(self.comparison.at(index)),
+            Ask::Member(ask) => self.member(ask, deadline).await,
+            Ask::Elect { term } => self.stand(term).await,
+            // The group answers it.
+            Ask::About => Answer::NotLeader,
             Ask::ReadIndex => match self.raft.get_read_log_id().await {
                 Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id: LogId| id.index)),
                 Err(RaftError::APIError(_)) => Answer::NotLeader,
@@ -139,7 +193,7 @@ impl Leader {
     }
 
     /// Commits those whose kind all members know, and refuses the others.
-    async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
+    pub(super) async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
         let refused = |mutation: &Mutation| {
             let version = mutation.change.version();
             self.unknown_to(version).map(|server| Outcome::Refused(Refused::Version { version, server }))

@@ -1,5 +1,6 @@
 //! The Raft group: one handle for proposing, reading and watching.
 
+pub mod about;
 mod batcher;
 mod compaction;
 mod comparing;
@@ -9,6 +10,7 @@ mod group;
 pub mod high_water;
 mod leader;
 pub mod log_store;
+pub mod members;
 pub mod network;
 mod opening;
 mod sealed;
@@ -17,9 +19,13 @@ pub mod stamp;
 pub mod state_machine;
 #[cfg(test)]
 mod tests;
+mod transfer;
 pub mod types;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use proto::identity::Credentials;
 use serde::{Deserialize, Serialize};
@@ -83,6 +89,8 @@ pub struct Applied {
     pub index: u64,
     /// Policy version in force.
     pub policy_version: u64,
+    /// How often nodes were drained or undrained.
+    pub drains: u64,
 }
 
 /// Why a proposal has no outcome.
@@ -123,6 +131,10 @@ pub struct GroupStatus {
     pub quorum_age_ms: Option<u64>,
     /// Members by id.
     pub members: BTreeMap<u64, Server>,
+    /// Those with a vote; the others are learners.
+    pub voters: BTreeSet<u64>,
+    /// The voters that each of several majorities is needed of, while a change of the membership is neither done nor given up.
+    pub joint: Vec<BTreeSet<u64>>,
     /// On the leader: how far each member's log matches.
     pub matched: BTreeMap<u64, u64>,
 }

@@ -45,6 +45,14 @@ pub struct CallError {
     pub maybe_arrived: bool,
 }
 
+impl CallError {
+    /// Why, without the address.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.problem
+    }
+}
+
 /// Channels to the other servers, shared by all who call them.
 #[derive(Debug)]
 pub struct Peers {

@@ -2,11 +2,12 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use proto::{
     codec,
     held::MutationId,
     mutation::Change,
+    time::UnixMs,
     wire::edge::{
         BodyChunk, BodyRequest, BodyStored, DueRequest, DueResponse, ProposeRequest, ProposeResponse, ViewUpdate,
         WatchRequest, edge_server::Edge,
@@ -26,11 +27,15 @@ use crate::{
         Sender, chunks,
         copies::{CopyError, LoadError},
     },
+    raft::about::Seen,
     state::store::StateStore,
 };
 
 /// How long a body may take from its first chunk until it is durable in two sites, or until it is found.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest word of a node about itself, in characters.
+const SAID_CHARS_MAX: usize = 64;
 
 /// Answers nodes.
 #[derive(Clone, Debug)]
@@ -45,6 +50,11 @@ impl EdgeService {
     pub fn new(shared: Shared) -> Self {
         Self { shared, touch: Touch::default() }
     }
+}
+
+/// What a node says of itself, in bounds: it goes to other servers and to operators' screens.
+fn said(text: String) -> String {
+    text.chars().filter(|c| !c.is_control()).take(SAID_CHARS_MAX).collect()
 }
 
 /// Whether the view here is the quorum's: a leader may have lost it, and a follower may follow such a leader or lag behind, so
@@ -87,7 +97,16 @@ impl Edge for EdgeService {
             }),
             in_touch: Arc::new(move || Box::pin(in_touch(touching.clone(), touch.clone()))),
         };
-        Ok(Response::new(Box::pin(updates(feed, request.into_inner().from_index))))
+        let name = caller(&request)?.name;
+        let WatchRequest { from_index, site, version } = request.into_inner();
+        let seen = Seen { name, site: said(site), version: said(version), since: UnixMs::now(), index: 0 };
+        let watching = self.shared.group.watchers().begin(seen);
+        let updates = updates(feed, from_index).inspect(move |update| {
+            if let Ok(update) = update {
+                watching.sent(update.index);
+            }
+        });
+        Ok(Response::new(Box::pin(updates)))
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeResponse>, Status> {

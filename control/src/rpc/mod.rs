@@ -5,6 +5,8 @@ pub mod due;
 pub mod edge;
 pub mod gate;
 pub mod listener;
+pub mod members;
+pub mod nodes;
 pub mod operator;
 pub mod policy;
 pub mod quarantine;

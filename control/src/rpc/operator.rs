@@ -5,26 +5,24 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
 use proto::{
     held::MutationId,
     identity::Identity,
     mutation::{Change, Grounds, Outcome},
     wire::operator::{
         ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, FormRequest,
-        FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse, Member,
-        Plan, PolicyFiles, Server as WireServer, StatusRequest, StatusResponse, operator_server::Operator,
+        FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse,
+        MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained, NodeListRequest,
+        NodeListResponse, Plan, PolicyFiles, Server as WireServer, StatusRequest, StatusResponse,
+        operator_server::Operator,
     },
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Shared, caller, policy, quarantine};
+use super::{Shared, caller, members, nodes, policy, quarantine};
 use crate::{
-    raft::{GroupStatus, ProposeError, Server},
+    raft::{ProposeError, Server, members::SERVERS_MAX},
     state::{audit::check_grounds, store::StateStore},
 };
 
@@ -32,10 +30,6 @@ use crate::{
 const PROPOSE_FOR: Duration = Duration::from_secs(10);
 /// Time between two of those tries.
 const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(300);
-/// How long a member may take to accept a connection before `status` calls it down.
-const ALIVE_WITHIN: Duration = Duration::from_millis(500);
-/// Most servers in a group; each write waits for a majority of them.
-const SERVERS_MAX: usize = 9;
 /// Most records in one answer.
 const RECORDS_MAX: u32 = 1000;
 /// Records in one answer when the request does not say.
@@ -110,7 +104,7 @@ where
 }
 
 /// Checked before anything is proposed, as the state will check it.
-fn grounds(why: &str, ticket: &str) -> Result<Grounds, Status> {
+pub(super) fn grounds(why: &str, ticket: &str) -> Result<Grounds, Status> {
     let grounds = Grounds { why: why.trim().to_owned(), ticket: ticket.trim().to_owned() };
     check_grounds(&grounds).map_err(|refused| Status::invalid_argument(refused.to_string()))?;
     Ok(grounds)
@@ -120,11 +114,6 @@ fn grounds(why: &str, ticket: &str) -> Result<Grounds, Status> {
 fn bounded(max: u32) -> usize {
     let max = if max == 0 { RECORDS_DEFAULT } else { max.min(RECORDS_MAX) };
     max as usize
-}
-
-fn wire_server(id: u64, server: &Server) -> WireServer {
-    let Server { name, site, address } = server.clone();
-    WireServer { id, name, site, address }
 }
 
 /// The membership that a request names: each id, name and address once, and this server among them.
@@ -156,56 +145,39 @@ fn membership(request: FormRequest, me: (u64, &Server)) -> Result<BTreeMap<u64, 
     Ok(members)
 }
 
-/// The members, each asked for a sign of life; `me` is the one that answers.
-async fn members(status: &GroupStatus, me: u64) -> Vec<Member> {
-    let member = |(id, server): (&u64, &Server)| {
-        let shown = Member {
-            server: Some(wire_server(*id, server)),
-            role: if status.leader == Some(*id) { "leader" } else { "follower" }.to_owned(),
-            matched_index: status.matched.get(id).copied(),
-            answers: *id == me,
-        };
-        let address = server.address.clone();
-        async move {
-            let alive = shown.answers || matches!(timeout(ALIVE_WITHIN, TcpStream::connect(address)).await, Ok(Ok(_)));
-            Member { answers: alive, ..shown }
-        }
-    };
-    join_all(status.members.iter().map(member)).await
-}
-
 #[tonic::async_trait]
 impl Operator for OperatorService {
     async fn form(&self, request: Request<FormRequest>) -> Result<Response<FormResponse>, Status> {
         let caller = caller(&request)?;
         let group = &self.shared.group;
-        if !group.status().members.is_empty() {
+        let members = membership(request.into_inner(), group.me())?;
+        let known = group.status().members;
+        // Asked again after a first leader was long in coming, it only leaves the trace.
+        let again = known == members && self.shared.read(StateStore::members).await?.is_empty();
+        if !known.is_empty() && !again {
             return Err(Status::failed_precondition("the group is formed already; posternctl cluster status shows it"));
         }
-        let members = membership(request.into_inner(), group.me())?;
-        let count = members.len();
-        group.form(members).await.map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
-        tracing::info!(%caller, count, "the group is formed");
-        Ok(Response::new(FormResponse {}))
+        if !again {
+            group.form(members.clone()).await.map_err(|error| Status::failed_precondition(format!("{error:#}")))?;
+            tracing::info!(%caller, count = members.len(), "the group is formed");
+        }
+        match self.propose(&caller, members::formed(&members)).await {
+            Ok(outcome) if members::is_traced(&outcome) => Ok(Response::new(FormResponse {})),
+            Ok(_) => Err(Status::internal("the state answered something else than was asked")),
+            Err(status) => Err(Status::unavailable(format!(
+                "the group is formed, but has no leader yet ({}): do all servers run and reach each other? Then repeat the \
+                 command, so that it leaves its trace",
+                status.message()
+            ))),
+        }
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let group = &self.shared.group;
-        let held = self.shared.read(StateStore::held_count).await?;
-        let (id, me) = group.me();
-        let status = group.status();
-        let policy_version = group.applied().borrow().policy_version;
-        Ok(Response::new(StatusResponse {
-            answering: Some(wire_server(id, me)),
-            leader: status.leader.unwrap_or(0),
-            term: status.term,
-            applied_index: status.applied_index,
-            last_log_index: status.last_log_index,
-            policy_version,
-            held,
-            quorum_age_ms: status.quorum_age_ms,
-            members: members(&status, id).await,
-        }))
+        Ok(Response::new(members::status(&self.shared, false).await?))
+    }
+
+    async fn members(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        Ok(Response::new(members::status(&self.shared, true).await?))
     }
 
     async fn policy_plan(&self, request: Request<PolicyFiles>) -> Result<Response<Plan>, Status> {
@@ -280,6 +252,45 @@ impl Operator for OperatorService {
         };
         let entries = page.records.into_iter().map(entry).collect();
         Ok(Response::new(AuditResponse { entries, head_seq: page.head_seq, head_hash: page.head_hash }))
+    }
+
+    async fn member_add(&self, request: Request<MemberAddRequest>) -> Result<Response<MemberChanged>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(members::add(&self.shared, caller, request.into_inner()).await?))
+    }
+
+    async fn member_promote(&self, request: Request<MemberRequest>) -> Result<Response<MemberChanged>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(members::promote(&self.shared, caller, request.into_inner()).await?))
+    }
+
+    async fn member_remove(&self, request: Request<MemberRequest>) -> Result<Response<MemberChanged>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(members::remove(&self.shared, caller, request.into_inner()).await?))
+    }
+
+    async fn transfer_leader(&self, request: Request<MemberRequest>) -> Result<Response<MemberChanged>, Status> {
+        let caller = caller(&request)?;
+        Ok(Response::new(members::transfer(&self.shared, caller, request.into_inner()).await?))
+    }
+
+    async fn node_list(&self, _: Request<NodeListRequest>) -> Result<Response<NodeListResponse>, Status> {
+        self.linearize().await?;
+        Ok(Response::new(nodes::list(&self.shared).await?))
+    }
+
+    async fn node_drain(&self, request: Request<NodeDrainRequest>) -> Result<Response<NodeDrained>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let refused = match self.propose(&caller, nodes::drain(&request)?).await? {
+            Outcome::Done => String::new(),
+            Outcome::Refused(refused) => refused.to_string(),
+            Outcome::PolicyApplied { .. } | Outcome::Leased(_) => {
+                return Err(Status::internal("the state answered something else than was asked"));
+            }
+        };
+        let seen = nodes::is_seen(&self.shared, &request.node).await;
+        Ok(Response::new(NodeDrained { done: refused.is_empty(), refused, seen }))
     }
 }
 

@@ -147,7 +147,15 @@ mod tests {
 
     fn in_force(version: u64) -> ViewChange {
         let (settings, departments, removed) = (Some(StateSettings::default()), Vec::new(), Vec::new());
-        ViewChange { index: 9, policy_version: version, whole: true, settings, departments, removed }
+        ViewChange {
+            index: 9,
+            policy_version: version,
+            whole: true,
+            settings,
+            departments,
+            removed,
+            ..ViewChange::default()
+        }
     }
 
     fn same() -> PolicySet {

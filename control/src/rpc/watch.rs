@@ -49,6 +49,8 @@ pub fn between(old: &ViewChange, new: &ViewChange) -> ViewChange {
         whole: false,
         settings: if old.settings == new.settings { None } else { new.settings.clone() },
         departments: new.departments.iter().filter(|one| before.get(&one.id) != Some(one)).cloned().collect(),
+        drains: new.drains,
+        drained: if old.drained == new.drained { None } else { new.drained.clone() },
         removed: before.keys().filter(|id| !after.contains_key(*id)).map(|id| (*id).clone()).collect(),
     }
 }
@@ -63,6 +65,11 @@ pub fn updates(feed: Feed, from_index: u64) -> impl Stream<Item = Result<ViewUpd
             Err(status) => Some((Err(status), None)),
         }
     })
+}
+
+/// Whether the view has changed since this one was sent.
+fn moves(applied: &Applied, sent: &ViewChange) -> bool {
+    applied.policy_version != sent.policy_version || applied.drains != sent.drains
 }
 
 struct Watch {
@@ -91,8 +98,8 @@ impl Watch {
         });
         loop {
             let applied = *self.feed.applied.borrow_and_update();
-            // Only a policy changes the view; held messages and the like move no more than the index.
-            if applied.policy_version != sent.policy_version {
+            // Only a policy and a drained node change the view; held messages and the like move no more than the index.
+            if moves(&applied, &sent) {
                 let now = (self.feed.view)().await?;
                 if now.index > sent.index {
                     // At once and without a question to the quorum: the next beat confirms it.
@@ -107,7 +114,7 @@ impl Watch {
                 _ = beat.tick() => if (self.feed.in_touch)().await {
                     let applied = *self.feed.applied.borrow();
                     // A change that came with the quorum's answer goes first: what was sent before is not confirmed.
-                    if applied.policy_version == sent.policy_version {
+                    if !moves(&applied, &sent) {
                         let index = applied.index.max(sent.index);
                         self.sent = Some(sent);
                         return Ok(ViewUpdate { index, change: Vec::new(), confirmed: true });

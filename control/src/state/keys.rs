@@ -277,6 +277,10 @@ pub(super) enum Kind {
     ByEnd = b'e',
     /// Body digest, held id: nothing. Only for what has not ended.
     ByBody = b'b',
+    /// Member id: `MemberRecord`, also of members that were.
+    Member = b'm',
+    /// Name of a drained node: nothing.
+    Drained = b'n',
 }
 
 /// A key of this kind.

@@ -8,6 +8,8 @@ mod delivery;
 pub mod digest;
 mod held;
 pub mod keys;
+pub mod members;
+pub mod nodes;
 mod policy;
 pub mod query;
 pub mod snapshot;
@@ -56,6 +58,9 @@ pub(crate) struct Meta {
     /// Last audit record.
     audit_seq: u64,
     audit_hash: String,
+    /// How often nodes were drained or undrained.
+    #[serde(default)]
+    drains: u64,
 }
 
 impl Meta {
@@ -143,6 +148,8 @@ impl<K: Keys> Step<'_, K> {
             }
             Change::Release { held, grounds } => self.release(mutation, *held, grounds),
             Change::Delete { held, grounds } => self.delete(mutation, *held, grounds),
+            Change::Member { act, grounds } => self.member(mutation, act, grounds),
+            Change::DrainNode { node, drained, grounds } => self.drain_node(mutation, node, *drained, grounds),
         }
     }
 

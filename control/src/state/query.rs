@@ -14,6 +14,7 @@ use super::{
     Meta,
     held::{self, Record},
     keys::{Keys, Kind, behind, key, read_parts, stored},
+    nodes,
     policy::{department_key, version_key},
 };
 
@@ -92,6 +93,8 @@ pub fn view(keys: &impl Keys, index: u64) -> ViewChange {
         settings: Some(read_parts(keys, "the settings", &key(Kind::Settings, &[])).unwrap_or_default()),
         departments: department_ids(keys).iter().filter_map(department).collect(),
         removed: Vec::new(),
+        drains: nodes::drains(keys),
+        drained: Some(nodes::drained(keys)),
     }
 }
 

@@ -4,7 +4,7 @@
 //! sled holds may be lost with the power, and the Raft log rebuilds it. So `sync` comes before the log is purged.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::File,
     path::Path,
@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     digest::StateDigest,
     keys::{FIRST, Keys, LAST, Writes},
+    members::{self, MemberRecord},
+    nodes,
     query::{self, AuditPage, HeldFilter, PolicyRecord},
 };
 
@@ -325,6 +327,32 @@ impl StateStore {
     #[must_use]
     pub fn policy_version(&self) -> u64 {
         query::policy_version(self)
+    }
+
+    /// How often nodes were drained or undrained.
+    #[must_use]
+    pub fn drains(&self) -> u64 {
+        nodes::drains(self)
+    }
+
+    /// Names of the drained nodes.
+    #[must_use]
+    pub fn drained(&self) -> BTreeSet<String> {
+        let _shared = self.shared();
+        nodes::drained(self)
+    }
+
+    /// Whoever ever was a member, in the order of the ids.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberRecord> {
+        let _shared = self.shared();
+        members::all(self)
+    }
+
+    /// Whether the removal of the member with this id has begun.
+    #[must_use]
+    pub fn is_removed(&self, id: u64) -> bool {
+        members::is_removed(self, id)
     }
 
     /// The digest that is kept with the position: equal on all servers at the same log index.

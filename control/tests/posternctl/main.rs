@@ -37,6 +37,30 @@ async fn the_first_server_that_answers_is_asked_and_the_silent_one_is_named() {
 }
 
 #[tokio::test]
+async fn members_are_changed_in_words_and_a_server_that_is_being_filled_is_waited_for() {
+    let cluster = Cluster::start().await;
+    let why = ["--why", "a test"];
+    let run = async |args: &[&str]| cluster.run(&[args, &why].concat()).await;
+    let added = run(&["cluster", "add", "delta=west@10.0.3.6:7001", "--id", "4"]).await;
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    let told = text(&added.stdout);
+    assert!(told.contains("delta is a learner now") && told.contains("cluster promote delta"), "{told}");
+    let early = run(&["cluster", "promote", "delta"]).await;
+    assert_eq!(early.status.code(), Some(1));
+    assert!(text(&early.stderr).contains("lacks 500 entries"), "{}", text(&early.stderr));
+    let waited = run(&["cluster", "promote", "delta", "--wait"]).await;
+    assert!(waited.status.success() && text(&waited.stdout).contains("it has a vote"), "{waited:?}");
+    let refused = run(&["cluster", "remove", "gamma"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("--force"), "{}", text(&refused.stderr));
+    assert!(run(&["cluster", "remove", "gamma", "--force"]).await.status.success());
+    assert!(cluster.run(&["cluster", "transfer-leader"]).await.status.success());
+    let drained = run(&["node", "drain", "mx1"]).await;
+    assert!(drained.status.success() && text(&drained.stderr).contains("sees a node mx1"), "{drained:?}");
+    assert_eq!(cluster.run(&["node", "drain", "mx1"]).await.status.code(), Some(2), "no change without a why");
+}
+
+#[tokio::test]
 async fn a_node_cannot_answer_in_the_place_of_a_control_server() {
     let cluster = Cluster::start().await;
     let impostor = servers::operator_service(&cluster.credentials(Role::Node)).await;

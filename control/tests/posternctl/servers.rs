@@ -1,6 +1,12 @@
 //! A cluster of one control server and one node with real certificates and made-up answers.
 
-use std::{net::TcpListener as StdListener, path::PathBuf, pin::Pin, process::Output};
+use std::{
+    net::TcpListener as StdListener,
+    path::PathBuf,
+    pin::Pin,
+    process::Output,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use control::{
     ctl::{args::Init, init},
@@ -17,7 +23,8 @@ use proto::{
         operator::{
             ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, Fault,
             FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest,
-            ListResponse, Member, Plan, PolicyFiles, Server as Listed, StatusRequest, StatusResponse,
+            ListResponse, Member, MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained,
+            NodeListRequest, NodeListResponse, Plan, PolicyFiles, Server as Listed, StatusRequest, StatusResponse,
             operator_server::{Operator, OperatorServer},
         },
     },
@@ -96,7 +103,7 @@ pub(crate) async fn operator_service(credentials: &Credentials) -> String {
 }
 
 fn serve_operator(listener: TcpListener, credentials: &Credentials) {
-    let service = MadeUpControl { cluster: credentials.identity.cluster.clone() };
+    let service = MadeUpControl { cluster: credentials.identity.cluster.clone(), promotions: AtomicU32::new(0) };
     let mut server = Server::builder().tls_config(credentials.server_tls()).expect("TLS");
     let server = server.add_service(OperatorServer::new(service));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -113,6 +120,8 @@ async fn serve_inspect(credentials: &Credentials) -> String {
 
 struct MadeUpControl {
     cluster: String,
+    /// Tries to promote a server so far.
+    promotions: AtomicU32,
 }
 
 impl MadeUpControl {
@@ -151,8 +160,44 @@ impl Operator for MadeUpControl {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
         self.is_operator(&request)?;
         let alpha = Listed { id: 1, name: "alpha".into(), site: "north".into(), address: "a:1".into() };
-        let members = vec![Member { server: Some(alpha), role: "leader".into(), matched_index: None, answers: true }];
+        let members = vec![Member { server: Some(alpha), role: "leader".into(), answers: true, ..Default::default() }];
         Ok(Response::new(StatusResponse { leader: 1, members, ..Default::default() }))
+    }
+
+    async fn members(&self, request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        self.status(request).await
+    }
+
+    async fn member_add(&self, request: Request<MemberAddRequest>) -> Result<Response<MemberChanged>, Status> {
+        let notes = vec![format!("{} is a learner now", request.into_inner().server.unwrap_or_default().name)];
+        Ok(Response::new(MemberChanged { done: true, notes, ..Default::default() }))
+    }
+
+    /// The first two times it has not caught up.
+    async fn member_promote(&self, _: Request<MemberRequest>) -> Result<Response<MemberChanged>, Status> {
+        let changed = match self.promotions.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => MemberChanged { refused: "it lacks 500 entries".into(), lag: Some(500), ..Default::default() },
+            2.. => MemberChanged { done: true, notes: vec!["it has a vote".into()], ..Default::default() },
+        };
+        Ok(Response::new(changed))
+    }
+
+    async fn member_remove(&self, request: Request<MemberRequest>) -> Result<Response<MemberChanged>, Status> {
+        let done = request.into_inner().force;
+        let refused = if done { "" } else { "one site: say --force" };
+        Ok(Response::new(MemberChanged { done, refused: refused.into(), ..Default::default() }))
+    }
+
+    async fn transfer_leader(&self, _: Request<MemberRequest>) -> Result<Response<MemberChanged>, Status> {
+        Ok(Response::new(MemberChanged { done: true, ..Default::default() }))
+    }
+
+    async fn node_list(&self, _: Request<NodeListRequest>) -> Result<Response<NodeListResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn node_drain(&self, _: Request<NodeDrainRequest>) -> Result<Response<NodeDrained>, Status> {
+        Ok(Response::new(NodeDrained { done: true, ..Default::default() }))
     }
 
     async fn policy_plan(&self, request: Request<PolicyFiles>) -> Result<Response<Plan>, Status> {
@@ -239,6 +284,6 @@ impl Inspect for MadeUpNode {
     async fn view_in_use(&self, request: Request<ViewInUseRequest>) -> Result<Response<ViewInUseResponse>, Status> {
         let policy_version = request.into_inner().policy_version;
         let (node, site) = ("mx1".into(), "north".into());
-        Ok(Response::new(ViewInUseResponse { node, site, index: 1, policy_version, age_ms: 2 }))
+        Ok(Response::new(ViewInUseResponse { node, site, index: 1, policy_version, age_ms: 2, drained: false }))
     }
 }

@@ -26,7 +26,7 @@ fn short() -> Limits {
 
 fn connect(authority: &Authority, servers: &[&Fake], limits: &Limits) -> Cluster {
     let servers = servers.iter().map(|server| server.address.clone()).collect();
-    Cluster::connect(authority.credentials(Role::Node, "n1"), servers, limits).expect("a cluster")
+    Cluster::connect(authority.credentials(Role::Node, "n1"), servers, "north", limits).expect("a cluster")
 }
 
 /// An empty update of a server in touch with its quorum.
@@ -204,7 +204,7 @@ async fn a_body_comes_back_as_it_was_put_and_a_wrong_copy_is_passed_over() {
 async fn a_server_list_that_cannot_be_used_is_refused() {
     let authority = Authority::new();
     for servers in [vec![], vec!["no host".to_owned()]] {
-        let connected = Cluster::connect(authority.credentials(Role::Node, "n1"), servers, &Limits::default());
+        let connected = Cluster::connect(authority.credentials(Role::Node, "n1"), servers, "north", &Limits::default());
         assert!(matches!(connected, Err(ClusterError::Server { .. })));
     }
 }

@@ -40,6 +40,7 @@ impl From<tonic::Status> for Left {
 /// Keeps `view` and `confirmed` up to date until nobody looks at the view any more.
 pub(super) async fn follow(
     servers: Arc<[Server]>,
+    request: WatchRequest,
     view: watch::Sender<Arc<View>>,
     confirmed: watch::Sender<Option<Instant>>,
     quiet_max: Duration,
@@ -50,7 +51,7 @@ pub(super) async fn follow(
         let mut updates: u64 = 0;
         let left = tokio::select! {
             () = view.closed() => return,
-            left = stream(server, &view, &confirmed, quiet_max, &mut known, &mut updates) => left,
+            left = stream(server, request.clone(), &view, &confirmed, quiet_max, &mut known, &mut updates) => left,
         };
         tracing::warn!(server = server.name, updates, reason = %left, "the watch of a control server ended; trying the next");
         // A round over all servers costs one step of back-off; a server that did serve costs none.
@@ -65,6 +66,7 @@ pub(super) async fn follow(
 
 async fn stream(
     server: &Server,
+    request: WatchRequest,
     view: &watch::Sender<Arc<View>>,
     confirmed: &watch::Sender<Option<Instant>>,
     quiet_max: Duration,
@@ -73,7 +75,7 @@ async fn stream(
 ) -> Left {
     let from_index = view.borrow().index;
     let mut client = server.client.clone();
-    let mut stream = match timeout(quiet_max, client.watch(WatchRequest { from_index })).await {
+    let mut stream = match timeout(quiet_max, client.watch(WatchRequest { from_index, ..request })).await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return status.into(),
         Err(_) => return Left::Quiet(quiet_max),
@@ -139,8 +141,14 @@ mod tests {
 
     fn update(index: u64, whole: bool) -> ViewUpdate {
         let settings = whole.then(StateSettings::default);
-        let change =
-            ViewChange { index, policy_version: index, whole, settings, departments: Vec::new(), removed: Vec::new() };
+        let change = ViewChange {
+            index,
+            policy_version: index,
+            whole,
+            settings,
+            departments: Vec::new(),
+            ..ViewChange::default()
+        };
         ViewUpdate { index, change: codec::encode(&change), confirmed: true }
     }
 

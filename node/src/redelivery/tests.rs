@@ -95,7 +95,7 @@ fn change(next_hops: Vec<NextHop>, internet_relays: Vec<NextHop>) -> ViewChange 
         whole: true,
         settings: Some(settings),
         departments: vec![department("interior", next_hops)],
-        removed: Vec::new(),
+        ..ViewChange::default()
     }
 }
 
@@ -134,8 +134,9 @@ impl Running {
         server.first.lock().expect("a lock").push(update(change));
         server.bodies.lock().expect("a lock").insert(message.body.digest.clone(), BODY.to_vec());
         server.due.lock().expect("a lock").push(message);
-        let cluster = Cluster::connect(authority.credentials(Role::Node, "n1"), vec![server.address.clone()], limits)
-            .expect("a cluster");
+        let cluster =
+            Cluster::connect(authority.credentials(Role::Node, "n1"), vec![server.address.clone()], "north", limits)
+                .expect("a cluster");
         cluster.first_view().await;
         let relay = Relay::new("node.test", limits, no_dns(), None);
         let (stop, stopped) = watch::channel(false);

@@ -21,6 +21,8 @@ use crate::limits::Limits;
 /// What all sessions of a server share.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The node's name, by which operators drain it.
+    pub node: String,
     /// What the server calls itself.
     pub hostname: Domain,
     /// Whether it has a certificate.
@@ -110,6 +112,9 @@ impl Session {
     pub fn greeting(&self, moment: &Moment<'_>) -> Step {
         if moment.more_input {
             return Step::Close(Reply::permanent(54, (5, 1), "you spoke before the greeting"));
+        }
+        if moment.view.is_drained(&self.settings.node) {
+            return Step::Close(drained());
         }
         match self.listener {
             Listener::Departments if moment.view.policy_version == 0 => {
@@ -205,6 +210,8 @@ impl Session {
         let outcome = match command {
             Command::Ehlo(name) => Ok(self.hello(name, true)),
             Command::Helo(name) => Ok(self.hello(name, false)),
+            // What is under way ends; the next message goes to another node.
+            Command::Mail { .. } if moment.view.is_drained(&self.settings.node) => return Step::Close(drained()),
             Command::Mail { reverse_path, size_bytes } => self.mail(reverse_path, size_bytes, moment),
             Command::Rcpt { forward_path } => return self.rcpt(forward_path),
             Command::Data => return self.data(moment),
@@ -358,6 +365,11 @@ fn hello_first() -> Reply {
 
 fn mail_first() -> Reply {
     out_of_turn("MAIL first")
+}
+
+/// RFC 3463 section 3.4: X.3.2, the system is not accepting messages.
+fn drained() -> Reply {
+    Reply::temporary(21, (3, 2), "this server takes no new mail now; try another one")
 }
 
 fn outdated() -> Reply {

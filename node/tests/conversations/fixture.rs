@@ -11,7 +11,7 @@ use proto::{
 };
 
 pub(crate) fn settings(limits: Limits, tls_offered: bool) -> Settings {
-    Settings { hostname: Domain::parse("mx.gov.test").expect("a domain"), tls_offered, limits }
+    Settings { node: "mx1".into(), hostname: Domain::parse("mx.gov.test").expect("a domain"), tls_offered, limits }
 }
 
 fn department(id: &str, domain: &str, source: &str) -> Department {
@@ -40,7 +40,7 @@ pub(crate) fn view() -> Arc<View> {
         whole: true,
         settings: Some(StateSettings { view_age_max_ms: 60_000, ..StateSettings::default() }),
         departments: vec![interior, health],
-        removed: Vec::new(),
+        ..ViewChange::default()
     }))
 }
 
@@ -52,7 +52,18 @@ pub(crate) fn view_with_local(view_age_max_ms: u64) -> Arc<View> {
         whole: false,
         settings: Some(StateSettings { view_age_max_ms, ..StateSettings::default() }),
         departments: vec![department("local", "local.gov.test", "127.0.0.0/8")],
-        removed: Vec::new(),
+        ..ViewChange::default()
+    }))
+}
+
+/// The next index: this node is drained.
+pub(crate) fn view_with_drain() -> Arc<View> {
+    Arc::new(view().after(ViewChange {
+        index: 4,
+        policy_version: 1,
+        drains: 1,
+        drained: Some(BTreeSet::from(["mx1".to_owned()])),
+        ..ViewChange::default()
     }))
 }
 
@@ -65,5 +76,6 @@ pub(crate) fn view_without_health() -> Arc<View> {
         settings: None,
         departments: Vec::new(),
         removed: vec![DepartmentId::parse("health").expect("an id")],
+        ..ViewChange::default()
     }))
 }

@@ -10,7 +10,7 @@
 //!
 //! S: 220 …                     what the server says, all of it
 //! C: EHLO a.example            what the client sends; lines that follow each other arrive together
-//! V: stale                     the view changes: none, stale, fixture, without-health
+//! V: stale                     the view changes: none, stale, fixture, without-health, drained
 //! ```
 //!
 //! In a client's line `\r \n \0 \\ \xHH` are bytes, `{x*300}` is x three hundred times, and `\c` at its end leaves the
@@ -112,6 +112,7 @@ impl<'t> Transcript<'t> {
         machine.view = match view {
             "none" => Arc::new(View::empty()),
             "fixture" | "stale" => fixture::view(),
+            "drained" => fixture::view_with_drain(),
             "without-health" => fixture::view_without_health(),
             _ => panic!("{}: {view} is no view", self.name),
         };

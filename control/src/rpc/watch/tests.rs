@@ -41,7 +41,7 @@ fn department(id: u8, domains: &BTreeSet<u8>, scan: bool) -> Department {
 
 fn whole(index: u64, name: u8, departments: Vec<Department>) -> ViewChange {
     let settings = Some(StateSettings { name: format!("State {name}"), ..StateSettings::default() });
-    ViewChange { index, policy_version: index, whole: true, settings, departments, removed: Vec::new() }
+    ViewChange { index, policy_version: index, whole: true, settings, departments, ..ViewChange::default() }
 }
 
 /// Departments with disjoint domains, as the policy demands.
@@ -99,7 +99,7 @@ struct Server {
 impl Server {
     fn at(index: u64) -> Self {
         Self {
-            applied: watch::Sender::new(Applied { index, policy_version: index }),
+            applied: watch::Sender::new(Applied { index, policy_version: index, ..Applied::default() }),
             stop: watch::Sender::new(false),
             view: Arc::new(Mutex::new(whole(index, 0, Vec::new()))),
             in_touch: Arc::new(AtomicBool::new(false)),
@@ -107,7 +107,7 @@ impl Server {
     }
 
     fn apply(&self, view: ViewChange) {
-        let applied = Applied { index: view.index, policy_version: view.policy_version };
+        let applied = Applied { index: view.index, policy_version: view.policy_version, drains: view.drains };
         *self.view.lock().expect("not poisoned") = view;
         self.applied.send_replace(applied);
     }
@@ -173,7 +173,7 @@ async fn beats_come_only_while_the_server_is_in_touch_and_held_messages_send_not
     let server = Server::at(5);
     let mut watch = server.watch(0);
     change(&mut watch).await;
-    server.applied.send_replace(Applied { index: 9, policy_version: 5 });
+    server.applied.send_replace(Applied { index: 9, policy_version: 5, ..Applied::default() });
     let silent = tokio::time::timeout(super::BEAT * 2, watch.next()).await;
     assert!(silent.is_err(), "out of touch, but: {silent:?}");
     server.in_touch.store(true, Ordering::SeqCst);
