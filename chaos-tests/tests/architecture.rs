@@ -66,6 +66,7 @@ const CONTROL: Layers = &[
     ("raft", WIRING),
     ("bodies", EDGE),
     ("config", EDGE),
+    ("rotation", EDGE),
     ("rpc", WIRING),
     ("ctl", WIRING),
     ("server", WIRING),

@@ -13,7 +13,8 @@ use crate::{
     bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
     raft::{Group, GroupConfig, Server},
-    rpc::{self, Shared, listener},
+    rotation,
+    rpc::{self, Shared, gate::Guard, listener},
 };
 
 /// Time from one sweep of the body store to the next.
@@ -30,7 +31,6 @@ pub async fn run(
     end: impl Future<Output = ()> + Send,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let tls = config.credentials.server_config().context("load the credentials")?;
     // Before anything is opened, so that a second start by mistake ends here.
     let port = TcpListener::bind(config.listen)
         .await
@@ -42,9 +42,12 @@ pub async fn run(
     let group = Group::open(membership(&config)).await.context("open the Raft group")?;
 
     let (stop, stopping) = watch::channel(false);
+    let guard = Guard::new(config.credentials.clone());
+    let rotating = rotation::start(config.credentials.clone(), stopping.clone())?;
     let shared = Shared {
         group: group.clone(),
         cluster: Arc::from(config.credentials.identity.cluster.as_str()),
+        guard: guard.clone(),
         copies: Copies {
             me: server(&config).into(),
             bodies: bodies.clone(),
@@ -55,7 +58,7 @@ pub async fn run(
     let sweeper = tokio::spawn(sweep(bodies, group.clone(), stopping.clone()));
     let mut ending = stopping;
     let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
-    let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, tls), ended);
+    let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, &guard), ended);
     let mut answering = std::pin::pin!(answering);
     ready(address);
     tracing::info!(name = config.name, site = config.site, %address, "answering");
@@ -75,10 +78,11 @@ pub async fn run(
         }
     };
     stop.send_replace(true);
+    let rotated = rotating.await.context("look at the credentials");
     let swept = sweeper.await.context("sweep the body store");
     group.stop().await;
     tracing::info!("ended");
-    answered.and(swept)
+    answered.and(swept).and(rotated)
 }
 
 fn server(config: &Config) -> Server {

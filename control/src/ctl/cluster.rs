@@ -126,6 +126,7 @@ fn as_json(status: &StatusResponse) -> serde_json::Value {
         "quorum": has_quorum(status),
         "quorum_age_ms": status.quorum_age_ms,
         "members": status.members.iter().map(member).collect::<Vec<_>>(),
+        "refused": status.refused,
     })
 }
 

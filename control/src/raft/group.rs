@@ -25,6 +25,7 @@ use super::{
     leader::{Leader, PATIENCE, has_quorum},
     network::Peers,
     opening,
+    speaker::Followed,
 };
 use crate::state::store::{StateStore, end_process};
 
@@ -43,6 +44,7 @@ pub(super) struct Inner {
     applied: watch::Receiver<Applied>,
     /// When a leader's entries or heartbeat were last accepted here.
     heard: Mutex<Option<Instant>>,
+    pub(super) followed: Mutex<Option<Followed>>,
     stopped: AtomicBool,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
@@ -71,6 +73,7 @@ impl Group {
             state: opened.state,
             applied,
             heard: Mutex::new(None),
+            followed: Mutex::new(None),
             stopped: AtomicBool::new(false),
             closed: tokio::sync::Mutex::new(opened.closed),
         };

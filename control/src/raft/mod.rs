@@ -9,6 +9,7 @@ pub mod log_store;
 pub mod network;
 mod opening;
 pub mod snapshots;
+pub mod speaker;
 pub mod stamp;
 pub mod state_machine;
 #[cfg(test)]

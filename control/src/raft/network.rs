@@ -1,12 +1,6 @@
 //! Calls to other control servers: gRPC over mTLS, one lazily connected channel a server.
 
-use std::{
-    collections::HashMap,
-    error::Error,
-    io,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{error::Error, io, time::Duration};
 
 use openraft::{
     error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable},
@@ -18,12 +12,12 @@ use openraft::{
 };
 use proto::{
     codec,
-    identity::{Credentials, Role},
+    identity::{Channels, Credentials, Role},
     wire::raft::{Payload, raft_client::RaftClient},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::{RaftCall, Server, types::TypeConfig};
 
@@ -48,16 +42,22 @@ pub struct CallError {
 /// Channels to the other servers, shared by all who call them.
 #[derive(Debug)]
 pub struct Peers {
-    credentials: Credentials,
-    /// At most one for each address that a membership has named.
-    channels: Mutex<HashMap<String, Channel>>,
+    channels: Channels,
 }
 
 impl Peers {
     /// Calls in the name of these credentials.
     #[must_use]
     pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, channels: Mutex::new(HashMap::new()) }
+        let channels = Channels::new(credentials, Role::Control, |endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .keep_alive_while_idle(true)
+        });
+        Self { channels }
     }
 
     /// Asks a server and decodes its answer. The request names the node that it is meant for.
@@ -79,7 +79,7 @@ impl Peers {
         let mut client = RaftClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let cluster = self.credentials.identity.cluster.clone();
+        let cluster = self.channels.cluster().to_owned();
         let payload = Payload { cluster, version: codec::VERSION, data: codec::encode(&(to, question)) };
         let answering = async {
             match call {
@@ -101,20 +101,7 @@ impl Peers {
     }
 
     fn channel(&self, server: &Server) -> Result<Channel, tonic::transport::Error> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&server.address) {
-            return Ok(channel.clone());
-        }
-        let channel = Endpoint::from_shared(format!("https://{}", server.address))?
-            .tls_config(self.credentials.client_tls(Role::Control))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        channels.insert(server.address.clone(), channel.clone());
-        Ok(channel)
+        self.channels.to(&server.address)
     }
 }
 

@@ -205,6 +205,7 @@ impl Operator for OperatorService {
             held,
             quorum_age_ms: status.quorum_age_ms,
             members: members(&status, id).await,
+            refused: self.shared.guard.refusals.snapshot().into_iter().map(|(why, n)| (why.to_owned(), n)).collect(),
         }))
     }
 

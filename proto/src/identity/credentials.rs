@@ -316,7 +316,11 @@ impl Loaded {
     }
 }
 
-fn verify(clients: &Arc<dyn ClientCertVerifier>, chain: &[CertificateDer<'_>], now: UnixMs) -> Result<(), rustls::Error> {
+fn verify(
+    clients: &Arc<dyn ClientCertVerifier>,
+    chain: &[CertificateDer<'_>],
+    now: UnixMs,
+) -> Result<(), rustls::Error> {
     let (leaf, between) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
     let now = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
     clients.verify_client_cert(leaf, between, now).map(drop)

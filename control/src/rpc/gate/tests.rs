@@ -6,7 +6,6 @@ use std::{
     future::{Ready, ready},
     marker::PhantomData,
     net::SocketAddr,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,7 +23,7 @@ use tonic::{
 };
 
 use crate::{
-    rpc::{listener, router},
+    rpc::{gate::Guard, listener, refusals::Refusals, router},
     test_pki::Ca,
 };
 
@@ -63,6 +62,7 @@ impl<S> Service<http::Request<Body>> for Closed<S> {
 
 struct Running {
     address: SocketAddr,
+    refusals: Refusals,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -71,11 +71,11 @@ impl Running {
     async fn start(credentials: &Credentials) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = port.local_addr().expect("an address");
-        let cluster: Arc<str> = Arc::from(credentials.identity.cluster.as_str());
-        let incoming = listener::incoming(port, credentials.server_config().expect("TLS"));
+        let guard = Guard::new(credentials.clone());
+        let incoming = listener::incoming(port, &guard);
         let (stop, stopped) = oneshot::channel::<()>();
         let services = router(
-            &cluster,
+            &guard,
             Closed::<raft::raft_server::RaftServer<()>>::new(),
             Closed::<edge::edge_server::EdgeServer<()>>::new(),
             Closed::<operator::operator_server::OperatorServer<()>>::new(),
@@ -84,7 +84,7 @@ impl Running {
             let ended = async { drop(stopped.await) };
             services.serve_with_incoming_shutdown(incoming, ended).await.expect("served");
         });
-        Self { address, stop, task }
+        Self { address, refusals: guard.refusals, stop, task }
     }
 
     fn endpoint(&self, tls: ClientTlsConfig) -> Endpoint {
