@@ -5,7 +5,6 @@ pub mod config;
 pub mod ctl;
 pub mod policy_files;
 pub mod raft;
-pub mod rotation;
 pub mod rpc;
 pub mod server;
 pub mod state;

@@ -7,13 +7,13 @@ use std::{
 };
 
 use anyhow::Context as _;
+use proto::identity::keep_fresh;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
     raft::{Group, GroupConfig, Server},
-    rotation,
     rpc::{self, Shared, gate::Guard, listener},
 };
 
@@ -43,7 +43,7 @@ pub async fn run(
 
     let (stop, stopping) = watch::channel(false);
     let guard = Guard::new(config.credentials.clone());
-    let rotating = rotation::start(config.credentials.clone(), stopping.clone())?;
+    let rotating = keep_fresh(config.credentials.clone(), stopping.clone()).context("listen for SIGHUP")?;
     let shared = Shared {
         group: group.clone(),
         cluster: Arc::from(config.credentials.identity.cluster.as_str()),

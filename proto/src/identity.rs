@@ -4,6 +4,7 @@
 mod channels;
 mod credentials;
 mod leaf;
+mod rotation;
 #[cfg(test)]
 pub(crate) mod test_ca;
 
@@ -17,6 +18,7 @@ pub use self::{
     channels::Channels,
     credentials::{Credentials, Reread},
     leaf::{Leaf, Refusal},
+    rotation::keep_fresh,
 };
 
 /// What a certificate lets its holder do.

@@ -1,19 +1,17 @@
-//! Takes new certificates, keys, CAs and revocation lists into use while the server runs: looks at its files now and then, and at
+//! Takes new certificates, keys, CAs and revocation lists into use while the process runs: looks at its files now and then, and at
 //! once on SIGHUP.
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use proto::{
-    identity::{Credentials, Reread},
-    time::UnixMs,
-};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
     time::{Instant, interval_at},
 };
+
+use super::{Credentials, Reread};
+use crate::time::UnixMs;
 
 /// Time from one look to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -22,12 +20,12 @@ const ENDS_SOON_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Looks between two such warnings: a day's.
 const LOOKS_A_WARNING: u64 = 2880;
 
-/// Starts the task; it ends when `stopping` becomes true. Needs a tokio runtime.
+/// Looks at the credentials of a process in a task of its own, which ends when `stopping` becomes true. Needs a tokio runtime.
 ///
 /// # Errors
 /// When the system does not let a process listen for SIGHUP.
-pub fn start(credentials: Credentials, mut stopping: watch::Receiver<bool>) -> anyhow::Result<JoinHandle<()>> {
-    let mut hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+pub fn keep_fresh(credentials: Credentials, mut stopping: watch::Receiver<bool>) -> std::io::Result<JoinHandle<()>> {
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(tokio::spawn(async move {
         let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         for turn in 0_u64.. {
