@@ -67,6 +67,7 @@ const CONTROL: Layers = &[
     ("raft", WIRING),
     ("bodies", EDGE),
     ("config", EDGE),
+    ("telemetry", EDGE),
     ("rpc", WIRING),
     ("ctl", WIRING),
     ("server", WIRING),

@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     raft::{Group, GroupConfig, Server},
     rpc::{self, Shared, gate::Guard, listener},
+    telemetry::{self, Observed},
 };
 
 /// Time from one sweep of the body store to the next.
@@ -55,6 +56,7 @@ pub async fn run(
         },
         stopping: stopping.clone(),
     };
+    observe(&shared);
     let sweeper = tokio::spawn(sweep(bodies, group.clone(), stopping.clone()));
     let mut ending = stopping;
     let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
@@ -83,6 +85,23 @@ pub async fn run(
     group.stop().await;
     tracing::info!("ended");
     answered.and(swept).and(rotated)
+}
+
+/// What the exported metrics are asked for.
+fn observe(shared: &Shared) {
+    // The meter keeps what it asks for as long as the process lives; the state must close with the server.
+    let (group, refusals) = (shared.group.downgrade(), shared.guard.refusals.clone());
+    telemetry::observe(move || {
+        let refused = refusals.snapshot();
+        let Some(group) = group.upgrade() else { return Observed { refused, ..Observed::default() } };
+        let status = group.status();
+        Observed {
+            applied_index: status.applied_index,
+            leads: status.leader == Some(group.me().0),
+            held: group.state().held_count(),
+            refused,
+        }
+    });
 }
 
 fn server(config: &Config) -> Server {

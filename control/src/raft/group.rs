@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -49,6 +49,18 @@ pub(super) struct Inner {
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
 
+/// A handle on the group for as long as another one keeps it open.
+#[derive(Clone)]
+pub struct WeakGroup(Weak<Inner>);
+
+impl WeakGroup {
+    /// The group, if it is still there.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Group> {
+        self.0.upgrade().map(|inner| Group { inner })
+    }
+}
+
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Group").field("me", &self.inner.leader.me).finish_non_exhaustive()
@@ -78,6 +90,12 @@ impl Group {
             closed: tokio::sync::Mutex::new(opened.closed),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A handle that does not keep log and state open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakGroup {
+        WeakGroup(Arc::downgrade(&self.inner))
     }
 
     /// Who this server is.

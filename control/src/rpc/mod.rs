@@ -14,7 +14,11 @@ pub mod refusals;
 pub mod touch;
 pub mod watch;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     identity::{Identity, Role},
@@ -35,6 +39,7 @@ use crate::{
     bodies::{Bodies, BodyError, copies::Copies, peers::Keeper},
     raft::{Group, ProposeError, Server},
     state::store::StateStore,
+    telemetry,
 };
 
 /// Largest message of a control server or an operator, in bytes: a batch of entries, or a policy with each known recipient.
@@ -79,7 +84,15 @@ impl Shared {
         change: Change,
     ) -> Result<Outcome, ProposeError> {
         let by = Principal { role: caller.role, name: caller.name.clone() };
-        self.group.propose(Mutation { id, by, change }).await
+        let began = Instant::now();
+        let outcome = self.group.propose(Mutation { id, by, change }).await;
+        let word = match &outcome {
+            Ok(outcome) if matches!(outcome, Outcome::Refused(_)) => "refused",
+            Ok(_) => "done",
+            Err(_) => "failed",
+        };
+        telemetry::committed(word, began.elapsed());
+        outcome
     }
 
     /// Reads the state as applied here, off the runtime's threads: a read waits while a snapshot is written.

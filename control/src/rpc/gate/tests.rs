@@ -2,6 +2,7 @@
 //! whoever gets that answer was let in.
 
 mod holders;
+mod places;
 
 use std::{
     convert::Infallible,

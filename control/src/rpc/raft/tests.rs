@@ -1,5 +1,7 @@
 //! What reaches Raft, and bodies between control servers over real mTLS on loopback.
 
+mod abuse;
+
 use proto::{
     codec,
     identity::Role,
