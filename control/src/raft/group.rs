@@ -5,7 +5,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -29,6 +29,7 @@ use super::{
     members::Turn,
     network::Peers,
     opening,
+    speaker::Followed,
     types::TypeConfig,
 };
 use crate::state::store::{StateStore, end_process};
@@ -48,11 +49,24 @@ pub(super) struct Inner {
     applied: watch::Receiver<Applied>,
     /// When a leader's entries or heartbeat were last accepted here.
     heard: Mutex<Option<Instant>>,
+    pub(super) followed: Mutex<Option<Followed>>,
     stopped: AtomicBool,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
     pub(super) data_dir: PathBuf,
     pub(super) started: Instant,
     pub(super) watchers: Watchers,
+}
+
+/// A handle on the group for as long as another one keeps it open.
+#[derive(Clone)]
+pub struct WeakGroup(Weak<Inner>);
+
+impl WeakGroup {
+    /// The group, if it is still there.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Group> {
+        self.0.upgrade().map(|inner| Group { inner })
+    }
 }
 
 impl fmt::Debug for Group {
@@ -83,6 +97,7 @@ impl Group {
             state: opened.state,
             applied,
             heard: Mutex::new(None),
+            followed: Mutex::new(None),
             stopped: AtomicBool::new(false),
             closed: tokio::sync::Mutex::new(opened.closed),
             data_dir: config.data_dir,
@@ -90,6 +105,12 @@ impl Group {
             watchers: Watchers::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A handle that does not keep log and state open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakGroup {
+        WeakGroup(Arc::downgrade(&self.inner))
     }
 
     /// Who this server is.

@@ -15,6 +15,7 @@ pub mod network;
 mod opening;
 mod sealed;
 pub mod snapshots;
+pub mod speaker;
 pub mod stamp;
 pub mod state_machine;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Calls to other control servers: gRPC over mTLS, one lazily connected channel a server.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     error::Error,
     io,
     sync::{Mutex, PoisonError},
@@ -18,12 +18,12 @@ use openraft::{
 };
 use proto::{
     codec,
-    identity::{Credentials, Role},
+    identity::{Channels, Credentials, Role},
     wire::raft::{Payload, raft_client::RaftClient},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::{RaftCall, Server, types::TypeConfig};
 
@@ -56,9 +56,7 @@ impl CallError {
 /// Channels to the other servers, shared by all who call them.
 #[derive(Debug)]
 pub struct Peers {
-    credentials: Credentials,
-    /// At most one for each address that a membership has named.
-    channels: Mutex<HashMap<String, Channel>>,
+    channels: Channels,
     /// Latest version of entries that this server knows, which it tells the others.
     knows: u32,
     /// The same of the others, by node id, as told with their last answer.
@@ -69,7 +67,15 @@ impl Peers {
     /// Calls in the name of these credentials, and tells that this server knows entries up to a version.
     #[must_use]
     pub fn new(credentials: Credentials, knows: u32) -> Self {
-        Self { credentials, channels: Mutex::default(), knows, told: Mutex::default() }
+        let channels = Channels::new(credentials, Role::Control, |endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .keep_alive_while_idle(true)
+        });
+        Self { channels, knows, told: Mutex::default() }
     }
 
     /// Latest version of entries that a server knows; `None` when it has not answered since this server started.
@@ -97,7 +103,7 @@ impl Peers {
         let mut client = RaftClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let cluster = self.credentials.identity.cluster.clone();
+        let cluster = self.channels.cluster().to_owned();
         let payload = Payload {
             cluster,
             version: codec::VERSION,
@@ -126,20 +132,7 @@ impl Peers {
     }
 
     fn channel(&self, server: &Server) -> Result<Channel, tonic::transport::Error> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&server.address) {
-            return Ok(channel.clone());
-        }
-        let channel = Endpoint::from_shared(format!("https://{}", server.address))?
-            .tls_config(self.credentials.client_tls(Role::Control))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        channels.insert(server.address.clone(), channel.clone());
-        Ok(channel)
+        self.channels.to(&server.address)
     }
 }
 

@@ -3,6 +3,7 @@
 use futures::Stream;
 use proto::{
     codec,
+    identity::Identity,
     wire::raft::{BodyChunk, CopyRequest, CopyStored, Payload, raft_server::Raft},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -30,12 +31,31 @@ impl RaftService {
     async fn answer(&self, call: RaftCall, request: Request<Payload>) -> Result<Response<Payload>, Status> {
         let from = caller(&request)?;
         let payload = request.into_inner();
-        check(&payload, &self.shared.cluster).inspect_err(|status| {
-            tracing::warn!(%from, ?call, refused = status.message(), "a Raft message was turned away");
-        })?;
+        if let Err(status) = check(&payload, &self.shared.cluster) {
+            return Err(self.turned_away("raft-cluster", &from, status));
+        }
+        if let Err(abuse) = self.shared.group.hear(&from.name, call, &payload.data) {
+            return Err(self.turned_away(abuse.reason(), &from, Status::permission_denied(abuse.to_string())));
+        }
         let answer = self.shared.group.answer(call, &payload.data).await;
         let data = answer.map_err(|error| Status::internal(format!("{error:#}")))?;
         Ok(Response::new(Payload { cluster: payload.cluster, version: codec::VERSION, data, knows: self.shared.group.knows() }))
+    }
+
+    /// Bodies are for members.
+    fn check_peer<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let from = caller(request)?;
+        self.shared
+            .group
+            .admit_peer(&from.name)
+            .map_err(|abuse| self.turned_away(abuse.reason(), &from, Status::permission_denied(abuse.to_string())))
+    }
+
+    fn turned_away(&self, reason: &'static str, from: &Identity, status: Status) -> Status {
+        if let Some(unlogged) = self.shared.guard.refusals.count(reason) {
+            tracing::warn!(%from, reason, unlogged, refused = status.message(), "a message of a peer was turned away");
+        }
+        status
     }
 }
 
@@ -94,12 +114,14 @@ impl Raft for RaftService {
     }
 
     async fn put_copy(&self, request: Request<Streaming<BodyChunk>>) -> Result<Response<CopyStored>, Status> {
+        self.check_peer(&request)?;
         Ok(Response::new(store_copy(self.shared.bodies(), &self.shared.copies.me, request.into_inner()).await?))
     }
 
     type GetCopyStream = ReceiverStream<Result<BodyChunk, Status>>;
 
     async fn get_copy(&self, request: Request<CopyRequest>) -> Result<Response<Self::GetCopyStream>, Status> {
+        self.check_peer(&request)?;
         Ok(Response::new(send_copy(self.shared.bodies(), request.into_inner()).await?))
     }
 }

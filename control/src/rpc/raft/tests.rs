@@ -1,6 +1,6 @@
 //! What reaches Raft, and bodies between control servers over real mTLS on loopback.
 
-use std::sync::Arc;
+mod abuse;
 
 use proto::{
     codec,
@@ -27,7 +27,10 @@ use crate::{
         copies::{Copies, CopyError, LoadError},
         peers::{Keeper, Peers},
     },
-    rpc::{gate::tests::Closed, listener, router},
+    rpc::{
+        gate::{Guard, tests::Closed},
+        listener, router,
+    },
     test_pki::Ca,
 };
 
@@ -92,10 +95,10 @@ impl Pair {
         let members = vec![keeper("a", "north"), keeper("b", "south")];
         let half = RaftServer::new(Half { bodies: there.clone(), says: keeper("b", says) });
         let closed = (Closed::<EdgeServer<()>>::new(), Closed::<OperatorServer<()>>::new());
-        let router = router(&Arc::from("c1"), half, closed.0, closed.1);
-        let tls = ca.credentials("c1", Role::Control, "b").server_config().expect("TLS");
+        let guard = Guard::new(ca.credentials("c1", Role::Control, "b"));
+        let router = router(&guard, half, closed.0, closed.1);
         // Ends with the test's runtime.
-        tokio::spawn(router.serve_with_incoming(listener::incoming(port, tls)));
+        tokio::spawn(router.serve_with_incoming(listener::incoming(port, &guard)));
         let peers = Peers::new(ca.credentials("c1", Role::Control, "a"));
         let copies = Copies { me: members[0].clone(), bodies: here, peers };
         Self { ca, folders, there, copies, members }
