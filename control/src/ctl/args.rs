@@ -139,8 +139,9 @@ The server must run already: its own control.yaml (id, name, site, advertise as 
 #[derive(Debug, clap::Args)]
 pub struct Add {
     /// The new server: name, site, and where the others reach it.
+    // Not named like the global flag: clap would take one for the other.
     #[arg(value_name = "NAME=SITE@HOST:PORT")]
-    pub server: String,
+    pub member: String,
     /// Its id, as in its control.yaml; one that no server ever had.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     pub id: u64,

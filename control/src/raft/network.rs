@@ -41,15 +41,17 @@ const RETRY_PAUSE: Duration = Duration::from_millis(150);
 pub struct CallError {
     address: String,
     problem: String,
+    /// The innermost cause alone.
+    reason: String,
     /// Whether the request may have reached the other server all the same.
     pub maybe_arrived: bool,
 }
 
 impl CallError {
-    /// Why, without the address.
+    /// Why, in a few words for operators: the innermost cause.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.problem
+        &self.reason
     }
 }
 
@@ -97,7 +99,7 @@ impl Peers {
     ) -> Result<A, CallError> {
         let failed = |problem: String, maybe_arrived| {
             let address = server.address.clone();
-            CallError { address, problem, maybe_arrived }
+            CallError { address, reason: problem.clone(), problem, maybe_arrived }
         };
         let channel = self.channel(server).map_err(|error| failed(describe(&error), false))?;
         let mut client = RaftClient::new(channel)
@@ -120,7 +122,10 @@ impl Peers {
         };
         let answer = match tokio::time::timeout(limit, answering).await {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(failed(describe(&status), !was_refused(&status))),
+            Ok(Err(status)) => {
+                let error = failed(describe(&status), !was_refused(&status));
+                return Err(CallError { reason: innermost(&status), ..error });
+            }
             Err(_) => return Err(failed(format!("no answer within {limit:?}"), true)),
         };
         if answer.version != codec::VERSION {
@@ -145,6 +150,17 @@ fn describe(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What an operator needs of it: the last cause, or what the other server said.
+fn innermost(status: &tonic::Status) -> String {
+    let mut innermost = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        innermost = error.to_string();
+        cause = error.source();
+    }
+    innermost
 }
 
 /// Whether the connection itself was refused, so that nothing can have been sent.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod kill;
+mod members;
 mod rig;
 mod single;
 mod storage;
