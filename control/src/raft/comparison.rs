@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::stamp::sync_folder;
-use crate::state::{digest::StateDigest, store::disk, store::StoreError};
+use crate::state::{digest::StateDigest, store::StoreError, store::disk};
 
 /// Name of the file in the data folder that says that this server has left.
 const FILE: &str = "diverged";

@@ -204,7 +204,10 @@ impl LogFile {
             let mut facts = transaction.open_table(FACTS)?;
             change(&mut log, &mut facts)?;
         }
-        Ok(transaction.commit()?)
+        fail::fail_point!("log.before_commit");
+        transaction.commit()?;
+        fail::fail_point!("log.after_commit");
+        Ok(())
     }
 }
 
@@ -259,8 +262,7 @@ impl LogStore {
         open: mpsc::Sender<()>,
     ) -> Self {
         let written = Mutex::new(Written { mark, committed: None });
-        let inner =
-            Inner { file, written, state, applied, appended: watch::Sender::new(0), purging: Mutex::new(None) };
+        let inner = Inner { file, written, state, applied, appended: watch::Sender::new(0), purging: Mutex::new(None) };
         Self { inner: Arc::new(inner), _open: open }
     }
 
@@ -322,12 +324,15 @@ impl Inner {
             return Ok(());
         }
         // What is purged can no longer rebuild the state: the state must be on disk before.
+        fail::fail_point!("purge.before_state");
         self.state.sync()?;
+        fail::fail_point!("purge.before_log");
         self.file.write(|table, facts| {
             table.retain_in(..=upto.index, |_, _| false)?;
             put(facts, "purged", &upto)
         })?;
         let last = self.file.last()?;
+        fail::fail_point!("purge.before_mark");
         written.mark.advance(|mark| {
             mark.purged = Some(upto);
             mark.last = last;
@@ -381,6 +386,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let vote = *vote;
         self.writing("save the vote", move |log, written| {
             log.file.write(|_, facts| put(facts, "vote", &vote))?;
+            fail::fail_point!("vote.before_mark");
             Ok(written.mark.advance(|mark| mark.vote = Some(vote))?)
         })
         .await
@@ -406,8 +412,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let encode =
-            |entry: Entry| (entry.log_id, seal(&entry.log_id.index.to_be_bytes(), &codec::encode(&entry)));
+        let encode = |entry: Entry| (entry.log_id, seal(&entry.log_id.index.to_be_bytes(), &codec::encode(&entry)));
         let entries: Vec<(LogId, Vec<u8>)> = entries.into_iter().map(encode).collect();
         if let Some((first, _)) = entries.first() {
             self.without_hole(first.index).await?;

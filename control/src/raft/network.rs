@@ -90,12 +90,8 @@ impl Peers {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
         let cluster = self.credentials.identity.cluster.clone();
-        let payload = Payload {
-            cluster,
-            version: codec::VERSION,
-            data: codec::encode(&(to, question)),
-            knows: self.knows,
-        };
+        let payload =
+            Payload { cluster, version: codec::VERSION, data: codec::encode(&(to, question)), knows: self.knows };
         let answering = async {
             match call {
                 RaftCall::AppendEntries => client.append_entries(payload).await,
