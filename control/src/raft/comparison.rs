@@ -70,7 +70,7 @@ impl Comparison {
 
     /// The state has this digest after the entry at `index`.
     pub(super) fn remember(&self, index: u64, digest: StateDigest) {
-        if index % self.every != 0 {
+        if !index.is_multiple_of(self.every) {
             return;
         }
         let mut digests = self.digests();

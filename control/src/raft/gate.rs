@@ -3,7 +3,8 @@
 
 use super::{
     high_water::{HighWater, Mark},
-    log_store::{Damage, LogFacts},
+    log_error::Damage,
+    log_store::LogFacts,
     stamp::Stamp,
     types::{LogId, Vote},
 };

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Debug,
-    io,
     ops::RangeBounds,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Applied,
     high_water::HighWaterFile,
+    log_error::{Damage, LogError},
     sealed::{seal, unseal},
     stamp::Stamp,
     types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
@@ -34,49 +34,6 @@ const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// What one read for replication returns at most; one entry always. openraft gives up an AppendEntries after one heartbeat
 /// interval and sends the same again, so that what does not fit through the line in that time never arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// What went wrong with the log.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// redb.
-    #[error(transparent)]
-    Redb(Box<redb::Error>),
-    /// The high-water file.
-    #[error("write the high-water mark: {0}")]
-    Mark(#[from] io::Error),
-    /// What is stored is not what was written.
-    #[error("{0} is not as it was written: the disk has changed it")]
-    Damaged(Damage),
-    /// What was written is not what is read by this version.
-    #[error(transparent)]
-    Decode(#[from] codec::DecodeError),
-    /// The state could not be made durable before the log was purged.
-    #[error(transparent)]
-    State(#[from] crate::state::store::StoreError),
-}
-
-macro_rules! from_redb {
-    ($($error:ident)*) => {
-        $(impl From<redb::$error> for LogError {
-            fn from(error: redb::$error) -> Self {
-                Self::Redb(Box::new(error.into()))
-            }
-        })*
-    };
-}
-
-from_redb!(DatabaseError TransactionError TableError StorageError CommitError SetDurabilityError);
-
-/// A place in the file whose checksum is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// The entry at this index.
-    #[error("the log's entry at index {0}")]
-    Entry(u64),
-    /// What stands beside the entries under this name.
-    #[error("the log's record \"{0}\"")]
-    Fact(&'static str),
-}
 
 /// What the start-up gate wants to know of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ pub mod gate;
 mod group;
 pub mod high_water;
 mod leader;
+pub mod log_error;
 pub mod log_store;
 pub mod network;
 mod opening;

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     raft::{
         gate::Refusal,
-        log_store::{Damage, LogFacts},
+        log_error::Damage,
+        log_store::LogFacts,
         opening::Files,
         types::{Contents, Entry, Proposal, Vote},
     },
@@ -128,8 +129,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// What is done to the bytes of a file.
+type Harm = dyn Fn(&mut Vec<u8>);
+
 /// Each harm to a copy of the folder leaves it as it was or has it refused; how many were refused.
-async fn refused(file: &str, harms: &[&dyn Fn(&mut Vec<u8>)]) -> usize {
+async fn refused(file: &str, harms: &[&Harm]) -> usize {
     let ((whole, digests), mut refused) = (written_and_purged(file.starts_with("state")).await, 0);
     let facts = |files: &Files| files.log.facts().expect("readable");
     let expected: LogFacts = {
@@ -180,9 +184,9 @@ async fn a_bit_that_flips_or_an_end_that_is_missing_is_never_taken_for_what_was_
         let cut = |parts: usize| move |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 4 * parts);
         let flips: Vec<_> = (0..8).map(flip).collect();
         let cuts: Vec<_> = (0..4).map(cut).collect();
-        let mut harms: Vec<&dyn Fn(&mut Vec<u8>)> = Vec::new();
-        harms.extend(flips.iter().map(|harm| harm as &dyn Fn(&mut Vec<u8>)));
-        harms.extend(cuts.iter().map(|harm| harm as &dyn Fn(&mut Vec<u8>)));
+        let mut harms: Vec<&Harm> = Vec::new();
+        harms.extend(flips.iter().map(|harm| harm as &Harm));
+        harms.extend(cuts.iter().map(|harm| harm as &Harm));
         let refused = refused(file, &harms).await;
         assert!(refused >= 4, "{file}: {refused} of {} were refused", harms.len());
     }
