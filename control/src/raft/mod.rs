@@ -9,6 +9,7 @@ pub mod gate;
 mod group;
 pub mod high_water;
 mod leader;
+pub mod log_error;
 pub mod log_store;
 pub mod members;
 pub mod network;

@@ -56,6 +56,7 @@ impl Snapshots {
     pub fn export(&self, state: &StateStore) -> Result<(Position, TempPath), StoreError> {
         let file = NamedTempFile::new_in(&self.folder).map_err(disk("create a snapshot"))?;
         let position = state.export(file.as_file())?;
+        fail::fail_point!("snapshot.exported");
         Ok((position, file.into_temp_path()))
     }
 
@@ -67,13 +68,18 @@ impl Snapshots {
         let mut copy = NamedTempFile::new_in(&self.folder).map_err(disk("create a snapshot"))?;
         received.rewind().map_err(disk("read a received snapshot"))?;
         io::copy(&mut received, copy.as_file_mut()).map_err(disk("copy a received snapshot"))?;
+        fail::fail_point!("install.copied");
         copy.as_file().sync_all().map_err(disk("fsync a received snapshot"))?;
+        fail::fail_point!("install.synced");
         StateStore::verify(copy.path())?;
         copy.persist(self.installing()).map_err(disk("name a received snapshot"))?;
         sync_folder(&self.folder).map_err(disk("fsync the snapshots' folder"))?;
+        fail::fail_point!("install.named");
         let position = self.finish(state)?;
+        fail::fail_point!("install.finished");
         let kept = NamedTempFile::new_in(&self.folder).map_err(disk("name a snapshot"))?.into_temp_path();
         std::fs::rename(self.installing(), &kept).map_err(disk("name a snapshot"))?;
+        fail::fail_point!("install.renamed");
         sync_folder(&self.folder).map_err(disk("fsync the snapshots' folder"))?;
         Ok((position, kept))
     }

@@ -111,6 +111,11 @@ impl StateMachine {
         this
     }
 
+    #[cfg(test)]
+    pub(super) fn digest(&self) -> crate::state::digest::StateDigest {
+        self.inner.state.digest()
+    }
+
     /// Moves with each applied entry.
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<Applied> {

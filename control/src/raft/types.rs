@@ -14,6 +14,8 @@ use crate::state::digest::StateDigest;
 /// Latest version of entries that this program knows. Version 1 carries mutations, 2 also what servers tell each other about
 /// versions and digests.
 pub(super) const PROPOSAL_VERSION: u32 = 2;
+/// What a server must know to take part in comparisons.
+pub(super) const DIGESTS_VERSION: u32 = 2;
 
 /// What one entry carries: its version in front of bytes that only those look into who know it. So a server can keep, and
 /// pass on, what it cannot read.
@@ -54,7 +56,7 @@ impl Contents {
         match self {
             Self::Batch(batch) => batch.mutations.iter().map(|mutation| mutation.change.version()).max().unwrap_or(1),
             Self::Knows(version) => *version,
-            Self::Digests { .. } => 2,
+            Self::Digests { .. } => DIGESTS_VERSION,
         }
     }
 }

@@ -39,7 +39,12 @@ impl RaftService {
         }
         let answer = self.shared.group.answer(call, &payload.data).await;
         let data = answer.map_err(|error| Status::internal(format!("{error:#}")))?;
-        Ok(Response::new(Payload { cluster: payload.cluster, version: codec::VERSION, data, knows: self.shared.group.knows() }))
+        Ok(Response::new(Payload {
+            cluster: payload.cluster,
+            version: codec::VERSION,
+            data,
+            knows: self.shared.group.knows(),
+        }))
     }
 
     /// Bodies are for members.

@@ -117,14 +117,19 @@ impl StateStore {
         mark.remove(POSITION);
         self.tree.apply_batch(mark).map_err(disk("mark the state as torn"))?;
         self.sync()?;
+        fail::fail_point!("import.marked");
         self.clear()?;
+        fail::fail_point!("import.cleared");
         let position = self.load(BufReader::new(from))?;
         let mut done = sled::Batch::default();
         done.insert(POSITION, codec::encode(&position));
         done.remove(INSTALLING);
+        fail::fail_point!("import.loaded");
         // The keys must be on disk before the mark goes.
         self.sync()?;
+        fail::fail_point!("import.synced");
         self.tree.apply_batch(done).map_err(disk("write the state"))?;
+        fail::fail_point!("import.done");
         self.sync()?;
         Ok(position)
     }

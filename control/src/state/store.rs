@@ -140,8 +140,12 @@ impl StateStore {
     /// # Errors
     /// When it cannot; the caller must end the process, because a second try may succeed without having written anything.
     pub fn sync(&self) -> Result<(), StoreError> {
+        fail::fail_point!("state.before_flush");
         self.db.flush().map_err(disk("flush the state"))?;
-        self.file.sync_all().map_err(disk("fsync the state"))
+        fail::fail_point!("state.before_sync");
+        self.file.sync_all().map_err(disk("fsync the state"))?;
+        fail::fail_point!("state.after_sync");
+        Ok(())
     }
 
     /// Stores what an apply wants written, together with the position, atomically; the digest in `position` is not looked
@@ -163,7 +167,9 @@ impl StateStore {
         batch.insert(POSITION, codec::encode(&position));
         let _alone = self.alone();
         self.save_for_export(writes);
+        fail::fail_point!("state.before_batch");
         self.tree.apply_batch(batch).map_err(disk("write the state"))?;
+        fail::fail_point!("state.after_batch");
         Ok(digest)
     }
 

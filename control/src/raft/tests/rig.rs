@@ -63,7 +63,13 @@ impl Rig {
     pub(super) fn config(&self, id: u64) -> GroupConfig {
         let server = self.servers[&id].clone();
         let folder = self.folder.path().join(&server.name);
-        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir: folder.join("data"), rules: Rules::default() }
+        GroupConfig {
+            id,
+            credentials: self.credentials(&server.name),
+            server,
+            data_dir: folder.join("data"),
+            rules: Rules::default(),
+        }
     }
 
     /// Opens a server and its listener.
@@ -76,7 +82,7 @@ impl Rig {
         let config = GroupConfig { rules, ..self.config(id) };
         let listener = TcpListener::bind(&config.server.address).await.expect("the port is free");
         let tls = config.credentials.server_tls();
-        let group = open(config).await;
+        let group = open(config).await.expect("the gate lets it pass");
         let service = RaftServer::new(Service(group.clone()))
             .max_decoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX);
@@ -90,16 +96,15 @@ impl Rig {
     }
 }
 
-/// Opens log and state. Within one process sled may keep its lock for a moment after the last handle is gone, in a thread of
+/// Opens log and state as often as sled says that they are locked. Within one process sled may keep its lock for a moment after the last handle is gone, in a thread of
 /// its own that nobody can await.
-async fn open(config: GroupConfig) -> Group {
+pub(super) async fn open(config: GroupConfig) -> anyhow::Result<Group> {
     let mut tries = tokio::time::interval(Duration::from_millis(20));
     for _ in 0..500 {
         tries.tick().await;
         match Group::open(config.clone()).await {
-            Ok(group) => return group,
             Err(error) if format!("{error:#}").contains("could not acquire lock") => {}
-            Err(error) => panic!("the gate does not let it pass: {error:#}"),
+            opened => return opened,
         }
     }
     panic!("sled keeps its lock");

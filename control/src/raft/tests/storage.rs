@@ -1,6 +1,6 @@
 //! openraft's own suite over our log and state machine, and what it does not know: files that are opened again.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use openraft::{
     RaftLogReader, RaftSnapshotBuilder, Snapshot, StorageError,
@@ -25,14 +25,18 @@ use crate::raft::{
 };
 use crate::state::testing::{department, operator, policy};
 
-fn stamp() -> Stamp {
+pub(super) fn stamp() -> Stamp {
     Stamp::new("c1", 1)
 }
 
-fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
-    let files = Files::open(folder.path(), stamp()).expect("a folder that the gate lets pass");
+pub(super) fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
+    stores_in(folder.path())
+}
+
+pub(super) fn stores_in(folder: &Path) -> (LogStore, StateMachine) {
+    let files = Files::open(folder, stamp()).expect("a folder that the gate lets pass");
     let (open, _) = mpsc::channel(1);
-    let checks = Checks { knows: PROPOSAL_VERSION, comparison: Arc::new(Comparison::new(1, folder.path(), 1_000)) };
+    let checks = Checks { knows: PROPOSAL_VERSION, comparison: Arc::new(Comparison::new(1, folder, 1_000)) };
     let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, checks, open.clone());
     (LogStore::new(files.log, files.mark, (files.state, machine.applied()), open), machine)
 }
@@ -74,7 +78,7 @@ async fn log_vote_and_mark_are_there_after_opening_again() {
 }
 
 /// A snapshot of a state that has applied empty entries up to this index.
-async fn snapshot_at(index: u64) -> Snapshot<TypeConfig> {
+pub(super) async fn snapshot_at(index: u64) -> Snapshot<TypeConfig> {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, mut machine) = stores(&folder);
     let entries: Vec<Entry> = (0..=index).map(|index| blank_ent::<TypeConfig>(2, 1, index)).collect();
