@@ -13,6 +13,7 @@ pub mod ports;
 pub mod process;
 pub mod runtime;
 pub mod shared;
+pub mod shim;
 pub mod sink;
 pub mod sink_feed;
 pub mod smtp_client;
