@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chaos_tests::{
-    durability::{Bench, Figures, life::End},
+    durability::{
+        Bench, Figures,
+        corruption::{self, Corruptions, Damage, Verdict},
+        life::End,
+    },
     runtime,
 };
 use clap::{Parser, ValueEnum};
@@ -26,6 +30,9 @@ struct Arguments {
     /// Losses of power: what was not fsynced is gone, or torn in pieces of 512 bytes.
     #[arg(long, default_value_t = 100)]
     power_cuts: u64,
+    /// Damages of one file each: bit flips, zeroed pages, truncations, files emptied, removed or older.
+    #[arg(long, default_value_t = 100)]
+    corruptions: u64,
     /// Decides about everything that is random [default: a new one].
     #[arg(long)]
     seed: Option<u64>,
@@ -63,7 +70,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<bool> {
-    let progress = ProgressBar::new(arguments.kills + arguments.power_cuts);
+    let progress = ProgressBar::new(arguments.kills + arguments.power_cuts + arguments.corruptions);
     if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {bar:30} {pos}/{len} {eta} {msg}") {
         progress.set_style(style);
     }
@@ -77,7 +84,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         }
     };
     progress.finish_and_clear();
-    let well = found.iter().all(|(_, figures)| figures.violations.is_empty());
+    let well = found.violations().next().is_none();
     match arguments.output {
         Form::Text => print_text(seed, &found),
         Form::Json => println!("{}", as_json(seed, &found)),
@@ -85,20 +92,37 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     Ok(well)
 }
 
-type Found = Vec<(&'static str, Figures)>;
+struct Found {
+    faults: Vec<(&'static str, Figures)>,
+    corruptions: Corruptions,
+}
+
+impl Found {
+    fn violations(&self) -> impl Iterator<Item = &String> {
+        let faults = self.faults.iter().flat_map(|(_, figures)| &figures.violations);
+        faults.chain(&self.corruptions.violations)
+    }
+}
 
 async fn faults(arguments: &Arguments, seed: u64, progress: &ProgressBar) -> anyhow::Result<Found> {
     let mut bench = Bench::new(seed, arguments.keep.clone(), progress).await?;
     bench.lie_fsync = arguments.lie_fsync;
     let bench = Arc::new(bench);
-    let mut found = Vec::new();
+    let mut faults = Vec::new();
     for (name, end, count) in
         [("kill -9", End::Kill, arguments.kills), ("power cut", End::PowerCut, arguments.power_cuts)]
     {
         progress.set_message(format!("{name} (seed {seed})"));
-        found.push((name, bench.faults(end, count, arguments.jobs, progress).await?));
+        faults.push((name, bench.faults(end, count, arguments.jobs, progress).await?));
     }
-    Ok(found)
+    let mut corruptions = Corruptions::default();
+    if arguments.corruptions > 0 {
+        progress.set_message(format!("corruption (seed {seed})"));
+        // They mostly wait for an election.
+        corruptions = corruption::run(&bench, arguments.corruptions, arguments.jobs * 4, progress).await?;
+    }
+    bench.janitor.finish();
+    Ok(Found { faults, corruptions })
 }
 
 /// The value that this share of all is not above, in per cent.
@@ -121,7 +145,7 @@ fn print_text(seed: u64, found: &Found) {
         "RESTART P50/P99",
         "VIOLATIONS",
     ]);
-    for (name, figures) in found {
+    for (name, figures) in &found.faults {
         table.add_row([
             (*name).to_owned(),
             figures.faults.to_string(),
@@ -133,8 +157,17 @@ fn print_text(seed: u64, found: &Found) {
             figures.violations.len().to_string(),
         ]);
     }
-    println!("{table}\nseed {seed}");
-    for violation in found.iter().flat_map(|(_, figures)| &figures.violations).take(SHOWN_MAX) {
+    println!("{table}");
+    if !found.corruptions.counts.is_empty() {
+        let mut table = Table::new();
+        table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["DAMAGED FILE", "DAMAGE", "RESULT", "TIMES"]);
+        for ((file, damage, verdict), times) in &found.corruptions.counts {
+            table.add_row([file.clone(), format!("{damage:?}"), format!("{verdict:?}"), times.to_string()]);
+        }
+        println!("{table}");
+    }
+    println!("seed {seed}");
+    for violation in found.violations().take(SHOWN_MAX) {
         println!("VIOLATION {violation}");
     }
 }
@@ -153,5 +186,11 @@ fn as_json(seed: u64, found: &Found) -> Value {
             "violations": figures.violations,
         })
     };
-    json!({ "seed": seed, "faults": found.iter().map(one).collect::<Vec<_>>() })
+    let corruption = |((file, damage, verdict), times): (&(String, Damage, Verdict), &u64)| json!({ "file": file, "damage": format!("{damage:?}"), "result": format!("{verdict:?}"), "times": times });
+    json!({
+        "seed": seed,
+        "faults": found.faults.iter().map(one).collect::<Vec<_>>(),
+        "corruptions": found.corruptions.counts.iter().map(corruption).collect::<Vec<_>>(),
+        "violations": found.violations().collect::<Vec<_>>(),
+    })
 }

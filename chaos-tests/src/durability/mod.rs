@@ -1,6 +1,7 @@
 //! What was acknowledged survives: a real control server is killed, loses its power or finds its files damaged, and must come
 //! back with everything, or say why it does not. Everything follows from a seed.
 
+pub mod corruption;
 pub mod ledger;
 pub mod life;
 pub mod load;
