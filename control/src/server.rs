@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
-    raft::{Group, GroupConfig, Rules, Server},
+    raft::{Group, GroupConfig, Rules, Server, stamp},
     rpc::{self, Shared, gate::Guard, listener},
     telemetry::{self, Observed},
 };
@@ -37,7 +37,7 @@ pub async fn run(
         .await
         .with_context(|| format!("listen on {}: choose another address with the key listen", config.listen))?;
     let address = port.local_addr().context("read the listener's address")?;
-    std::fs::create_dir_all(&config.data)
+    stamp::make_folder(&config.data)
         .with_context(|| format!("make the data folder {}: check the key data", config.data.display()))?;
     let bodies = Bodies::open(&config.data).context("open the body store")?;
     let group = Group::open(membership(&config)).await.context("open the Raft group")?;

@@ -19,7 +19,7 @@ use super::{
     log_store::{LogFile, LogStore},
     network::{Network, Peers},
     snapshots::Snapshots,
-    stamp::{Stamp, sync_folder},
+    stamp::{Stamp, make_folder, sync_folder},
     state_machine::{Checks, Standing, StateMachine},
     types::Raft,
 };
@@ -57,7 +57,7 @@ pub(super) struct Files {
 impl Files {
     /// Opens what is in the folder and lets the gate judge it.
     pub(super) fn open(folder: &std::path::Path, wanted: Stamp) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("create the data folder {}", folder.display()))?;
+        make_folder(folder).with_context(|| format!("create the data folder {}", folder.display()))?;
         let what = || format!("in the data folder {}", folder.display());
         let identity = Stamp::read(folder).context("read the identity file").with_context(what)?;
         let log = readable("the log", || LogFile::open(folder)).with_context(what)?;
