@@ -11,10 +11,12 @@ use std::{
 };
 
 use anyhow::Context;
+use futures::Stream;
 use openraft::raft::AppendEntriesResponse;
 use proto::{
     codec,
     mutation::{Mutation, Outcome},
+    wire::raft::SnapshotChunk,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -24,7 +26,7 @@ use super::{
     batcher::{Batcher, Reads},
     leader::{Leader, PATIENCE, has_quorum},
     network::Peers,
-    opening,
+    opening, transfer,
 };
 use crate::state::store::{StateStore, end_process};
 
@@ -43,6 +45,8 @@ pub(super) struct Inner {
     applied: watch::Receiver<Applied>,
     /// When a leader's entries or heartbeat were last accepted here.
     heard: Mutex<Option<Instant>>,
+    /// One snapshot at a time.
+    receiving: tokio::sync::Mutex<()>,
     stopped: AtomicBool,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
 }
@@ -71,6 +75,7 @@ impl Group {
             state: opened.state,
             applied,
             heard: Mutex::new(None),
+            receiving: tokio::sync::Mutex::new(()),
             stopped: AtomicBool::new(false),
             closed: tokio::sync::Mutex::new(opened.closed),
         };
@@ -162,7 +167,7 @@ impl Group {
         &self.inner.state
     }
 
-    /// Answers the `raft` service's calls: AppendEntries, Vote, InstallSnapshot, Forward. Cluster id and certificate have been
+    /// Answers the `raft` service's calls: AppendEntries, Vote, Forward. Cluster id and certificate have been
     /// checked by the caller.
     ///
     /// # Errors
@@ -184,12 +189,29 @@ impl Group {
                 codec::encode(&answer)
             }
             RaftCall::Vote => codec::encode(&raft.vote(self.addressed(data)?).await),
-            RaftCall::InstallSnapshot => codec::encode(&raft.install_snapshot(self.addressed(data)?).await),
             RaftCall::Forward => {
                 let deadline = tokio::time::Instant::now() + PATIENCE;
                 codec::encode(&self.inner.leader.answer(self.addressed(data)?, deadline).await)
             }
         })
+    }
+
+    /// Takes the `raft` service's snapshots: the data of the first chunk's head, then the other chunks. Gives the data of the
+    /// answer when the snapshot is installed. Cluster id and certificate have been checked by the caller.
+    ///
+    /// # Errors
+    /// When another one is being received, or this one is meant for another server, is cut short or damaged: nothing has
+    /// changed then, and the leader sends it again.
+    pub async fn receive_snapshot(
+        &self,
+        head: &[u8],
+        chunks: impl Stream<Item = Result<SnapshotChunk, tonic::Status>> + Unpin,
+    ) -> anyhow::Result<Vec<u8>> {
+        self.running()?;
+        let head = self.addressed(head)?;
+        let _only = self.inner.receiving.try_lock().context("another snapshot is being received")?;
+        let vote = transfer::receive(&self.inner.leader.raft, head, chunks).await;
+        Ok(codec::encode(&vote.inspect_err(|error| tracing::warn!("receive a snapshot: {error:#}"))?))
     }
 
     /// Reads a question, and whom it is meant for: an address may have been given to another server.

@@ -1,5 +1,6 @@
 //! The Raft group: one handle for proposing, reading and watching.
 
+mod appends;
 mod batcher;
 pub mod gate;
 mod group;
@@ -13,6 +14,7 @@ pub mod stamp;
 pub mod state_machine;
 #[cfg(test)]
 mod tests;
+mod transfer;
 pub mod types;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -111,8 +113,6 @@ pub enum RaftCall {
     AppendEntries,
     /// openraft's Vote.
     Vote,
-    /// openraft's InstallSnapshot.
-    InstallSnapshot,
     /// What only the leader can do: commit mutations, or name a read index.
     Forward,
 }

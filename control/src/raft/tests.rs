@@ -2,6 +2,8 @@
 
 mod cluster;
 mod kill;
+mod lines;
+mod proxy;
 mod rig;
 mod single;
 mod storage;

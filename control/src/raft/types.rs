@@ -3,7 +3,7 @@
 use proto::mutation::{Batch, Outcome};
 use serde::{Deserialize, Serialize};
 
-use super::Server;
+use super::{Server, snapshots::SnapshotFile};
 
 /// Version of what an entry carries. A server that reads a later one stops applying instead of guessing.
 pub(super) const PROPOSAL_VERSION: u32 = 1;
@@ -28,7 +28,7 @@ openraft::declare_raft_types!(
         R = Outcomes,
         NodeId = u64,
         Node = Server,
-        SnapshotData = tokio::fs::File,
+        SnapshotData = SnapshotFile,
 );
 
 pub(super) type LogId = openraft::LogId<u64>;

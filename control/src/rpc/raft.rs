@@ -1,9 +1,11 @@
 //! The `raft` service: what control servers say to each other.
 
-use futures::Stream;
+use std::{pin::Pin, time::Duration};
+
+use futures::{Stream, StreamExt};
 use proto::{
     codec,
-    wire::raft::{BodyChunk, CopyRequest, CopyStored, Payload, raft_server::Raft},
+    wire::raft::{BodyChunk, CopyRequest, CopyStored, Payload, SnapshotChunk, raft_server::Raft},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -11,8 +13,11 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Shared, caller, edge::BODY_TIMEOUT};
 use crate::{
     bodies::{Bodies, Sender, chunks, peers::Keeper},
-    raft::RaftCall,
+    raft::{Group, RaftCall},
 };
+
+/// How long a snapshot's first chunk may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers peers.
 #[derive(Clone, Debug)]
@@ -75,6 +80,32 @@ async fn send_copy(bodies: &Bodies, request: CopyRequest) -> Result<ReceiverStre
     Ok(chunks::send(bodies.read(Sender::Peer, &request.digest, request.size_bytes).await?))
 }
 
+/// The one answer to a snapshot.
+pub type SnapshotAnswer = Pin<Box<dyn Stream<Item = Result<Payload, Status>> + Send>>;
+
+/// What the first chunk of a snapshot says.
+pub(crate) async fn snapshot_head(
+    chunks: &mut (impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin),
+) -> Result<Payload, Status> {
+    let first = tokio::time::timeout(HEAD_TIMEOUT, chunks.next()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("nothing came"))?;
+    let head = first.transpose()?.and_then(|chunk| chunk.head);
+    head.ok_or_else(|| Status::invalid_argument("the first chunk of a snapshot has its head"))
+}
+
+/// Receives the rest when the answer is asked for; a sender who goes away takes all of it with him.
+pub(crate) fn snapshot_answer(
+    group: Group,
+    head: Payload,
+    chunks: impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin + Send + 'static,
+) -> SnapshotAnswer {
+    Box::pin(futures::stream::once(async move {
+        let data = group.receive_snapshot(&head.data, chunks).await;
+        let data = data.map_err(|error| Status::aborted(format!("{error:#}")))?;
+        Ok(Payload { cluster: head.cluster, version: codec::VERSION, data })
+    }))
+}
+
 #[tonic::async_trait]
 impl Raft for RaftService {
     async fn append_entries(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
@@ -85,8 +116,17 @@ impl Raft for RaftService {
         self.answer(RaftCall::Vote, request).await
     }
 
-    async fn install_snapshot(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
-        self.answer(RaftCall::InstallSnapshot, request).await
+    type SnapshotStream = SnapshotAnswer;
+
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAnswer>, Status> {
+        let from = caller(&request)?;
+        let mut chunks = request.into_inner();
+        let head = snapshot_head(&mut chunks).await?;
+        check(&head, &self.shared.cluster).inspect_err(|status| {
+            tracing::warn!(%from, refused = status.message(), "a snapshot was turned away");
+        })?;
+        let group = self.shared.group.clone();
+        Ok(Response::new(snapshot_answer(group, head, chunks)))
     }
 
     async fn forward(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
