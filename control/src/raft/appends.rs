@@ -62,11 +62,7 @@ impl UnderWay {
     pub(super) async fn answer(&mut self, last: &LogId) -> Option<Result<Answer, CallError>> {
         let joined = tokio::time::timeout(PATIENCE, self.call.join_next()).await.ok()??;
         let answer = joined.unwrap_or_else(|error| Err(CallError::broken(&self.last, &error)));
-        Some(answer.map(|answer| match answer {
-            Ok(AppendEntriesResponse::Success) if self.last < *last => {
-                Ok(AppendEntriesResponse::PartialSuccess(Some(self.last)))
-            }
-            other => other,
-        }))
+        let partial = self.last < *last && matches!(answer, Ok(Ok(AppendEntriesResponse::Success)));
+        Some(if partial { Ok(Ok(AppendEntriesResponse::PartialSuccess(Some(self.last)))) } else { answer })
     }
 }

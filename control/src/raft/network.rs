@@ -216,6 +216,7 @@ impl Link {
     }
 
     /// What openraft is told of an answer or of its absence.
+    #[expect(clippy::result_large_err, reason = "openraft's traits want this error as it is")]
     fn told<A, E: Error>(
         &self,
         call: RaftCall,
