@@ -12,10 +12,12 @@ use std::{
 };
 
 use anyhow::Context;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, VoteRequest};
+use futures::Stream;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use proto::{
     codec,
     mutation::{Mutation, Outcome},
+    wire::raft::SnapshotChunk,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -30,6 +32,7 @@ use super::{
     network::Peers,
     opening,
     speaker::Followed,
+    transfer,
     types::TypeConfig,
 };
 use crate::state::store::{StateStore, end_process};
@@ -50,6 +53,8 @@ pub(super) struct Inner {
     /// When a leader's entries or heartbeat were last accepted here.
     heard: Mutex<Option<Instant>>,
     pub(super) followed: Mutex<Option<Followed>>,
+    /// One snapshot at a time.
+    receiving: tokio::sync::Mutex<()>,
     stopped: AtomicBool,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
     pub(super) data_dir: PathBuf,
@@ -98,6 +103,7 @@ impl Group {
             applied,
             heard: Mutex::new(None),
             followed: Mutex::new(None),
+            receiving: tokio::sync::Mutex::new(()),
             stopped: AtomicBool::new(false),
             closed: tokio::sync::Mutex::new(opened.closed),
             data_dir: config.data_dir,
@@ -217,7 +223,7 @@ impl Group {
         &self.inner.state
     }
 
-    /// Answers the `raft` service's calls: AppendEntries, Vote, InstallSnapshot, Forward. Cluster id and certificate have been
+    /// Answers the `raft` service's calls: AppendEntries, Vote, Forward. Cluster id and certificate have been
     /// checked by the caller.
     ///
     /// # Errors
@@ -245,11 +251,7 @@ impl Group {
                 self.admit(call, request.vote.leader_id().node_id)?;
                 codec::encode(&raft.vote(request).await)
             }
-            RaftCall::InstallSnapshot => {
-                let request: InstallSnapshotRequest<TypeConfig> = self.addressed(data)?;
-                self.admit(call, request.vote.leader_id().node_id)?;
-                codec::encode(&raft.install_snapshot(request).await)
-            }
+            RaftCall::Snapshot => anyhow::bail!("a snapshot comes as a stream"),
             RaftCall::Forward => {
                 let ask: Ask = self.addressed(data)?;
                 let deadline = tokio::time::Instant::now() + ask.patience();
@@ -262,6 +264,25 @@ impl Group {
                 })
             }
         })
+    }
+
+    /// Takes the `raft` service's snapshots: the data of the first chunk's head, then the other chunks. Gives the data of the
+    /// answer when the snapshot is installed. Cluster id and certificate have been checked by the caller.
+    ///
+    /// # Errors
+    /// When another one is being received, or this one is meant for another server, is cut short or damaged: nothing has
+    /// changed then, and the leader sends it again.
+    pub async fn receive_snapshot(
+        &self,
+        head: &[u8],
+        chunks: impl Stream<Item = Result<SnapshotChunk, tonic::Status>> + Unpin,
+    ) -> anyhow::Result<Vec<u8>> {
+        self.running()?;
+        let head: transfer::Head = self.addressed(head)?;
+        self.admit(RaftCall::Snapshot, head.vote.leader_id().node_id)?;
+        let _only = self.inner.receiving.try_lock().context("another snapshot is being received")?;
+        let vote = transfer::receive(&self.inner.leader.raft, head, chunks).await;
+        Ok(codec::encode(&vote.inspect_err(|error| tracing::warn!("receive a snapshot: {error:#}"))?))
     }
 
     /// Reads a question, and whom it is meant for: an address may have been given to another server.

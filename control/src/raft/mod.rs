@@ -1,12 +1,14 @@
 //! The Raft group: one handle for proposing, reading and watching.
 
 pub mod about;
+mod appends;
 mod batcher;
 mod compaction;
 mod comparing;
 pub mod comparison;
 pub mod gate;
 mod group;
+mod handover;
 pub mod high_water;
 mod leader;
 pub mod log_error;
@@ -148,8 +150,8 @@ pub enum RaftCall {
     AppendEntries,
     /// openraft's Vote.
     Vote,
-    /// openraft's InstallSnapshot.
-    InstallSnapshot,
+    /// A whole snapshot, as a stream.
+    Snapshot,
     /// What only the leader can do: commit mutations, or name a read index.
     Forward,
 }

@@ -31,8 +31,6 @@ const SNAPSHOT_EVERY: u64 = 50_000;
 const LOGS_KEPT: u64 = 1_000;
 /// A server further behind than this is filled by a snapshot. More than `SNAPSHOT_EVERY`, or a snapshot would not help.
 const LAG_MAX: u64 = 100_000;
-const SNAPSHOT_CHUNK_BYTES: u64 = 512 * 1024;
-const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
 
 /// What runs after the gate.
 pub(super) struct Opened {
@@ -184,8 +182,6 @@ fn raft_config(cluster_name: String, id: u64) -> Config {
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS_MIN,
         election_timeout_max: ELECTION_MS_MAX,
-        install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
-        snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every(id)),
         max_in_snapshot_log_to_keep: LOGS_KEPT,
         replication_lag_threshold: LAG_MAX,

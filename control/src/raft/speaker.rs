@@ -91,7 +91,7 @@ impl Known<'_> {
             return Err(Abuse::Target(to));
         }
         let leads = match call {
-            RaftCall::AppendEntries | RaftCall::InstallSnapshot => true,
+            RaftCall::AppendEntries | RaftCall::Snapshot => true,
             RaftCall::Vote => false,
             RaftCall::Forward => return if self.is_peer(caller) { Ok(()) } else { Err(Abuse::Stranger) },
         };
@@ -122,7 +122,7 @@ impl Group {
     /// `Abuse`.
     pub fn hear(&self, caller: &str, call: RaftCall, data: &[u8]) -> Result<(), Abuse> {
         let (to, vote) = match call {
-            RaftCall::AppendEntries | RaftCall::Vote | RaftCall::InstallSnapshot => {
+            RaftCall::AppendEntries | RaftCall::Vote | RaftCall::Snapshot => {
                 let head: (u64, Head) = codec::decode("a message", data).map_err(|_| Abuse::Unreadable)?;
                 (head.0, Some(head.1.vote))
             }
@@ -251,7 +251,7 @@ mod tests {
         let judge = |to, call, vote: Option<Vote>| known.judge("beta", to, call, vote.as_ref());
         assert_eq!(judge(1, RaftCall::Vote, Some(Vote::new_committed(8, 2))), Err(Abuse::Vote));
         assert_eq!(judge(1, RaftCall::AppendEntries, Some(Vote::new(8, 2))), Err(Abuse::Vote));
-        assert_eq!(judge(1, RaftCall::InstallSnapshot, Some(Vote::new(8, 2))), Err(Abuse::Vote));
+        assert_eq!(judge(1, RaftCall::Snapshot, Some(Vote::new(8, 2))), Err(Abuse::Vote));
         assert_eq!(judge(1, RaftCall::Vote, None), Err(Abuse::Unreadable));
         assert_eq!(judge(2, RaftCall::Vote, Some(Vote::new(8, 2))), Err(Abuse::Target(2)));
         assert_eq!(judge(1, RaftCall::Vote, Some(Vote::new(7 + TERM_LEAP_MAX, 2))), Ok(()));

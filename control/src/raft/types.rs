@@ -8,7 +8,7 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Server;
+use super::{Server, snapshots::SnapshotFile};
 use crate::state::digest::StateDigest;
 
 /// Latest version of entries that this program knows. Version 1 carries mutations, 2 also what servers tell each other about
@@ -119,7 +119,7 @@ openraft::declare_raft_types!(
         R = Outcomes,
         NodeId = u64,
         Node = Server,
-        SnapshotData = tokio::fs::File,
+        SnapshotData = SnapshotFile,
 );
 
 pub(super) type LogId = openraft::LogId<u64>;

@@ -173,7 +173,7 @@ async fn install(folder: &Path) {
         openraft::storage::RaftLogStorageExt::blocking_append(&mut log, entries.clone()).await.expect("appended");
         machine.apply(entries).await.expect("applied");
     }
-    let snapshot = snapshot_at(20).await;
+    let (_folder, snapshot) = snapshot_at(20).await;
     log.purge(log_id(2, 1, 20)).await.expect("purged");
     machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.expect("installed");
     machine.build_snapshot().await.expect("built");

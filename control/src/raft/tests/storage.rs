@@ -78,12 +78,12 @@ async fn log_vote_and_mark_are_there_after_opening_again() {
 }
 
 /// A snapshot of a state that has applied empty entries up to this index.
-pub(super) async fn snapshot_at(index: u64) -> Snapshot<TypeConfig> {
+pub(super) async fn snapshot_at(index: u64) -> (TempDir, Snapshot<TypeConfig>) {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, mut machine) = stores(&folder);
     let entries: Vec<Entry> = (0..=index).map(|index| blank_ent::<TypeConfig>(2, 1, index)).collect();
     machine.apply(entries).await.expect("applied");
-    machine.build_snapshot().await.expect("built")
+    (folder, machine.build_snapshot().await.expect("built"))
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn entries_behind_a_snapshot_wait_until_it_is_installed_and_leave_no_hole(
     {
         let (mut log, mut machine) = stores(&folder);
         let mut writing = log.clone();
-        let snapshot = snapshot_at(20).await;
+        let (_from, snapshot) = snapshot_at(20).await;
         log.purge(log_id(2, 1, 20)).await.expect("purged");
         let append = writing.blocking_append([blank_ent::<TypeConfig>(2, 1, 21)]);
         let install = async {

@@ -124,7 +124,7 @@ pub(super) async fn all_methods(channel: &Channel) -> Vec<(&'static str, Role, C
     calls! {
         raft.append_entries(raft::Payload::default()): Control;
         raft.vote(raft::Payload::default()): Control;
-        raft.install_snapshot(raft::Payload::default()): Control;
+        raft.snapshot(tokio_stream::empty::<raft::SnapshotChunk>()): Control;
         raft.forward(raft::Payload::default()): Control;
         raft.put_copy(of_raft()): Control;
         raft.get_copy(raft::CopyRequest::default()): Control;

@@ -9,7 +9,7 @@ use proto::{
         edge::edge_server::EdgeServer,
         operator::operator_server::OperatorServer,
         raft::{
-            BodyChunk, CopyRequest, CopyStored, Payload,
+            BodyChunk, CopyRequest, CopyStored, Payload, SnapshotChunk,
             raft_server::{Raft, RaftServer},
         },
     },
@@ -59,7 +59,8 @@ impl Raft for Half {
     async fn vote(&self, _: Request<Payload>) -> Result<Response<Payload>, Status> {
         Err(Status::unimplemented("only copies here"))
     }
-    async fn install_snapshot(&self, _: Request<Payload>) -> Result<Response<Payload>, Status> {
+    type SnapshotStream = super::SnapshotAnswer;
+    async fn snapshot(&self, _: Request<Streaming<SnapshotChunk>>) -> Result<Response<super::SnapshotAnswer>, Status> {
         Err(Status::unimplemented("only copies here"))
     }
     async fn forward(&self, _: Request<Payload>) -> Result<Response<Payload>, Status> {

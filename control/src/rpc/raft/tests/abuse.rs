@@ -10,7 +10,7 @@ use proto::{
         operator::{
             FormRequest, HistoryRequest, Server, StatusRequest, StatusResponse, operator_client::OperatorClient,
         },
-        raft::{BodyChunk, CopyRequest, Payload, raft_client::RaftClient},
+        raft::{BodyChunk, CopyRequest, Payload, SnapshotChunk, raft_client::RaftClient},
     },
 };
 use tempfile::TempDir;
@@ -85,6 +85,11 @@ async fn vote(peer: &mut RaftClient<Channel>, to: u64, vote: Vote<u64>) -> Resul
     peer.vote(payload("c1", to, vote)).await.map(drop)
 }
 
+async fn snapshot(peer: &mut RaftClient<Channel>, head: Payload) -> Result<(), Status> {
+    let head = SnapshotChunk { head: Some(head), ..SnapshotChunk::default() };
+    peer.snapshot(tokio_stream::iter([head])).await.map(drop)
+}
+
 #[tokio::test]
 async fn a_message_that_speaks_for_another_server_never_reaches_raft() {
     let alone = Alone::start().await;
@@ -100,7 +105,7 @@ async fn a_message_that_speaks_for_another_server_never_reaches_raft() {
         (vote(&mut alpha, 1, Vote::new_committed(high, 1)).await, "a candidate that claims to be elected"),
         (vote(&mut alpha, 1, Vote::new(u64::MAX, 1)).await, "the last of all terms"),
         (removed.append_entries(payload("c1", 1, Vote::new_committed(high, 2))).await.map(drop), "no leader"),
-        (removed.install_snapshot(payload("c1", 1, Vote::new_committed(high, 2))).await.map(drop), "no leader"),
+        (snapshot(&mut removed, payload("c1", 1, Vote::new_committed(high, 2))).await, "no leader"),
         (removed.forward(payload("c1", 1, Vote::new(0, 2))).await.map(drop), "no member"),
         (removed.put_copy(tokio_stream::iter([BodyChunk::default()])).await.map(drop), "no member"),
         (removed.get_copy(CopyRequest::default()).await.map(drop), "no member"),
