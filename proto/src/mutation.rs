@@ -9,6 +9,7 @@ use crate::{
     department::Department,
     held::{Held, HeldId, MutationId, TransactionId},
     identity::Role,
+    reputation::{Heard, Stance, Subject},
     time::UnixMs,
     verdict::Verdict,
     view::StateSettings,
@@ -114,6 +115,29 @@ pub enum Change {
         /// Why.
         grounds: Grounds,
     },
+    /// What the proposing node has seen of senders since its last report.
+    Report {
+        /// At most `reputation::REPORT_SUBJECTS_MAX`.
+        outcomes: Vec<Heard>,
+    },
+    /// Says by hand what holds for a subject, whatever is counted; takes the place of what was said before.
+    SetReputation {
+        /// For whom.
+        subject: Subject,
+        /// What holds.
+        stance: Stance,
+        /// Until when; at most ten years from log time.
+        until: UnixMs,
+        /// Why.
+        grounds: Grounds,
+    },
+    /// Forgets what was said by hand and what was counted.
+    ForgetReputation {
+        /// Of whom.
+        subject: Subject,
+        /// Why.
+        grounds: Grounds,
+    },
 }
 
 impl Change {
@@ -122,9 +146,11 @@ impl Change {
     pub fn allowed_for(&self, role: Role) -> bool {
         match self {
             Self::ApplyPolicy { .. } | Self::Release { .. } | Self::Delete { .. } => role == Role::Operator,
+            Self::SetReputation { .. } | Self::ForgetReputation { .. } => role == Role::Operator,
             Self::Hold { .. } | Self::Discard { .. } | Self::Lease { .. } | Self::Attempted { .. } => {
                 role == Role::Node
             }
+            Self::Report { .. } => role == Role::Node,
         }
     }
 }

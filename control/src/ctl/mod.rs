@@ -13,6 +13,7 @@ pub mod output;
 pub mod pki;
 pub mod policy;
 pub mod quarantine;
+pub mod reputation;
 pub mod scan;
 pub mod settings;
 
@@ -78,6 +79,7 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
         Command::Policy(PolicyCommand::Apply(apply)) => policy::apply(&reach()?, output, &apply).await,
         Command::Policy(PolicyCommand::History { max }) => policy::history(&reach()?, output, max).await,
         Command::Quarantine(command) => quarantine::run(&reach()?, output, command).await,
+        Command::Reputation(command) => reputation::run(&reach()?, output, command).await,
         Command::Audit { max, before } => audit::run(&reach()?, output, max, before).await,
         Command::Node(NodeCommand::View { node, version }) => node::view(&reach()?, output, &node, version).await,
         Command::Scan(scan) => scan::run(&reach()?, scan).await,

@@ -60,6 +60,8 @@ pub struct Applied {
     pub index: u64,
     /// Policy version in force.
     pub policy_version: u64,
+    /// Log index of the last change that nodes must hear of.
+    pub view_index: u64,
 }
 
 /// Why a proposal has no outcome.

@@ -92,7 +92,7 @@ pub(crate) mod tests {
         let poll = due(watching, stopping, look, 8, 30_000);
         let apply = async {
             there.store(true, Ordering::SeqCst);
-            applied.send_replace(Applied { index: 1, policy_version: 0 });
+            applied.send_replace(Applied { index: 1, ..Applied::default() });
         };
         let (found, ()) = tokio::join!(poll, apply);
         assert_eq!(found.expect("records").len(), 1);

@@ -21,12 +21,9 @@ use super::{
     touch::Touch,
     watch::{Feed, updates},
 };
-use crate::{
-    bodies::{
-        Sender, chunks,
-        copies::{CopyError, LoadError},
-    },
-    state::store::StateStore,
+use crate::bodies::{
+    Sender, chunks,
+    copies::{CopyError, LoadError},
 };
 
 /// How long a body may take from its first chunk until it is durable in two sites, or until it is found.
@@ -81,9 +78,9 @@ impl Edge for EdgeService {
         let feed = Feed {
             applied: self.shared.group.applied(),
             stopping: self.shared.stopping.clone(),
-            view: Arc::new(move || {
+            part: Arc::new(move |cursor| {
                 let shared = viewing.clone();
-                Box::pin(async move { shared.read(StateStore::view).await })
+                Box::pin(async move { shared.read(move |state| state.view_part(&cursor)).await })
             }),
             in_touch: Arc::new(move || Box::pin(in_touch(touching.clone(), touch.clone()))),
         };

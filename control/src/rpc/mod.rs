@@ -9,6 +9,7 @@ pub mod operator;
 pub mod policy;
 pub mod quarantine;
 pub mod raft;
+pub mod reputation;
 pub mod touch;
 pub mod watch;
 

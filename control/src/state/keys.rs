@@ -285,6 +285,18 @@ pub(super) enum Kind {
     ByEnd = b'e',
     /// Body digest, held id: nothing. Only for what has not ended.
     ByBody = b'b',
+    /// `Journal`, the numbers of what nodes are told.
+    Feed = b'F',
+    /// Log index: `Moved`, in parts.
+    Journal = b'J',
+    /// `Numbers` of reputation.
+    Reputed = b'N',
+    /// Subject key: `Counted`.
+    Subject = b'u',
+    /// Tick of the last report, subject key: nothing.
+    ByHeard = b'h',
+    /// Subject key: `Said`.
+    Manual = b'm',
 }
 
 /// A key of this kind.

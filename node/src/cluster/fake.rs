@@ -136,7 +136,7 @@ pub(crate) fn whole(index: u64) -> ViewUpdate {
         whole: true,
         settings: Some(StateSettings::default()),
         departments: Vec::new(),
-        removed: Vec::new(),
+        ..ViewChange::default()
     };
     update(&change)
 }

@@ -40,7 +40,7 @@ pub(crate) fn view(policy: PolicyLayer) -> View {
         whole: true,
         settings: Some(StateSettings::default()),
         departments: vec![department("interior", policy), department("health", PolicyLayer::default())],
-        removed: Vec::new(),
+        ..ViewChange::default()
     })
 }
 

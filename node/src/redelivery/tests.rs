@@ -95,7 +95,7 @@ fn change(next_hops: Vec<NextHop>, internet_relays: Vec<NextHop>) -> ViewChange 
         whole: true,
         settings: Some(settings),
         departments: vec![department("interior", next_hops)],
-        removed: Vec::new(),
+        ..ViewChange::default()
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn view() -> Arc<View> {
         whole: true,
         settings: Some(StateSettings { view_age_max_ms: 60_000, ..StateSettings::default() }),
         departments: vec![interior, health],
-        removed: Vec::new(),
+        ..ViewChange::default()
     }))
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn view_with_local(view_age_max_ms: u64) -> Arc<View> {
         whole: false,
         settings: Some(StateSettings { view_age_max_ms, ..StateSettings::default() }),
         departments: vec![department("local", "local.gov.test", "127.0.0.0/8")],
-        removed: Vec::new(),
+        ..ViewChange::default()
     }))
 }
 
@@ -65,5 +65,6 @@ pub(crate) fn view_without_health() -> Arc<View> {
         settings: None,
         departments: Vec::new(),
         removed: vec![DepartmentId::parse("health").expect("an id")],
+        ..ViewChange::default()
     }))
 }
