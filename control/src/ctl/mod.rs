@@ -16,6 +16,7 @@ pub mod pki;
 pub mod policy;
 pub mod quarantine;
 pub mod renewal;
+pub mod reputation;
 pub mod revocation;
 pub mod scan;
 pub mod settings;
@@ -89,6 +90,7 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
         Command::Policy(PolicyCommand::Apply(apply)) => policy::apply(&reach()?, output, &apply).await,
         Command::Policy(PolicyCommand::History { max }) => policy::history(&reach()?, output, max).await,
         Command::Quarantine(command) => quarantine::run(&reach()?, output, command).await,
+        Command::Reputation(command) => reputation::run(&reach()?, output, command).await,
         Command::Audit { max, before } => audit::run(&reach()?, output, max, before).await,
         Command::Node(NodeCommand::View { node, version }) => node::view(&reach()?, output, &node, version).await,
         Command::Node(NodeCommand::List) => nodes::list(&reach()?, output).await,

@@ -93,8 +93,8 @@ pub struct Applied {
     pub index: u64,
     /// Policy version in force.
     pub policy_version: u64,
-    /// How often nodes were drained or undrained.
-    pub drains: u64,
+    /// Log index of the last change that nodes must hear of.
+    pub view_index: u64,
 }
 
 /// Why a proposal has no outcome.

@@ -22,9 +22,10 @@ use proto::{
         },
         operator::{
             ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, Fault,
-            FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest,
-            ListResponse, Member, MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained,
-            NodeListRequest, NodeListResponse, Plan, PolicyFiles, Server as Listed, StatusRequest, StatusResponse,
+            ForgetReputationRequest, FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest,
+            HistoryResponse, ListRequest, ListResponse, Member, MemberAddRequest, MemberChanged, MemberRequest,
+            NodeDrainRequest, NodeDrained, NodeListRequest, NodeListResponse, Plan, PolicyFiles, Reputation,
+            Server as Listed, SetReputationRequest, StatusRequest, StatusResponse, SubjectRequest,
             operator_server::{Operator, OperatorServer},
         },
     },
@@ -241,6 +242,18 @@ impl Operator for MadeUpControl {
 
     async fn quarantine_delete(&self, _: Request<ActRequest>) -> Result<Response<ActResponse>, Status> {
         Ok(Response::new(Default::default()))
+    }
+
+    async fn reputation_show(&self, _: Request<SubjectRequest>) -> Result<Response<Reputation>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn reputation_set(&self, _: Request<SetReputationRequest>) -> Result<Response<ActResponse>, Status> {
+        Ok(Response::new(ActResponse { done: true, ..Default::default() }))
+    }
+
+    async fn reputation_forget(&self, _: Request<ForgetReputationRequest>) -> Result<Response<ActResponse>, Status> {
+        Ok(Response::new(ActResponse { done: true, ..Default::default() }))
     }
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
