@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
-    raft::{Group, GroupConfig, Server},
+    raft::{Batching, Group, GroupConfig, Server},
     rpc::{self, Shared, listener},
 };
 
@@ -30,6 +30,19 @@ pub async fn run(
     end: impl Future<Output = ()> + Send,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
+    run_with(config, Batching::default(), end, |address, _| ready(address)).await
+}
+
+/// The same with other batches; `ready` is told the group as well.
+///
+/// # Errors
+/// As `run`.
+pub async fn run_with(
+    config: Config,
+    batching: Batching,
+    end: impl Future<Output = ()> + Send,
+    ready: impl FnOnce(SocketAddr, &Group),
+) -> anyhow::Result<()> {
     let tls = config.credentials.server_config().context("load the credentials")?;
     // Before anything is opened, so that a second start by mistake ends here.
     let port = TcpListener::bind(config.listen)
@@ -39,7 +52,7 @@ pub async fn run(
     std::fs::create_dir_all(&config.data)
         .with_context(|| format!("make the data folder {}: check the key data", config.data.display()))?;
     let bodies = Bodies::open(&config.data).context("open the body store")?;
-    let group = Group::open(membership(&config)).await.context("open the Raft group")?;
+    let group = Group::open(membership(&config, batching)).await.context("open the Raft group")?;
 
     let (stop, stopping) = watch::channel(false);
     let shared = Shared {
@@ -57,7 +70,7 @@ pub async fn run(
     let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
     let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, tls), ended);
     let mut answering = std::pin::pin!(answering);
-    ready(address);
+    ready(address, &group);
     tracing::info!(name = config.name, site = config.site, %address, "answering");
 
     let answered = tokio::select! {
@@ -85,12 +98,13 @@ fn server(config: &Config) -> Server {
     Server { name: config.name.clone(), site: config.site.clone(), address: config.advertise.clone() }
 }
 
-fn membership(config: &Config) -> GroupConfig {
+fn membership(config: &Config, batching: Batching) -> GroupConfig {
     GroupConfig {
         id: config.id,
         server: server(config),
         data_dir: config.data.clone(),
         credentials: config.credentials.clone(),
+        batching,
     }
 }
 

@@ -65,7 +65,7 @@ impl Group {
         let applied = opened.machine.applied();
         let inner = Inner {
             server: config.server,
-            batcher: Batcher::start(leader.clone()),
+            batcher: Batcher::start(leader.clone(), config.batching),
             reads: Reads::start(leader.clone(), applied.clone()),
             leader,
             state: opened.state,

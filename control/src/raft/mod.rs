@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use proto::identity::Credentials;
 use serde::{Deserialize, Serialize};
 
-pub use self::group::Group;
+pub use self::{batcher::Batching, group::Group};
 
 /// Milliseconds between a leader's heartbeats.
 const HEARTBEAT_MS: u64 = 150;
@@ -51,6 +51,8 @@ pub struct GroupConfig {
     pub data_dir: PathBuf,
     /// Who it is, and the cluster.
     pub credentials: Credentials,
+    /// How many mutations share an entry.
+    pub batching: Batching,
 }
 
 /// How far this server has applied.

@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_stream::{Stream, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport};
 
-use crate::raft::{Group, GroupConfig, RaftCall, Server};
+use crate::raft::{Batching, Group, GroupConfig, RaftCall, Server};
 
 /// What the servers of one test share.
 pub(super) struct Rig {
@@ -63,7 +63,8 @@ impl Rig {
     pub(super) fn config(&self, id: u64) -> GroupConfig {
         let server = self.servers[&id].clone();
         let folder = self.folder.path().join(&server.name);
-        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir: folder.join("data") }
+        let (credentials, batching) = (self.credentials(&server.name), Batching::default());
+        GroupConfig { id, credentials, server, data_dir: folder.join("data"), batching }
     }
 
     /// Opens a server and its listener.
