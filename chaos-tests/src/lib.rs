@@ -4,6 +4,7 @@ pub mod binaries;
 pub mod cases;
 pub mod cluster;
 pub mod collector;
+pub mod commits;
 pub mod dns;
 pub mod durability;
 pub mod fate;

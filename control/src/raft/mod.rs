@@ -34,7 +34,7 @@ use std::{
 use proto::identity::Credentials;
 use serde::{Deserialize, Serialize};
 
-pub use self::group::Group;
+pub use self::{batcher::Batching, group::Group};
 
 /// Milliseconds between a leader's heartbeats.
 const HEARTBEAT_MS: u64 = 150;
@@ -78,11 +78,18 @@ pub struct Rules {
     pub compare_every: u64,
     /// When the log has grown by more, a snapshot is made that lets Raft purge it, in bytes.
     pub log_bytes_max: u64,
+    /// How many mutations share an entry.
+    pub batching: Batching,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { knows: types::PROPOSAL_VERSION, compare_every: 1_000, log_bytes_max: 256 * 1024 * 1024 }
+        Self {
+            knows: types::PROPOSAL_VERSION,
+            compare_every: 1_000,
+            log_bytes_max: 256 * 1024 * 1024,
+            batching: Batching::default(),
+        }
     }
 }
 
