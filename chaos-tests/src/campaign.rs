@@ -2,6 +2,7 @@
 //! down what was found.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -21,7 +22,7 @@ use crate::{
     oracle::{Clock, Told},
     report::{Found, Healed, Tally},
     schedule::{FaultKind, Schedule, Window},
-    sites::{Options, Sites},
+    sites::{Options, Settled, Sites},
     watchers::{Seen, Watchers},
     workload::{Histories, Workload},
 };
@@ -145,9 +146,9 @@ impl Run<'_> {
             Err(violation) => return Ok(vec![violation]),
         };
         let struck = strike(sites, &self.clock, window, before.leader).await;
-        let healed = match &struck {
-            Ok(spell) => Some((spell.clone(), sites.settled(SETTLE_MAX).await)),
-            Err(_) => None,
+        let settled = match &struck {
+            Ok(_) => sites.settled(SETTLE_MAX).await,
+            Err(_) => Ok(Settled::default()),
         };
         let healed_at = self.clock.now().at;
         tokio::time::sleep(TAIL).await;
@@ -156,7 +157,6 @@ impl Run<'_> {
             Ok(spell) => spell,
             Err(violation) => return Ok(vec![violation]),
         };
-        let Some((_, settled)) = healed else { return Ok(Vec::new()) };
         let looked = match settled {
             Ok(settled) => {
                 let took = healed_at.saturating_sub(spell.to.at);
@@ -171,7 +171,7 @@ impl Run<'_> {
         let mut violations: Vec<Violation> = a_healed_cluster_serves_again::check(looked).err().into_iter().collect();
         violations.extend(no_server_ends_by_itself::check(&spell, &down(sites).await));
         let seen = watchers.seen();
-        let versions = sites.doors[0].policies(0).await.unwrap_or_default();
+        let versions = versions(sites).await;
         violations.extend(nothing_acknowledged_is_lost::check(&ended.histories, &versions));
         violations.extend(a_release_takes_effect_at_most_once::check(&ended.histories));
         violations.extend(a_cut_off_server_answers_nothing::check(&ended.histories, &seen, &spell));
@@ -213,6 +213,16 @@ impl Run<'_> {
         let shown: Vec<String> = found.iter().map(|one| format!("{}:\n{}\n", one.invariant, one.seen)).collect();
         std::fs::write(root.join("violations.txt"), shown.join("\n")).context("write the violations")
     }
+}
+
+/// The policy's versions with their tags, from whichever server answers first.
+async fn versions(sites: &Sites) -> BTreeMap<u64, String> {
+    for doors in &sites.doors {
+        if let Some(versions) = doors.policies(0).await {
+            return versions;
+        }
+    }
+    BTreeMap::new()
 }
 
 /// Servers that should run and do not, with the end of their logs.
