@@ -257,9 +257,9 @@ mod tests {
             assert_eq!(four.iter().map(|window| window.fault.kind()).collect::<BTreeSet<_>>().len(), 4);
         }
         assert!(all.iter().all(|window| window.lasts <= Duration::from_secs(30)));
-        let turns = |window: &Window| match &window.fault {
-            Fault::Flap { turns } => Some(turns.iter().sum::<Duration>() == window.lasts),
-            _ => None,
+        let turns = |window: &Window| {
+            let Fault::Flap { turns } = &window.fault else { return None };
+            Some(turns.iter().sum::<Duration>() == window.lasts)
         };
         assert!(all.iter().filter_map(turns).all(|exact| exact));
     }

@@ -1,6 +1,6 @@
 //! Same log, same state: when all servers have applied everything and are stopped, the states on their disks are equal, key by key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use control::state::store::StateStore;
@@ -8,7 +8,7 @@ use control::state::store::StateStore;
 use super::Violation;
 
 /// Log index and digest of a state that no server has open.
-fn state(data: &PathBuf) -> anyhow::Result<(u64, String)> {
+fn state(data: &Path) -> anyhow::Result<(u64, String)> {
     let store =
         StateStore::open(&data.join("state")).with_context(|| format!("open the state in {}", data.display()))?;
     let index = store.position().context("read the position")?.map_or(0, |position| position.index);
@@ -21,7 +21,7 @@ fn state(data: &PathBuf) -> anyhow::Result<(u64, String)> {
 /// # Errors
 /// When one cannot be read.
 pub fn check(data: &[PathBuf]) -> anyhow::Result<Vec<Violation>> {
-    let states = data.iter().map(state).collect::<anyhow::Result<Vec<_>>>()?;
+    let states = data.iter().map(|data| state(data)).collect::<anyhow::Result<Vec<_>>>()?;
     let equal = states.windows(2).all(|two| two[0].1 == two[1].1);
     let seen = format!("index and digest of each: {states:?}");
     Ok(if equal { Vec::new() } else { vec![Violation { invariant: "all replicas end with the same digest", seen }] })
