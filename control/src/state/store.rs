@@ -415,11 +415,12 @@ impl StateStore {
     pub fn measure(&self) -> Result<StateDigest, StoreError> {
         let _shared = self.shared();
         let mut digest = StateDigest::default();
-        for pair in &self.tree {
-            let (key, value) = pair.map_err(disk("read the state"))?;
-            if REPLICATED.contains(&key.as_ref()) {
-                digest.add(&key, &value);
-            }
+        for own in self.tree.range(..REPLICATED.start).chain(self.tree.range(REPLICATED.end..)) {
+            own.map_err(disk("read the state"))?;
+        }
+        for pair in pages::range(&self.tree, REPLICATED.start, REPLICATED.end)? {
+            let (key, value) = pair?;
+            digest.add(&key, &value);
         }
         Ok(digest)
     }

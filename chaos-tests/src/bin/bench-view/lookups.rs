@@ -117,7 +117,7 @@ pub(crate) async fn node(folder: &Path, arguments: &Arguments) -> anyhow::Result
     stop.store(false, Ordering::Relaxed);
     let (before_mib, begun) = (status_mib(status, "VmRSS:")?, Instant::now());
     let credentials = Credentials::load(folder).context("load credentials")?;
-    let client = Client::connect(credentials, arguments.control.clone(), &Limits::default())?;
+    let client = Client::connect(credentials, arguments.control.clone(), "north", &Limits::default())?;
     let looking = tokio::spawn(task(client.view(), arguments.clone(), Arc::clone(&waits), Arc::clone(&stop)));
     let mut views = client.view();
     let subjects = usize::try_from(arguments.subjects)?;

@@ -115,7 +115,7 @@ async fn with(cluster: &Cluster, arguments: &Arguments) -> anyhow::Result<Value>
     let folder = cluster.directory.join("nodes/mx1");
     let servers: Vec<String> = cluster.servers.iter().map(|server| server.address.to_string()).collect();
     let credentials = Credentials::load(&folder).context("load the node's credentials")?;
-    let client = Client::connect(credentials, servers.clone(), &Limits::default())?;
+    let client = Client::connect(credentials, servers.clone(), "north", &Limits::default())?;
     let begun = Instant::now();
     fill(&client, arguments.subjects).await?;
     let reports_ms = begun.elapsed().as_millis();
