@@ -292,7 +292,7 @@ pub(super) enum Kind {
     /// Tick of the last report, subject key: nothing.
     ByHeard = b'h',
     /// Subject key: `Said`.
-    Manual = b'v',
+    Manual = b'o',
 }
 
 /// A key of this kind.

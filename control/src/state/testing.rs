@@ -16,7 +16,10 @@ use proto::{
 };
 use ulid::Ulid;
 
-use super::{CAPS, Caps, State};
+use super::{
+    CAPS, Caps, State,
+    store::{StateStore, pages},
+};
 
 /// A state in memory with a clock of its own.
 pub(crate) struct World {
@@ -144,4 +147,11 @@ pub(crate) fn attempted(number: u64, delivered: &[&str], refused: &[&str], next_
     let all = |list: &[&str]| list.iter().map(|text| address(text)).collect();
     let problem = "451 4.2.2 full".to_owned();
     Change::Attempted { held: held_id(number), delivered: all(delivered), refused: all(refused), next_attempt, problem }
+}
+
+/// Writes a value under a key, or removes it, behind the back of the digest.
+pub(crate) fn tamper(store: &StateStore, key: &[u8], value: Option<&[u8]>) {
+    let mut batch = sled::Batch::default();
+    pages::stage(&store.tree, std::iter::once((key, value)), &mut batch).expect("readable");
+    store.tree.apply_batch(batch).expect("written");
 }

@@ -23,7 +23,7 @@ use crate::{
         digest::StateDigest,
         keys::Keys,
         store::{REPLICATED, StateStore},
-        testing::{hold, node, quarantined},
+        testing::{hold, node, quarantined, tamper},
     },
 };
 use openraft::{
@@ -102,9 +102,9 @@ async fn what_redb_takes_for_right_is_checked_by_our_own_sum() {
 async fn a_pair_that_sled_lost_changed_or_made_up_is_found_at_the_start() {
     type Harm = fn(&StateStore, &[u8]);
     let table: [Harm; 3] = [
-        |store, key| drop(store.tree.remove(key).expect("removed")),
-        |store, key| drop(store.tree.insert(key, b"something else").expect("written")),
-        |store, key| drop(store.tree.insert([key, b"x"].concat(), b"").expect("written")),
+        |store, key| tamper(store, key, None),
+        |store, key| tamper(store, key, Some(b"something else")),
+        |store, key| tamper(store, &[key, b"x"].concat(), Some(b"")),
     ];
     for harm in table {
         let folder = written().await;

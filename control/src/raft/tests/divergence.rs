@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     raft::{ProposeError, Rules, gate::Refusal},
-    state::store::{POSITION, Position, StateStore, StoreError},
+    state::{
+        store::{POSITION, Position, StateStore, StoreError},
+        testing,
+    },
 };
 
 /// Adds a pair to a state behind its server's back, so that the state still agrees with its own digest.
@@ -21,7 +24,7 @@ async fn tamper(folder: &std::path::Path) {
             opened => break opened.expect("a store"),
         }
     };
-    store.tree.insert(b"bnobody has written this", b"").expect("written");
+    testing::tamper(&store, b"bnobody has written this", Some(b""));
     let digest = store.measure().expect("readable");
     let position = store.position().expect("readable").expect("a position");
     store.tree.insert(POSITION, codec::encode(&Position { digest, ..position })).expect("written");

@@ -145,7 +145,7 @@ pub(super) fn value(tree: &sled::Tree, key: &[u8]) -> Result<Option<Vec<u8>>, St
 }
 
 /// Adds what these changes do to the pages. They are in order, and no other batch may be stored meanwhile.
-pub(super) fn stage<'w>(
+pub(crate) fn stage<'w>(
     tree: &sled::Tree,
     changes: impl Iterator<Item = Change<'w>>,
     batch: &mut sled::Batch,
