@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     address::Address,
+    archive::ArchiveAct,
     department::Department,
     held::{Held, HeldId, MutationId, TransactionId},
     identity::Role,
@@ -122,6 +123,13 @@ pub enum Change {
         /// Why.
         grounds: Grounds,
     },
+    /// A backup of the whole state, or a step of a restore.
+    Archive {
+        /// What.
+        act: ArchiveAct,
+        /// Why; not needed in the middle of a restore.
+        grounds: Grounds,
+    },
     /// A node takes no new mail, or takes it again.
     DrainNode {
         /// Name in its certificate.
@@ -147,6 +155,7 @@ impl Change {
             | Self::Release { .. }
             | Self::Delete { .. } => 1,
             Self::Member { .. } | Self::DrainNode { .. } => 2,
+            Self::Archive { .. } => 3,
         }
     }
 
@@ -158,6 +167,7 @@ impl Change {
             | Self::Release { .. }
             | Self::Delete { .. }
             | Self::Member { .. }
+            | Self::Archive { .. }
             | Self::DrainNode { .. } => role == Role::Operator,
             Self::Hold { .. } | Self::Discard { .. } | Self::Lease { .. } | Self::Attempted { .. } => {
                 role == Role::Node

@@ -5,6 +5,7 @@ mod batcher;
 mod compaction;
 mod comparing;
 pub mod comparison;
+mod export;
 pub mod gate;
 mod group;
 pub mod high_water;

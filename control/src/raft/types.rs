@@ -12,8 +12,8 @@ use super::Server;
 use crate::state::digest::StateDigest;
 
 /// Latest version of entries that this program knows. Version 1 carries mutations, 2 also what servers tell each other about
-/// versions and digests.
-pub(super) const PROPOSAL_VERSION: u32 = 2;
+/// versions and digests, 3 backups and restores.
+pub(super) const PROPOSAL_VERSION: u32 = 3;
 
 /// What one entry carries: its version in front of bytes that only those look into who know it. So a server can keep, and
 /// pass on, what it cannot read.

@@ -1,6 +1,7 @@
 //! The three gRPC services of a control server, on one mTLS listener: `raft` for its peers, `edge` for nodes,
 //! `operator` for people.
 
+pub mod backup;
 pub mod due;
 pub mod edge;
 pub mod gate;
@@ -11,6 +12,7 @@ pub mod operator;
 pub mod policy;
 pub mod quarantine;
 pub mod raft;
+pub mod restore;
 pub mod touch;
 pub mod watch;
 
