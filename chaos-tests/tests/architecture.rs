@@ -65,6 +65,7 @@ const CONTROL: Layers = &[
     // One room: openraft's traits tie log, state machine and network together.
     ("raft", WIRING),
     ("bodies", EDGE),
+    ("archive", WIRING),
     ("config", EDGE),
     ("rpc", WIRING),
     ("ctl", WIRING),

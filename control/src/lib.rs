@@ -1,5 +1,6 @@
 //! The control servers: policy, quarantine and reputation, agreed upon by Raft; and the operator's command line.
 
+pub mod archive;
 pub mod bodies;
 pub mod config;
 pub mod ctl;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::output::Format;
+use super::{backup, output::Format};
 
 const EXAMPLES: &str = "Examples:
   posternctl cluster init prod --server alpha=north@10.0.1.5:7001 --server beta=south@10.0.2.5:7001 \\
@@ -15,6 +15,7 @@ const EXAMPLES: &str = "Examples:
   posternctl quarantine list --department health
   posternctl quarantine release ID --why 'asked for by phone'
   posternctl audit --max 1000
+  posternctl backup /backup/2026-11-21.tar --why nightly
   posternctl scan --node 10.0.1.7:7100 samples/
 
 Settings are read from posternctl.yaml in the current folder, or from --config FILE.
@@ -75,6 +76,10 @@ pub enum Command {
     /// See the nodes, drain one, look into one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Copy policy, quarantine, audit log and the bodies of held messages into one file.
+    Backup(backup::Backup),
+    /// Bring a backup into a new cluster.
+    Restore(backup::Restore),
     /// Run messages through a node's checks without delivering them; one JSON line a message.
     Scan(Scan),
 }
@@ -310,7 +315,7 @@ pub struct Act {
 }
 
 /// No change without a reason.
-fn reason(text: &str) -> Result<String, &'static str> {
+pub(super) fn reason(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err("a reason in words is needed") } else { Ok(text.to_owned()) }
 }
 

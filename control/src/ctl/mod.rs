@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod audit;
+pub mod backup;
 pub mod cluster;
 pub mod connect;
 pub mod escape;
@@ -15,6 +16,7 @@ pub mod output;
 pub mod pki;
 pub mod policy;
 pub mod quarantine;
+pub mod restore;
 pub mod scan;
 pub mod settings;
 pub mod status;
@@ -86,6 +88,11 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
         Command::Policy(PolicyCommand::History { max }) => policy::history(&reach()?, output, max).await,
         Command::Quarantine(command) => quarantine::run(&reach()?, output, command).await,
         Command::Audit { max, before } => audit::run(&reach()?, output, max, before).await,
+        Command::Backup(backup::Backup { verify: Some(backup::BackupCommand::Verify { file }), .. }) => {
+            backup::verify(output, &file)
+        }
+        Command::Backup(backup) => backup::run(&reach()?, output, &backup).await,
+        Command::Restore(restore) => restore::run(&reach()?, output, restore).await,
         Command::Node(NodeCommand::View { node, version }) => node::view(&reach()?, output, &node, version).await,
         Command::Node(NodeCommand::List) => nodes::list(&reach()?, output).await,
         Command::Node(NodeCommand::Drain(drain)) => nodes::drain(&reach()?, drain, true).await,

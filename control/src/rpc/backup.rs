@@ -16,7 +16,7 @@ use tonic::Status;
 use super::Shared;
 use crate::{
     bodies::{BodyError, chunks::CHUNK_BYTES, copies::LoadError},
-    state::{archive::NeededBodies, snapshot, store::StoreError},
+    state::{archive::Contents, snapshot, store::StoreError},
 };
 
 /// How long the operator may take for one part before the backup is given up.
@@ -75,20 +75,18 @@ impl Line {
 
     async fn everything(&self, shared: &Shared) -> Result<(), Stop> {
         let (index, file) = shared.group.export().await?;
-        let (mut file, needed) = needed(file).await?;
+        let (mut file, contents) = contents(file).await?;
         let meta = file.metadata().map_err(|error| Status::unavailable(format!("read the state's file: {error}")))?;
-        let (policy_version, held, at) = shared
-            .read(|state| (state.policy_version(), state.held_count(), state.log_time()))
-            .await?;
         let begin = BackupBegin {
             cluster: shared.cluster.to_string(),
             index,
-            at_ms: at.0,
-            policy_version,
-            held,
+            at_ms: contents.at.0,
+            policy_version: contents.policy_version,
+            held: contents.held,
+            audit_records: contents.audit_records,
             state_bytes: meta.len(),
-            bodies: needed.len() as u64,
-            body_bytes: needed.iter().map(|(_, size)| size).sum(),
+            bodies: contents.bodies.len() as u64,
+            body_bytes: contents.bodies.values().sum(),
         };
         self.part(Part::Begin(begin)).await?;
         loop {
@@ -99,7 +97,7 @@ impl Line {
             }
             self.part(Part::State(piece)).await?;
         }
-        for (digest, size_bytes) in needed {
+        for (digest, size_bytes) in contents.bodies {
             self.body(shared, digest, size_bytes).await?;
         }
         self.part(Part::End(BackupEnd {})).await
@@ -129,15 +127,15 @@ impl Line {
     }
 }
 
-/// The bodies that the state in a file needs, in the order of their digests; the file is at its beginning again.
-async fn needed(mut file: File) -> Result<(File, Vec<(String, u64)>), Stop> {
+/// What the state in a file holds; the file is at its beginning again.
+async fn contents(mut file: File) -> Result<(File, Contents), Stop> {
     let read = tokio::task::spawn_blocking(move || -> Result<_, Stop> {
-        let mut needed = NeededBodies::default();
+        let mut contents = Contents::default();
         let unreadable = |error| Stop::Failed(Status::internal(format!("read the state: {error}")));
-        snapshot::each_pair(BufReader::new(&file), |key, value| needed.add(&key, &value).map_err(unreadable))?;
-        needed.end_of_record().map_err(unreadable)?;
+        snapshot::each_pair(BufReader::new(&file), |key, value| contents.add(&key, &value).map_err(unreadable))?;
+        contents.end_of_record().map_err(unreadable)?;
         file.rewind().map_err(|error| Status::unavailable(format!("read the state's file: {error}")))?;
-        Ok((file, needed.found.into_iter().collect()))
+        Ok((file, contents))
     });
     read.await.map_err(|error| Status::internal(format!("read the state: {error}")))?
 }

@@ -10,6 +10,7 @@ use proto::{
     archive::{ArchiveAct, Origin, unpack},
     codec,
     mutation::{Change, Grounds, Mutation, Outcome, Refused},
+    time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -183,26 +184,42 @@ impl<K: Keys> Step<'_, K> {
     }
 }
 
-/// Finds the bodies that records which have not ended need, in pairs that come in the order of their keys.
+/// What a state holds, found in its pairs, which come in the order of their keys.
 #[derive(Debug, Default)]
-pub struct NeededBodies {
-    /// Digest and length in bytes.
-    pub found: BTreeMap<String, u64>,
+pub struct Contents {
+    /// The bodies that records which have not ended need: digest and length in bytes.
+    pub bodies: BTreeMap<String, u64>,
+    /// The state's own numbers, as they are stored.
+    pub numbers: Vec<u8>,
+    /// Policy version in force.
+    pub policy_version: u64,
+    /// Held messages that wait or are to be delivered.
+    pub held: u64,
+    /// Number of the newest audit record.
+    pub audit_records: u64,
+    /// Log time.
+    pub at: UnixMs,
     base: Vec<u8>,
     parts: Vec<u8>,
 }
 
-/// A record in the state that cannot be read.
+/// Something in the state that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a held record cannot be read: it was made by a later version of Postern, or is damaged")]
-pub struct UnreadableRecord;
+#[error("the state cannot be read: it was made by a later version of Postern, or is damaged")]
+pub struct Unreadable;
 
-impl NeededBodies {
+impl Contents {
     /// The next pair.
     ///
     /// # Errors
     /// When a record cannot be read.
-    pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), UnreadableRecord> {
+    pub fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), Unreadable> {
+        if is_numbers(key) {
+            let numbers: Meta = codec::decode("the state's numbers", value).map_err(|_| Unreadable)?;
+            self.numbers = value.to_vec();
+            (self.policy_version, self.held, self.at) = (numbers.policy_version, numbers.open, numbers.now);
+            self.audit_records = numbers.audit_seq;
+        }
         if key.first() != Some(&(Kind::Held as u8)) {
             return self.end_of_record();
         }
@@ -212,7 +229,7 @@ impl NeededBodies {
             self.base = base.to_vec();
         }
         if self.parts.len() + value.len() > RECORD_BYTES_MAX {
-            return Err(UnreadableRecord);
+            return Err(Unreadable);
         }
         self.parts.extend_from_slice(value);
         Ok(())
@@ -222,15 +239,15 @@ impl NeededBodies {
     ///
     /// # Errors
     /// When the last record cannot be read.
-    pub fn end_of_record(&mut self) -> Result<(), UnreadableRecord> {
+    pub fn end_of_record(&mut self) -> Result<(), Unreadable> {
         self.base.clear();
         if self.parts.is_empty() {
             return Ok(());
         }
-        let record: Record = codec::decode("a held record", &self.parts).map_err(|_| UnreadableRecord)?;
+        let record: Record = codec::decode("a held record", &self.parts).map_err(|_| Unreadable)?;
         self.parts.clear();
         if has_ended(&record.held.status).is_none() {
-            self.found.insert(record.held.body.digest, record.held.body.size_bytes);
+            self.bodies.insert(record.held.body.digest, record.held.body.size_bytes);
         }
         Ok(())
     }

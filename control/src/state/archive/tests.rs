@@ -9,7 +9,7 @@ use proto::{
     time::UnixMs,
 };
 
-use super::{NeededBodies, is_numbers, is_restored, restoring};
+use super::{Contents, is_numbers, is_restored, restoring};
 use crate::state::{
     query,
     testing::{World, delete, department, held_id, hold, node, operator, policy, quarantined, release},
@@ -143,13 +143,14 @@ fn a_cluster_in_use_a_foreign_key_and_a_node_are_refused() {
 #[test]
 fn the_bodies_that_are_needed_are_those_of_records_that_have_not_ended() {
     let old = old();
-    let mut needed = NeededBodies::default();
+    let mut needed = Contents::default();
     for (key, value) in &old.keys {
         needed.add(key, value).expect("readable");
     }
     needed.end_of_record().expect("readable");
     let expected: BTreeMap<String, u64> = [1, 2, 4, 5].map(|number| (format!("{number:064x}"), 1000)).into();
-    assert_eq!(needed.found, expected);
+    assert_eq!(needed.bodies, expected);
+    assert_eq!((needed.held, needed.policy_version, needed.at), (4, 1, UnixMs(5_000_000_000)));
     assert!(query::held(&old.keys, held_id(3)).is_some());
     needed.add(b"Hx\0\0", b"no record").expect("kept");
     assert!(needed.end_of_record().is_err());
