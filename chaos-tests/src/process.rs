@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -72,6 +72,7 @@ impl Program {
             Ok(Ok(Some(line))) => line,
             Ok(_) => {
                 let status = process.child.wait().await;
+                process.over().await;
                 bail!("{} ended before it was ready ({status:?}):\n{}", self.name, self.log_end())
             }
             Err(_) => bail!("{} was not ready within {READY_MAX:?}:\n{}", self.name, self.log_end()),
@@ -148,6 +149,21 @@ impl Process {
         self.child.kill().await.with_context(|| format!("kill {}", self.name))?;
         self.over().await;
         Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it goes on for longer than a process may take to get ready; it is killed then.
+    pub async fn ended(mut self) -> anyhow::Result<ExitStatus> {
+        let Ok(status) = timeout(READY_MAX, self.child.wait()).await else {
+            let name = self.name.clone();
+            self.kill9().await?;
+            bail!("{name} did not end within {READY_MAX:?} and was killed");
+        };
+        let status = status.with_context(|| format!("wait for {}", self.name))?;
+        self.over().await;
+        Ok(status)
     }
 
     /// Freezes it (SIGSTOP) or lets it go on (SIGCONT).

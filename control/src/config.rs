@@ -8,6 +8,7 @@ use std::{
 use proto::{
     identity::{Credentials, Role},
     member,
+    time::UnixMs,
     yaml::{self, Fault, Faults, Node},
 };
 
@@ -103,7 +104,7 @@ fn credentials(node: &Node<'_, '_>, base: &Path) -> Result<Credentials, Fault> {
     if role != Role::Control {
         return Err(node.fault(format!("the certificate is a {role}'s; a control server needs one of role control")));
     }
-    credentials.server_config().map_err(|error| node.fault(error.to_string()))?;
+    credentials.check(UnixMs::now()).map_err(|error| node.fault(error.to_string()))?;
     Ok(credentials)
 }
 

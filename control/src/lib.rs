@@ -9,5 +9,6 @@ pub mod raft;
 pub mod rpc;
 pub mod server;
 pub mod state;
+pub mod telemetry;
 #[cfg(test)]
 pub(crate) mod test_pki;

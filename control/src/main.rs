@@ -4,7 +4,7 @@ use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
-use control::{config::Config, server};
+use control::{config::Config, server, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -20,7 +20,8 @@ Example of FILE (YAML; folders are relative to the file's own):
   credentials: credentials    # ca.pem, certificate.pem, key.pem of posternctl cluster init
 
 When it answers it prints one line on stdout: {\"ready\":{\"grpc\":\"10.1.0.5:7001\"}}
-Its log is JSON on stderr. SIGTERM or SIGINT ends it. Exit code 1: the reason is on stderr.";
+Its log is JSON on stderr; traces, metrics and logs go where OTEL_EXPORTER_OTLP_ENDPOINT says. SIGHUP: it looks for new
+certificates at once, not within 30 s. SIGTERM or SIGINT ends it. Exit code 1: the reason is on stderr.";
 
 /// What is logged without --log and RUST_LOG.
 const LOG_DEFAULT: &str = "info,openraft=warn,sled=warn,h2=warn,hyper=warn,tower=warn";
@@ -51,10 +52,11 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> anyhow::Result<()> {
-    log(arguments.log.as_deref())?;
+    let filter = filter(arguments.log.as_deref())?;
     let config = Config::load(&arguments.config).context("the configuration is not usable")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
+        let telemetry = telemetry::init(&config.name, &config.site, filter)?;
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let end = async move {
             tokio::select! {
@@ -62,20 +64,20 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        server::run(config, end, ready).await
+        let ended = server::run(config, end, ready).await;
+        telemetry.shutdown().await;
+        ended
     })
 }
 
-fn log(level: Option<&str>) -> anyhow::Result<()> {
-    let filter = match level {
+fn filter(level: Option<&str>) -> anyhow::Result<EnvFilter> {
+    Ok(match level {
         Some(directives) => EnvFilter::try_new(directives).context("--log")?,
         None => match EnvFilter::try_from_default_env() {
             Ok(filter) => filter,
             Err(_) => EnvFilter::try_new(LOG_DEFAULT)?,
         },
-    };
-    tracing_subscriber::fmt().json().with_writer(std::io::stderr).with_env_filter(filter).init();
-    Ok(())
+    })
 }
 
 /// The one line on stdout. Whoever started us may have closed it; that is no reason to end.

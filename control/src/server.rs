@@ -7,13 +7,15 @@ use std::{
 };
 
 use anyhow::Context as _;
+use proto::identity::keep_fresh;
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
-    raft::{Group, GroupConfig, Rules, Server},
-    rpc::{self, Shared, listener},
+    raft::{Group, GroupConfig, Rules, Server, stamp},
+    rpc::{self, Shared, gate::Guard, listener},
+    telemetry::{self, Observed},
 };
 
 /// Time from one sweep of the body store to the next.
@@ -30,21 +32,23 @@ pub async fn run(
     end: impl Future<Output = ()> + Send,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let tls = config.credentials.server_config().context("load the credentials")?;
     // Before anything is opened, so that a second start by mistake ends here.
     let port = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listen on {}: choose another address with the key listen", config.listen))?;
     let address = port.local_addr().context("read the listener's address")?;
-    std::fs::create_dir_all(&config.data)
+    stamp::make_folder(&config.data)
         .with_context(|| format!("make the data folder {}: check the key data", config.data.display()))?;
     let bodies = Bodies::open(&config.data).context("open the body store")?;
     let group = Group::open(membership(&config)).await.context("open the Raft group")?;
 
     let (stop, stopping) = watch::channel(false);
+    let guard = Guard::new(config.credentials.clone());
+    let rotating = keep_fresh(config.credentials.clone(), stopping.clone()).context("listen for SIGHUP")?;
     let shared = Shared {
         group: group.clone(),
         cluster: Arc::from(config.credentials.identity.cluster.as_str()),
+        guard: guard.clone(),
         copies: Copies {
             me: server(&config).into(),
             bodies: bodies.clone(),
@@ -52,10 +56,11 @@ pub async fn run(
         },
         stopping: stopping.clone(),
     };
+    observe(&shared);
     let sweeper = tokio::spawn(sweep(bodies, group.clone(), stopping.clone()));
     let mut ending = stopping;
     let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
-    let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, tls), ended);
+    let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, &guard), ended);
     let mut answering = std::pin::pin!(answering);
     ready(address);
     tracing::info!(name = config.name, site = config.site, %address, "answering");
@@ -76,10 +81,28 @@ pub async fn run(
         }
     };
     stop.send_replace(true);
+    let rotated = rotating.await.context("look at the credentials");
     let swept = sweeper.await.context("sweep the body store");
     group.stop().await;
     tracing::info!("ended");
-    answered.and(swept)
+    answered.and(swept).and(rotated)
+}
+
+/// What the exported metrics are asked for.
+fn observe(shared: &Shared) {
+    // The meter keeps what it asks for as long as the process lives; the state must close with the server.
+    let (group, refusals) = (shared.group.downgrade(), shared.guard.refusals.clone());
+    telemetry::observe(move || {
+        let refused = refusals.snapshot();
+        let Some(group) = group.upgrade() else { return Observed { refused, ..Observed::default() } };
+        let status = group.status();
+        Observed {
+            applied_index: status.applied_index,
+            leads: status.leader == Some(group.me().0),
+            held: group.state().held_count(),
+            refused,
+        }
+    });
 }
 
 fn server(config: &Config) -> Server {

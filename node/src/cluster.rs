@@ -21,7 +21,7 @@ use bytes::Bytes;
 use proto::{
     codec,
     held::{BodyRef, Held, MutationId},
-    identity::{Credentials, Role},
+    identity::{Channels, Credentials, Role},
     mutation::{Change, Outcome},
     view::View,
     wire::edge::{DueRequest, ProposeRequest, WatchRequest, edge_client::EdgeClient},
@@ -30,10 +30,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::limits::Limits;
 
@@ -62,11 +59,19 @@ pub enum ClusterError {
     },
 }
 
-/// One control server and the channel to it, which connects when it is used.
+/// One control server and the way to it.
 #[derive(Clone)]
 struct Server {
     name: String,
-    client: EdgeClient<Channel>,
+    channels: Arc<Channels>,
+}
+
+impl Server {
+    /// A client on the channel that the credentials in use have made. It connects when it is used.
+    fn client(&self) -> Result<EdgeClient<Channel>, Status> {
+        let channel = self.channels.to(&self.name).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        Ok(EdgeClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX))
+    }
 }
 
 /// A handle on the cluster. Cheap to clone. The watch ends when the last handle and the last receiver of the view are gone.
@@ -105,13 +110,15 @@ impl Cluster {
         if servers.is_empty() {
             return Err(fault("", "at least one is needed".to_owned()));
         }
+        let channels = Arc::new(channels(credentials, limits));
         let servers: Arc<[Server]> = servers
             .into_iter()
             .map(|name| {
-                let channel = lazy_channel(&credentials, &name, limits)
-                    .map_err(|error| fault(&name, format!("{error}: write host:port")))?;
-                let client = EdgeClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
-                Ok(Server { name, client })
+                let server = Server { name, channels: Arc::clone(&channels) };
+                match server.client() {
+                    Ok(_) => Ok(server),
+                    Err(status) => Err(fault(&server.name, format!("{}: write host:port", status.message()))),
+                }
             })
             .collect::<Result<_, ClusterError>>()?;
         let (view_to, view) = watch::channel(Arc::new(View::empty()));
@@ -212,7 +219,8 @@ impl Cluster {
                 let at = (first + step) % self.servers.len();
                 let server = &self.servers[at];
                 let left = deadline.saturating_duration_since(Instant::now()).min(each);
-                match timeout(left, call(server.client.clone())).await {
+                let called = async { call(server.client()?).await };
+                match timeout(left, called).await {
                     Ok(Ok(answer)) => {
                         self.preferred.store(at, Ordering::Relaxed);
                         return Ok(answer);
@@ -244,15 +252,16 @@ impl Cluster {
     }
 }
 
-fn lazy_channel(credentials: &Credentials, server: &str, limits: &Limits) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("https://{server}"))?
-        .tls_config(credentials.client_tls(Role::Control))?
-        .connect_timeout(limits.control_timeout)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(limits.watch_quiet_max)
-        .keep_alive_timeout(limits.control_timeout)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+fn channels(credentials: Credentials, limits: &Limits) -> Channels {
+    let (control_timeout, watch_quiet_max) = (limits.control_timeout, limits.watch_quiet_max);
+    Channels::new(credentials, Role::Control, move |endpoint| {
+        endpoint
+            .connect_timeout(control_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(watch_quiet_max)
+            .keep_alive_timeout(control_timeout)
+            .keep_alive_while_idle(true)
+    })
 }
 
 /// Whether a later try may be answered otherwise: not when it is about who we are or what we ask.

@@ -11,6 +11,7 @@ use proto::{
     identity::{Credentials, IdentityError, Role},
     member,
     policy::MESSAGE_BYTES_MAX,
+    time::UnixMs,
     yaml::{self, Fault, Faults, Map, Node},
 };
 
@@ -112,6 +113,7 @@ impl Config {
     /// When they are missing, or of another name or role.
     pub fn load_credentials(&self) -> Result<Credentials, ConfigError> {
         let credentials = Credentials::load(&self.credentials)?;
+        credentials.check(UnixMs::now())?;
         let held = &credentials.identity;
         if held.role == Role::Node && held.name == self.name {
             return Ok(credentials);

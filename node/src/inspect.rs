@@ -8,7 +8,8 @@ use mail_parser::parsers::MessageStream;
 use proto::{
     address::{Address, Domain, ReversePath},
     held::TransactionId,
-    identity::{Identity, Role},
+    identity::{Credentials, Role},
+    time::UnixMs,
     verdict::{Disposition, Verdict},
     view::View,
     wire::inspect::{
@@ -41,15 +42,15 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Inspector {
     pipeline: Pipeline,
-    cluster_id: Arc<str>,
+    credentials: Credentials,
     site: Arc<str>,
 }
 
 impl Inspector {
-    /// `cluster_id` is that of the node's own certificate.
+    /// Callers are judged by the node's own credentials.
     #[must_use]
-    pub fn new(pipeline: Pipeline, cluster_id: &str, site: &str) -> Self {
-        Self { pipeline, cluster_id: cluster_id.into(), site: site.into() }
+    pub fn new(pipeline: Pipeline, credentials: Credentials, site: &str) -> Self {
+        Self { pipeline, credentials, site: site.into() }
     }
 
     /// As a gRPC service that takes messages as large as SMTP does.
@@ -57,6 +58,13 @@ impl Inspector {
     pub fn into_server(self) -> InspectServer<Self> {
         let bytes_max = self.pipeline.examiner.limits.message_bytes_max + ENVELOPE_BYTES_MAX;
         InspectServer::new(self).max_decoding_message_size(bytes_max)
+    }
+
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.credentials.caller(request, &ALLOWED, UnixMs::now()).map(drop).map_err(|refusal| {
+            tracing::warn!(from = ?request.remote_addr(), reason = refusal.reason(), "a caller was turned away");
+            refusal.into()
+        })
     }
 
     async fn scan_one(&self, request: ScanRequest) -> ScanResponse {
@@ -87,7 +95,7 @@ impl Inspect for Inspector {
     type ScanStream = Pin<Box<dyn Stream<Item = Result<ScanResponse, Status>> + Send>>;
 
     async fn scan(&self, request: Request<Streaming<ScanRequest>>) -> Result<Response<Self::ScanStream>, Status> {
-        Identity::of_request(&request, &self.cluster_id, &ALLOWED)?;
+        self.check(&request)?;
         let mut requests = request.into_inner();
         let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
         let this = self.clone();
@@ -108,7 +116,7 @@ impl Inspect for Inspector {
     }
 
     async fn view_in_use(&self, request: Request<ViewInUseRequest>) -> Result<Response<ViewInUseResponse>, Status> {
-        Identity::of_request(&request, &self.cluster_id, &ALLOWED)?;
+        self.check(&request)?;
         let wanted = request.into_inner().policy_version;
         let mut views = self.pipeline.cluster.view();
         let waited = timeout(WAIT_MAX, views.wait_for(|view| view.policy_version >= wanted)).await;

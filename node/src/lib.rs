@@ -4,6 +4,7 @@ pub mod actions;
 pub mod checks;
 pub mod cluster;
 pub mod config;
+pub mod door;
 pub mod examine;
 pub mod inspect;
 pub mod limits;

@@ -13,6 +13,7 @@ use node::{
     },
     cluster::Cluster,
     config::Config,
+    door,
     examine::Examiner,
     inspect::Inspector,
     pipeline::Pipeline,
@@ -25,13 +26,12 @@ use node::{
     },
     telemetry,
 };
-use proto::identity::Credentials;
+use proto::identity::{Credentials, keep_fresh};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server as GrpcServer;
 use tracing::{info, warn};
 
@@ -77,6 +77,7 @@ async fn run(config: Config, credentials: Credentials) -> anyhow::Result<()> {
 async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> {
     let mut stopping = stop_on_signal()?;
     info!(node = %credentials.identity, "starting");
+    keep_fresh(credentials.clone(), stopping.clone()).context("listen for SIGHUP")?;
     let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.site, &config.limits)?;
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
@@ -160,15 +161,13 @@ async fn inspect(
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listen on {address} (inspect in the settings)"))?;
     let address = listener.local_addr().context("ask for the address of the inspect service")?;
-    let service = Inspector::new(pipeline.clone(), &credentials.identity.cluster, &config.site);
-    let server = GrpcServer::builder()
-        .tls_config(credentials.server_tls())
-        .context("set up TLS of the inspect service")?
-        .concurrency_limit_per_connection(64)
-        .add_service(service.into_server());
+    let service = Inspector::new(pipeline.clone(), credentials.clone(), &config.site);
+    let server = GrpcServer::builder().concurrency_limit_per_connection(64).add_service(service.into_server());
+    let credentials = credentials.clone();
     tokio::spawn(async move {
         let stop = async move { drop(stopping.wait_for(|stop| *stop).await) };
-        if let Err(error) = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop).await {
+        let incoming = door::incoming(listener, credentials);
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop).await {
             tracing::error!(%error, "serve the inspect service");
         }
     });

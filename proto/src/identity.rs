@@ -1,16 +1,25 @@
-//! Who is who: a role and a name as a SPIFFE-style URI in the certificate (`spiffe://CLUSTER/ROLE/NAME`), and the mTLS
-//! settings that every process makes out of its three PEM files.
+//! Who is who: a role and a name as a SPIFFE-style URI in the certificate (`spiffe://CLUSTER/ROLE/NAME`), what a peer's
+//! certificate says beside it, and the mTLS settings that every process makes out of its PEM files.
 
-use std::{fmt, path::Path, sync::Arc};
+mod channels;
+mod credentials;
+mod leaf;
+mod rotation;
+#[cfg(test)]
+pub(crate) mod test_ca;
 
-use rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier, version::TLS13};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
-use tonic::{
-    Request, Status,
-    transport::{Certificate, ClientTlsConfig, Identity as TlsIdentity, ServerTlsConfig},
-};
+use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+pub use self::{
+    channels::Channels,
+    credentials::{Credentials, Reread},
+    leaf::{Leaf, Refusal},
+    rotation::keep_fresh,
+};
 
 /// What a certificate lets its holder do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -88,6 +97,20 @@ pub enum IdentityError {
     /// The three files do not make a TLS server.
     #[error("ca.pem, certificate.pem and key.pem do not fit together: {0}")]
     Unfit(String),
+    /// Others would turn this certificate away: expired, not yet valid, revoked, or of a CA that is not in ca.pem.
+    #[error("nobody would take certificate.pem: {0}; posternctl cluster issue --renew makes a new one")]
+    Unusable(String),
+    /// A revocation list is no list, or not of a CA in ca.pem.
+    #[error("crl.pem: {0}; posternctl cluster revoke makes it")]
+    RevocationList(String),
+    /// The files on disk are another holder's than those in use.
+    #[error("the certificate is now {now}'s, but this process is {was}")]
+    Another {
+        /// Who the process is.
+        was: String,
+        /// Whom the new certificate names.
+        now: String,
+    },
     /// Exactly one URI SAN must name cluster, role and name.
     #[error("the certificate names nobody: it needs one URI spiffe://CLUSTER/ROLE/NAME")]
     Nameless,
@@ -121,100 +144,15 @@ impl Identity {
         well_formed.then(|| Self { cluster: cluster.to_owned(), role, name: name.to_owned() })
     }
 
-    /// Who sent a request: checked to be of our cluster and of one of the roles that may call the service.
+    /// Who sent a request: checked to be of our cluster and of one of the roles that may call the service. TLS has checked
+    /// the certificate when the connection began; see [`Credentials::caller`] for a check as of now.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` without a well-formed certificate of our cluster, `PERMISSION_DENIED` for another role.
     pub fn of_request<T>(request: &Request<T>, cluster: &str, allowed: &[Role]) -> Result<Self, Status> {
-        let certificates =
-            request.peer_certs().ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
-        let leaf = certificates.first().ok_or_else(|| Status::unauthenticated("a client certificate is needed"))?;
-        let identity = Self::of_certificate(leaf).map_err(|error| Status::unauthenticated(error.to_string()))?;
-        if identity.cluster != cluster {
-            return Err(Status::unauthenticated("the certificate is of another cluster"));
-        }
-        if !allowed.contains(&identity.role) {
-            return Err(Status::permission_denied(format!("a {} may not call this service", identity.role)));
-        }
-        Ok(identity)
-    }
-}
-
-/// The three PEM texts of a process: who it trusts and who it is. The key stays in here.
-#[derive(Clone)]
-pub struct Credentials {
-    /// Who it is.
-    pub identity: Identity,
-    ca: Vec<u8>,
-    certificate: Vec<u8>,
-    key: Vec<u8>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("identity", &self.identity).finish_non_exhaustive()
-    }
-}
-
-impl Credentials {
-    /// Reads `ca.pem`, `certificate.pem` and `key.pem` of a folder.
-    ///
-    /// # Errors
-    /// When one is missing or the certificate names nobody.
-    pub fn load(folder: &Path) -> Result<Self, IdentityError> {
-        let read = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read(&path).map_err(|source| IdentityError::Read { path: path.display().to_string(), source })
-        };
-        let certificate = read("certificate.pem")?;
-        let der = CertificateDer::from_pem_slice(&certificate)
-            .map_err(|_| IdentityError::NotPem(folder.join("certificate.pem").display().to_string()))?;
-        Ok(Self { identity: Identity::of_certificate(&der)?, ca: read("ca.pem")?, key: read("key.pem")?, certificate })
-    }
-
-    fn tls_identity(&self) -> TlsIdentity {
-        TlsIdentity::from_pem(&self.certificate, &self.key)
-    }
-
-    /// For a gRPC server: a client without a certificate of the cluster's CA is turned away.
-    #[must_use]
-    pub fn server_tls(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new().identity(self.tls_identity()).client_ca_root(Certificate::from_pem(&self.ca))
-    }
-
-    /// The same for a listener that does the handshakes itself, to bound and log them: TLS 1.3, HTTP/2 only.
-    ///
-    /// # Errors
-    /// When a file holds no certificate or key, or the key is not the certificate's.
-    pub fn server_config(&self) -> Result<Arc<ServerConfig>, IdentityError> {
-        let unfit = |problem: &dyn fmt::Display| IdentityError::Unfit(problem.to_string());
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(&self.ca) {
-            roots.add(root.map_err(|error| unfit(&error))?).map_err(|error| unfit(&error))?;
-        }
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| unfit(&error))?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| unfit(&error))?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|error| unfit(&error))?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(chain.map_err(|error| unfit(&error))?, key)
-            .map_err(|error| unfit(&error))?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Arc::new(config))
-    }
-
-    /// For a gRPC client of a server that must hold a certificate of `role`.
-    #[must_use]
-    pub fn client_tls(&self, role: Role) -> ClientTlsConfig {
-        ClientTlsConfig::new()
-            .identity(self.tls_identity())
-            .ca_certificate(Certificate::from_pem(&self.ca))
-            .domain_name(role.dns_name())
+        let leaf = Leaf::of_request(request)?;
+        leaf.check_holder(cluster, allowed)?;
+        Ok(leaf.identity)
     }
 }
 

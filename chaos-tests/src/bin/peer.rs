@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use chaos_tests::{
     dns::{self, Record},
+    durability::corruption,
     janitor,
     sink::{self, Order, Sink},
 };
@@ -55,6 +56,16 @@ enum Peer {
         /// A JSON file with [{"name", "kind", "value"}].
         #[arg(long)]
         records: PathBuf,
+    },
+    /// Opens a control server's data folder as the server does, and prints what is in it: one JSON line. Exit code 1: refused,
+    /// and why.
+    Judge {
+        /// The server's settings.
+        #[arg(long)]
+        config: PathBuf,
+        /// Another folder than the one in the settings.
+        #[arg(long)]
+        data: PathBuf,
     },
     /// Reads "+PID" and "-PID" lines until its input ends; then kills these process groups and removes the folder.
     Janitor {
@@ -110,6 +121,7 @@ async fn main() -> anyhow::Result<()> {
             print(&json!({"ready": {"dns": at}}));
             until_input_ends(|_| {});
         }
+        Peer::Judge { config, data } => print(&corruption::judge(&config, data).await?),
         Peer::Janitor { folder } => {
             let input = BufReader::new(std::io::stdin());
             tokio::task::block_in_place(|| janitor::serve(input, folder.as_deref()))?;

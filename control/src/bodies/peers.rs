@@ -1,19 +1,12 @@
 //! The other control servers as keepers of bodies: sends them copies and fetches bodies from them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use proto::{
-    identity::{Credentials, Role},
+    identity::{Channels, Credentials, Role},
     wire::raft::{CopyRequest, raft_client::RaftClient},
 };
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, transport::Channel};
 
 use super::{Bodies, Body, BodyError, Sender, chunks};
 
@@ -23,8 +16,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const COPY_TIMEOUT: Duration = Duration::from_secs(25);
 /// How long a server may take to find a body on its disk and check it.
 const FIND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many channels are kept; more addresses than a cluster has members, so that it is only reached after many moves.
-const CHANNELS_MAX: usize = 32;
 
 /// A control server as the others know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,34 +31,25 @@ pub struct Keeper {
 /// Channels to the other control servers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    credentials: Credentials,
-    channels: Arc<Mutex<HashMap<String, Channel>>>,
+    channels: Arc<Channels>,
 }
 
 impl Peers {
     /// None yet; each channel is opened when it is first needed.
     #[must_use]
     pub fn new(credentials: Credentials) -> Self {
-        Self { credentials, channels: Arc::default() }
+        let channels = Channels::new(credentials, Role::Control, |endpoint| {
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(Duration::from_secs(10))
+                .keep_alive_timeout(Duration::from_secs(5))
+        });
+        Self { channels: Arc::new(channels) }
     }
 
     fn client(&self, keeper: &Keeper) -> Result<RaftClient<Channel>, String> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&keeper.address) {
-            return Ok(RaftClient::new(channel.clone()));
-        }
-        let channel = Endpoint::from_shared(format!("https://{}", keeper.address))
-            .and_then(|endpoint| endpoint.tls_config(self.credentials.client_tls(Role::Control)))
-            .map_err(|error| format!("address {}: {error}", keeper.address))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .connect_lazy();
-        if channels.len() >= CHANNELS_MAX {
-            channels.clear();
-        }
-        channels.insert(keeper.address.clone(), channel.clone());
-        Ok(RaftClient::new(channel))
+        let channel = self.channels.to(&keeper.address);
+        channel.map(RaftClient::new).map_err(|error| format!("address {}: {error}", keeper.address))
     }
 
     /// Copies a body to a server; it is durable there when this returns its name.

@@ -95,9 +95,23 @@ pub enum ClusterCommand {
 DIR/ca/ca.key can make a certificate for anybody: keep it offline.")]
     Init(Init),
     /// Make one more certificate with the cluster's CA, or renew one: the name stays, the key is new.
-    #[command(after_help = "Example:
-  posternctl cluster issue --ca prod/ca --role node --name mx3 prod/nodes/mx3")]
+    #[command(after_help = "Examples:
+  posternctl cluster issue --ca prod/ca --role node --name mx3 prod/nodes/mx3
+  posternctl cluster issue --ca prod/ca --renew prod/nodes/mx3
+
+A process takes new files into use within 30 seconds, or at once on SIGHUP; it need not be started again.")]
     Issue(Issue),
+    /// Revoke certificates: makes or extends crl.pem in the CA's folder.
+    #[command(after_help = "Examples:
+  posternctl cluster revoke --ca prod/ca node/mx3
+  posternctl cluster revoke --ca prod/ca prod/nodes/mx3/certificate.pem 4f1c09aa
+
+Copy crl.pem into the credentials folder of every control server, node and operator.")]
+    Revoke(Revoke),
+    /// Make a new CA for the same cluster, to take the place of the old one step by step, without an interruption.
+    #[command(after_help = "Example:
+  posternctl cluster new-ca --from prod/ca prod/ca2")]
+    NewCa(NewCa),
     /// Make the Raft group out of the servers of a folder that `cluster init` made. Once a cluster; all must be running.
     #[command(after_help = "Example:
   posternctl --config prod/operators/anna/posternctl.yaml cluster form prod")]
@@ -130,8 +144,9 @@ The server must run already: its own control.yaml (id, name, site, advertise as 
 #[derive(Debug, clap::Args)]
 pub struct Add {
     /// The new server: name, site, and where the others reach it.
+    // Not named like the global flag: clap would take one for the other.
     #[arg(value_name = "NAME=SITE@HOST:PORT")]
-    pub server: String,
+    pub member: String,
     /// Its id, as in its control.yaml; one that no server ever had.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
     pub id: u64,
@@ -213,12 +228,37 @@ pub struct Issue {
     #[arg(long, value_name = "DIR")]
     pub ca: PathBuf,
     /// What the certificate lets its holder do.
-    #[arg(long, value_enum)]
-    pub role: RoleName,
+    #[arg(long, value_enum, required_unless_present = "renew")]
+    pub role: Option<RoleName>,
     /// Whose it is.
-    #[arg(long)]
-    pub name: String,
+    #[arg(long, required_unless_present = "renew")]
+    pub name: Option<String>,
+    /// A folder whose certificate and key are to be replaced by new ones of the same role and name.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["role", "name", "out"])]
+    pub renew: Option<PathBuf>,
     /// A new or empty folder for ca.pem, certificate.pem and key.pem.
+    #[arg(required_unless_present = "renew")]
+    pub out: Option<PathBuf>,
+}
+
+/// `cluster revoke`.
+#[derive(Debug, clap::Args)]
+pub struct Revoke {
+    /// Folder with ca.pem and ca.key.
+    #[arg(long, value_name = "DIR")]
+    pub ca: PathBuf,
+    /// ROLE/NAME for all certificates that were issued to it so far, a certificate.pem, or a serial number in hex.
+    #[arg(required = true, value_name = "WHAT")]
+    pub what: Vec<String>,
+}
+
+/// `cluster new-ca`.
+#[derive(Debug, clap::Args)]
+pub struct NewCa {
+    /// Folder of the CA that is to be replaced.
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// A new or empty folder for ca.pem and ca.key.
     pub out: PathBuf,
 }
 

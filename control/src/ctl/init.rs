@@ -18,7 +18,7 @@ use super::{
     args::{Init, Issue, RoleName},
     output,
     pki::{self, Authority},
-    settings,
+    renewal, settings,
 };
 
 /// Port of a node's inspect service in the template.
@@ -70,7 +70,7 @@ pub fn make(args: &Init) -> anyhow::Result<String> {
     must_be_empty(&args.dir)?;
 
     let now = UnixMs::now();
-    let authority = Authority::generate(&Ulid::new().to_string().to_lowercase(), now)?;
+    let mut authority = Authority::generate(&Ulid::new().to_string().to_lowercase(), now)?;
     authority.save(&args.dir.join("ca"))?;
     for server in &servers {
         let folder = args.dir.join("servers").join(&server.name);
@@ -95,20 +95,26 @@ pub fn make(args: &Init) -> anyhow::Result<String> {
 /// # Errors
 /// When an argument is wrong, the CA is not there, the folder holds something, or it cannot be written.
 pub fn issue(args: &Issue) -> anyhow::Result<Ended> {
-    let name = settings::name(&args.name).context("--name")?;
-    let role = match args.role {
+    if let Some(folder) = &args.renew {
+        return renewal::renew(&args.ca, folder);
+    }
+    let Issue { role: Some(role), name: Some(name), out: Some(out), .. } = args else {
+        bail!("--role, --name and a folder are needed, or --renew with a folder");
+    };
+    let name = settings::name(name).context("--name")?;
+    let role = match role {
         RoleName::Control => Role::Control,
         RoleName::Node => Role::Node,
         RoleName::Operator => Role::Operator,
     };
     let authority = Authority::load(&args.ca).context("load the CA (--ca wants the folder of ca.pem and ca.key)")?;
-    must_be_empty(&args.out)?;
-    authority.issue_into(role, &name, &args.out, UnixMs::now())?;
-    let identity = Credentials::load(&args.out)?.identity;
+    must_be_empty(out)?;
+    authority.issue_into(role, &name, out, UnixMs::now())?;
+    let identity = Credentials::load(out)?.identity;
     output::line(&format!(
         "{} holds ca.pem, certificate.pem and key.pem of {identity}, valid for a year.\n\
          Copy them to the folder that `credentials` names in the holder's settings.",
-        args.out.display()
+        out.display()
     ))?;
     Ok(Ended::Well)
 }
@@ -134,7 +140,7 @@ fn unique<'a>(what: &str, items: impl IntoIterator<Item = &'a String>) -> anyhow
     }
 }
 
-fn must_be_empty(folder: &Path) -> anyhow::Result<()> {
+pub(super) fn must_be_empty(folder: &Path) -> anyhow::Result<()> {
     let empty = match fs::read_dir(folder) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
@@ -267,7 +273,7 @@ fn next_steps(dir: &Path, authority: &Authority, servers: &[Server], nodes: &[No
     lines.push(format!(
         "Keep {dir}/ca offline: whoever has ca.key is the cluster. Certificates end in a year; renew with"
     ));
-    lines.push(format!("  posternctl cluster issue --ca {dir}/ca --role node --name NAME NEW_FOLDER"));
+    lines.push(format!("  posternctl cluster issue --ca {dir}/ca --renew FOLDER"));
     if servers.len().is_multiple_of(2) || servers.len() < 3 {
         lines.push(format!(
             "Note: {} control servers outlive the loss of {}; three or five are better.",

@@ -24,7 +24,7 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// # Errors
 /// When the argument is wrong or no server answers.
 pub async fn add(reach: &Reach, add: &Add) -> anyhow::Result<Ended> {
-    let server = new_server(add.id, &add.server)?;
+    let server = new_server(add.id, &add.member)?;
     let name = server.name.clone();
     let request = MemberAddRequest { server: Some(server), why: add.why.clone(), ticket: add.ticket.clone() };
     let changed = answer(reach.control().await?.member_add(request).await).with_context(|| format!("add {name}"))?;

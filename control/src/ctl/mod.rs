@@ -16,6 +16,8 @@ pub mod output;
 pub mod pki;
 pub mod policy;
 pub mod quarantine;
+pub mod renewal;
+pub mod revocation;
 pub mod restore;
 pub mod scan;
 pub mod settings;
@@ -77,6 +79,8 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
     match args.command {
         Command::Cluster(ClusterCommand::Init(init)) => init::init(&init),
         Command::Cluster(ClusterCommand::Issue(issue)) => init::issue(&issue),
+        Command::Cluster(ClusterCommand::Revoke(revoke)) => revocation::revoke(&revoke),
+        Command::Cluster(ClusterCommand::NewCa(args)) => renewal::new_ca(&args),
         Command::Cluster(ClusterCommand::Form { dir }) => cluster::form(&reach()?, &dir).await,
         Command::Cluster(ClusterCommand::Status) => status::status(&reach()?, output).await,
         Command::Cluster(ClusterCommand::Add(add)) => members::add(&reach()?, &add).await,

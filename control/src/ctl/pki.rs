@@ -5,23 +5,26 @@ use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use proto::{
-    identity::{Identity, Role},
+    identity::{Identity, Leaf, Role},
     time::UnixMs,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Folder in the CA's own with a copy of each certificate that it has issued, named by serial number.
+pub const ISSUED: &str = "issued";
 /// Validity of the CA.
 const CA_DAYS: u32 = 3653;
 /// Validity of a certificate.
@@ -34,6 +37,8 @@ pub struct Authority {
     cluster: String,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    /// Its folder, once it has one.
+    home: Option<PathBuf>,
 }
 
 /// A certificate and its key, in PEM.
@@ -51,13 +56,14 @@ impl Authority {
     /// When keys cannot be made.
     pub fn generate(cluster: &str, now: UnixMs) -> anyhow::Result<Self> {
         let key = KeyPair::generate().context("make the CA's key")?;
-        let mut params = params(&format!("Postern cluster {cluster}"), now, CA_DAYS);
+        // Two CAs of one cluster must differ in name: a revocation list is its CA's by that name.
+        let mut params = params(&format!("Postern cluster {cluster} {}", ulid::Ulid::new()), now, CA_DAYS);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         // The SPIFFE way of naming a trust domain's own certificate (SPIFFE X509-SVID section 2): no path.
         params.subject_alt_names = vec![SanType::URI(format!("spiffe://{cluster}").try_into()?)];
         let certificate_pem = params.self_signed(&key).context("sign the CA's certificate")?.pem();
-        Ok(Self { cluster: cluster.to_owned(), certificate_pem, issuer: Issuer::new(params, key) })
+        Ok(Self { cluster: cluster.to_owned(), certificate_pem, issuer: Issuer::new(params, key), home: None })
     }
 
     /// Reads `ca.pem` and `ca.key` of a folder.
@@ -77,15 +83,17 @@ impl Authority {
             bail!("ca.key is not the key of ca.pem");
         }
         let cluster = cluster_of(&x509).context("ca.pem names no cluster: `cluster init` did not make it")?;
-        Ok(Self { cluster, issuer: Issuer::from_ca_cert_der(&der, key)?, certificate_pem })
+        let home = Some(folder.to_owned());
+        Ok(Self { cluster, issuer: Issuer::from_ca_cert_der(&der, key)?, certificate_pem, home })
     }
 
     /// Writes `ca.pem` and `ca.key`, the latter for its owner alone.
     ///
     /// # Errors
     /// When a file is there already or cannot be written.
-    pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
+    pub fn save(&mut self, folder: &Path) -> anyhow::Result<()> {
         make_folder(folder)?;
+        self.home = Some(folder.to_owned());
         write_new(&folder.join("ca.key"), &self.issuer.key().serialize_pem(), 0o600)?;
         write_new(&folder.join("ca.pem"), &self.certificate_pem, 0o644)
     }
@@ -102,10 +110,11 @@ impl Authority {
         &self.certificate_pem
     }
 
-    /// A certificate with a new key, valid for a year as server and as client.
+    /// A certificate with a new key, valid for a year as server and as client. A copy of the certificate stays in the CA's
+    /// folder, for the day when it is to be revoked.
     ///
     /// # Errors
-    /// When the name cannot stand in a certificate.
+    /// When the name cannot stand in a certificate, or the copy cannot be written.
     pub fn issue(&self, role: Role, name: &str, now: UnixMs) -> anyhow::Result<Issued> {
         let identity = Identity { cluster: self.cluster.clone(), role, name: name.to_owned() };
         let mut params = params(&format!("{role} {name}"), now, CERTIFICATE_DAYS);
@@ -116,6 +125,11 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().context("make a key")?;
         let certificate = params.signed_by(&key, &self.issuer).context("sign a certificate")?;
+        if let Some(home) = &self.home {
+            let leaf = Leaf::read(certificate.der()).context("read the certificate again")?;
+            make_folder(&home.join(ISSUED))?;
+            write_new(&home.join(ISSUED).join(format!("{}.pem", leaf.serial)), &certificate.pem(), 0o644)?;
+        }
         Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
@@ -128,7 +142,48 @@ impl Authority {
         make_folder(folder)?;
         write_new(&folder.join("ca.pem"), &self.certificate_pem, 0o644)?;
         write_new(&folder.join("certificate.pem"), &issued.certificate_pem, 0o644)?;
+        if let Some(list) = self.list()? {
+            write_new(&folder.join("crl.pem"), &list, 0o644)?;
+        }
         write_new(&folder.join("key.pem"), &issued.key_pem, 0o600)
+    }
+
+    /// The CA's revocation list, if it has revoked anything.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn list(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = self.home.as_ref().map(|home| home.join("crl.pem")) else { return Ok(None) };
+        match fs::read_to_string(&path) {
+            Ok(list) => Ok(Some(list)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
+    }
+
+    /// A revocation list with this number, in PEM: serial numbers, each with the moment when it was revoked.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn sign_list(&self, number: u64, revoked: &[(Vec<u8>, UnixMs)], now: UnixMs) -> anyhow::Result<String> {
+        let epoch = rcgen::date_time_ymd(1970, 1, 1);
+        let now = epoch + Duration::from_millis(now.0);
+        let revoked = revoked.iter().map(|(serial, at)| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: epoch + Duration::from_millis(at.0),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now,
+            // It holds until the next one comes; nobody is to be locked out because nothing was revoked for long.
+            next_update: now + DAY * CA_DAYS,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(list.signed_by(&self.issuer).context("sign the list")?.pem()?)
     }
 }
 
@@ -189,7 +244,7 @@ mod tests {
     #[test]
     fn a_certificate_names_its_holder_and_its_role() {
         let folder = tempfile::tempdir().expect("a folder");
-        let authority = Authority::generate("c1", UnixMs::now()).expect("a CA");
+        let mut authority = Authority::generate("c1", UnixMs::now()).expect("a CA");
         authority.save(&folder.path().join("ca")).expect("saved");
         let again = Authority::load(&folder.path().join("ca")).expect("loaded");
         let out = folder.path().join("nodes/mx1");
@@ -222,7 +277,7 @@ mod tests {
     fn a_key_of_another_ca_is_noticed() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["a", "b"] {
-            let authority = Authority::generate(name, UnixMs::now()).expect("a CA");
+            let mut authority = Authority::generate(name, UnixMs::now()).expect("a CA");
             authority.save(&folder.path().join(name)).expect("saved");
         }
         std::fs::copy(folder.path().join("b/ca.key"), folder.path().join("a/ca.key")).expect("copied");

@@ -81,6 +81,7 @@ fn as_json(status: &StatusResponse) -> serde_json::Value {
         "held": status.held,
         "quorum": has_quorum(status),
         "quorum_age_ms": status.quorum_age_ms,
+        "refused": status.refused,
         "under_way": status.under_way,
         "members": status.members.iter().map(member).collect::<Vec<_>>(),
     })

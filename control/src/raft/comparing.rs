@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     Applied, RaftCall, Server,
     leader::{Answer, Ask, Leader, has_quorum},
-    types::Contents,
+    types::{Contents, DIGESTS_VERSION},
 };
 use crate::state::digest::StateDigest;
 
@@ -38,11 +38,11 @@ pub(super) async fn run(leader: Leader, mut applied: watch::Receiver<Applied>) {
         if !all_know {
             all_know = leader.used() >= leader.knows;
         }
-        if !all_know {
-            if leader.unknown_to(leader.knows).is_none() {
-                tracing::info!(version = leader.knows, "all control servers know this version of entries");
-                leader.write(&Contents::Knows(leader.knows), Instant::now() + PATIENCE).await;
-            }
+        if !all_know && leader.unknown_to(leader.knows).is_none() {
+            tracing::info!(version = leader.knows, "all control servers know this version of entries");
+            leader.write(&Contents::Knows(leader.knows), Instant::now() + PATIENCE).await;
+        }
+        if !all_know && leader.used() < DIGESTS_VERSION {
             continue;
         }
         let due = leader.comparison.due(applied.borrow().index).filter(|at| *at > compared);

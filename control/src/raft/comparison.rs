@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::stamp::sync_folder;
-use crate::state::{digest::StateDigest, store::disk, store::StoreError};
+use crate::state::{digest::StateDigest, store::StoreError, store::disk};
 
 /// Name of the file in the data folder that says that this server has left.
 const FILE: &str = "diverged";
@@ -70,7 +70,7 @@ impl Comparison {
 
     /// The state has this digest after the entry at `index`.
     pub(super) fn remember(&self, index: u64, digest: StateDigest) {
-        if index % self.every != 0 {
+        if !index.is_multiple_of(self.every) {
             return;
         }
         let mut digests = self.digests();

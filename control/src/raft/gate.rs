@@ -3,7 +3,8 @@
 
 use super::{
     high_water::{HighWater, Mark},
-    log_store::{Damage, LogFacts},
+    log_error::Damage,
+    log_store::LogFacts,
     stamp::Stamp,
     types::{LogId, Vote},
 };
@@ -136,8 +137,8 @@ pub enum Refusal {
 
 const WAY_OUT: &str = "this server takes no part in Raft, because it could break what it has promised. The way out: keep \
     the other servers up and replace this one: start a server with an empty data folder under a node id that was never \
-    used, bring it in (posternctl cluster add, then promote), and take this one out (posternctl cluster remove). No older copy and no \
-    empty folder under this node id: the server would vote again where it has voted";
+    used, bring it in (posternctl cluster add, then promote), and take this one out (posternctl cluster remove). No \
+    older copy and no empty folder under this node id: the server would vote again where it has voted";
 
 /// Whether this server may take part in Raft.
 ///
@@ -314,6 +315,9 @@ mod tests {
     #[test]
     fn a_refusal_names_the_way_out() {
         let text = Refusal::LogBehind.to_string();
-        assert!(text.contains("cluster add") && text.contains("cluster remove") && text.contains("never used"), "{text}");
+        assert!(
+            text.contains("cluster add") && text.contains("cluster remove") && text.contains("never used"),
+            "{text}"
+        );
     }
 }

@@ -5,17 +5,19 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, VoteRequest};
+use futures::Stream;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use proto::{
     codec,
     mutation::{Mutation, Outcome},
+    wire::raft::SnapshotChunk,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +31,8 @@ use super::{
     members::Turn,
     network::Peers,
     opening,
+    speaker::Followed,
+    transfer,
     types::TypeConfig,
 };
 use crate::state::store::{StateStore, end_process};
@@ -48,11 +52,26 @@ pub(super) struct Inner {
     applied: watch::Receiver<Applied>,
     /// When a leader's entries or heartbeat were last accepted here.
     heard: Mutex<Option<Instant>>,
+    pub(super) followed: Mutex<Option<Followed>>,
+    /// One snapshot at a time.
+    receiving: tokio::sync::Mutex<()>,
     stopped: AtomicBool,
     closed: tokio::sync::Mutex<mpsc::Receiver<()>>,
     pub(super) data_dir: PathBuf,
     pub(super) started: Instant,
     pub(super) watchers: Watchers,
+}
+
+/// A handle on the group for as long as another one keeps it open.
+#[derive(Clone)]
+pub struct WeakGroup(Weak<Inner>);
+
+impl WeakGroup {
+    /// The group, if it is still there.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Group> {
+        self.0.upgrade().map(|inner| Group { inner })
+    }
 }
 
 impl fmt::Debug for Group {
@@ -83,6 +102,8 @@ impl Group {
             state: opened.state,
             applied,
             heard: Mutex::new(None),
+            followed: Mutex::new(None),
+            receiving: tokio::sync::Mutex::new(()),
             stopped: AtomicBool::new(false),
             closed: tokio::sync::Mutex::new(opened.closed),
             data_dir: config.data_dir,
@@ -90,6 +111,12 @@ impl Group {
             watchers: Watchers::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A handle that does not keep log and state open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakGroup {
+        WeakGroup(Arc::downgrade(&self.inner))
     }
 
     /// Who this server is.
@@ -196,7 +223,7 @@ impl Group {
         &self.inner.state
     }
 
-    /// Answers the `raft` service's calls: AppendEntries, Vote, InstallSnapshot, Forward. Cluster id and certificate have been
+    /// Answers the `raft` service's calls: AppendEntries, Vote, Forward. Cluster id and certificate have been
     /// checked by the caller.
     ///
     /// # Errors
@@ -224,11 +251,7 @@ impl Group {
                 self.admit(call, request.vote.leader_id().node_id)?;
                 codec::encode(&raft.vote(request).await)
             }
-            RaftCall::InstallSnapshot => {
-                let request: InstallSnapshotRequest<TypeConfig> = self.addressed(data)?;
-                self.admit(call, request.vote.leader_id().node_id)?;
-                codec::encode(&raft.install_snapshot(request).await)
-            }
+            RaftCall::Snapshot => anyhow::bail!("a snapshot comes as a stream"),
             RaftCall::Forward => {
                 let ask: Ask = self.addressed(data)?;
                 let deadline = tokio::time::Instant::now() + ask.patience();
@@ -241,6 +264,25 @@ impl Group {
                 })
             }
         })
+    }
+
+    /// Takes the `raft` service's snapshots: the data of the first chunk's head, then the other chunks. Gives the data of the
+    /// answer when the snapshot is installed. Cluster id and certificate have been checked by the caller.
+    ///
+    /// # Errors
+    /// When another one is being received, or this one is meant for another server, is cut short or damaged: nothing has
+    /// changed then, and the leader sends it again.
+    pub async fn receive_snapshot(
+        &self,
+        head: &[u8],
+        chunks: impl Stream<Item = Result<SnapshotChunk, tonic::Status>> + Unpin,
+    ) -> anyhow::Result<Vec<u8>> {
+        self.running()?;
+        let head: transfer::Head = self.addressed(head)?;
+        self.admit(RaftCall::Snapshot, head.vote.leader_id().node_id)?;
+        let _only = self.inner.receiving.try_lock().context("another snapshot is being received")?;
+        let vote = transfer::receive(&self.inner.leader.raft, head, chunks).await;
+        Ok(codec::encode(&vote.inspect_err(|error| tracing::warn!("receive a snapshot: {error:#}"))?))
     }
 
     /// Reads a question, and whom it is meant for: an address may have been given to another server.

@@ -119,8 +119,12 @@ impl HighWaterFile {
         if slot.len() > usize::try_from(SLOT_BYTES).unwrap_or(usize::MAX) {
             return Err(io::Error::other("the high-water mark does not fit into its slot"));
         }
+        fail::fail_point!("mark.before_write");
         self.file.write_all_at(&slot, (self.sequence % 2) * SLOT_BYTES)?;
-        self.file.sync_data()
+        fail::fail_point!("mark.after_write");
+        self.file.sync_data()?;
+        fail::fail_point!("mark.after_sync");
+        Ok(())
     }
 }
 

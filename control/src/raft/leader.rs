@@ -194,24 +194,17 @@ impl Leader {
 
     /// Commits those whose kind all members know, and refuses the others.
     pub(super) async fn commit(&self, mutations: Vec<Mutation>, deadline: Instant) -> Answer {
-        let refused = |mutation: &Mutation| {
+        let (known, refused) = sorted_out(mutations, |mutation| {
             let version = mutation.change.version();
-            self.unknown_to(version).map(|server| Outcome::Refused(Refused::Version { version, server }))
-        };
-        let refused: Vec<Option<Outcome>> = mutations.iter().map(refused).collect();
-        let mutations: Vec<Mutation> =
-            mutations.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none()).map(|(known, _)| known).collect();
-        let mut outcomes = Vec::new();
-        if !mutations.is_empty() {
-            let batch = Batch { at: UnixMs::now(), mutations };
-            self.look_at_clock(batch.at);
-            match self.write(&Contents::Batch(batch), deadline).await {
-                Answer::Outcomes(committed) => outcomes = committed,
-                failed => return failed,
-            }
+            self.unknown_to(version).map(|server| Refused::Version { version, server })
+        });
+        if known.is_empty() {
+            return Answer::Outcomes(put_back(refused, Vec::new()));
         }
-        let mut committed = outcomes.into_iter();
-        Answer::Outcomes(refused.into_iter().filter_map(|refused| refused.or_else(|| committed.next())).collect())
+        let batch = Batch { at: UnixMs::now(), mutations: known };
+        self.look_at_clock(batch.at);
+        let answer = self.write(&Contents::Batch(batch), deadline).await;
+        if let Answer::Outcomes(committed) = answer { Answer::Outcomes(put_back(refused, committed)) } else { answer }
     }
 
     /// The name of a member that is not known to know entries of this version; none when all do, or when such an entry has
@@ -263,6 +256,22 @@ impl Leader {
     }
 }
 
+/// The mutations that may be committed, and for all of them in order why not.
+fn sorted_out(
+    mutations: Vec<Mutation>,
+    why_not: impl Fn(&Mutation) -> Option<Refused>,
+) -> (Vec<Mutation>, Vec<Option<Refused>>) {
+    let refused: Vec<Option<Refused>> = mutations.iter().map(why_not).collect();
+    let known = mutations.into_iter().zip(&refused).filter(|(_, refused)| refused.is_none());
+    (known.map(|(mutation, _)| mutation).collect(), refused)
+}
+
+/// Outcomes in the order in which the mutations came.
+fn put_back(refused: Vec<Option<Refused>>, committed: Vec<Outcome>) -> Vec<Outcome> {
+    let mut committed = committed.into_iter();
+    refused.into_iter().filter_map(|refused| refused.map(Outcome::Refused).or_else(|| committed.next())).collect()
+}
+
 /// Whether a batch moves log time on by much; the first one of all moves it from zero.
 fn jumps(before: UnixMs, at: UnixMs) -> bool {
     before > UnixMs(0) && at.since_ms(before) > JUMP_MS
@@ -283,9 +292,30 @@ pub(super) fn has_quorum(metrics: &RaftMetrics<u64, Server>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proto::time::UnixMs;
+    use proto::{
+        held::MutationId,
+        mutation::{Mutation, Outcome, Refused},
+        time::UnixMs,
+    };
 
-    use super::{JUMP_MS, jumps};
+    use super::{JUMP_MS, jumps, put_back, sorted_out};
+    use crate::state::testing::{lease, node, release};
+
+    #[test]
+    fn a_kind_that_somebody_does_not_know_is_refused_and_holds_up_no_other_of_its_batch() {
+        let mutation = |change| Mutation { id: MutationId::fresh(), by: node("n1"), change };
+        let all = vec![mutation(release(1)), mutation(lease(2)), mutation(release(3)), mutation(lease(4))];
+        let version = Refused::Version { version: 9, server: "control-2".into() };
+        let why_not = |mutation: &Mutation| (mutation.change == lease(2)).then(|| version.clone());
+        let (known, refused) = sorted_out(all, why_not);
+        let changes: Vec<_> = known.into_iter().map(|mutation| mutation.change).collect();
+        assert_eq!(changes, [release(1), release(3), lease(4)]);
+        let committed =
+            vec![Outcome::Done, Outcome::PolicyApplied { version: 3 }, Outcome::PolicyApplied { version: 4 }];
+        let outcomes = put_back(refused, committed.clone());
+        let [first, third, fourth] = committed.try_into().expect("three");
+        assert_eq!(outcomes, [first, Outcome::Refused(version), third, fourth]);
+    }
 
     #[test]
     fn only_a_clock_far_ahead_of_log_time_is_worth_a_warning() {

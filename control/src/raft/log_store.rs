@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Debug,
-    io,
     ops::RangeBounds,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     Applied,
     high_water::HighWaterFile,
+    log_error::{Damage, LogError},
     sealed::{seal, unseal},
     stamp::Stamp,
     types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
@@ -34,49 +34,6 @@ const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// What one read for replication returns at most; one entry always. openraft gives up an AppendEntries after one heartbeat
 /// interval and sends the same again, so that what does not fit through the line in that time never arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// What went wrong with the log.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// redb.
-    #[error(transparent)]
-    Redb(Box<redb::Error>),
-    /// The high-water file.
-    #[error("write the high-water mark: {0}")]
-    Mark(#[from] io::Error),
-    /// What is stored is not what was written.
-    #[error("{0} is not as it was written: the disk has changed it")]
-    Damaged(Damage),
-    /// What was written is not what is read by this version.
-    #[error(transparent)]
-    Decode(#[from] codec::DecodeError),
-    /// The state could not be made durable before the log was purged.
-    #[error(transparent)]
-    State(#[from] crate::state::store::StoreError),
-}
-
-macro_rules! from_redb {
-    ($($error:ident)*) => {
-        $(impl From<redb::$error> for LogError {
-            fn from(error: redb::$error) -> Self {
-                Self::Redb(Box::new(error.into()))
-            }
-        })*
-    };
-}
-
-from_redb!(DatabaseError TransactionError TableError StorageError CommitError SetDurabilityError);
-
-/// A place in the file whose checksum is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Damage {
-    /// The entry at this index.
-    #[error("the log's entry at index {0}")]
-    Entry(u64),
-    /// What stands beside the entries under this name.
-    #[error("the log's record \"{0}\"")]
-    Fact(&'static str),
-}
 
 /// What the start-up gate wants to know of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,7 +161,10 @@ impl LogFile {
             let mut facts = transaction.open_table(FACTS)?;
             change(&mut log, &mut facts)?;
         }
-        Ok(transaction.commit()?)
+        fail::fail_point!("log.before_commit");
+        transaction.commit()?;
+        fail::fail_point!("log.after_commit");
+        Ok(())
     }
 }
 
@@ -259,8 +219,7 @@ impl LogStore {
         open: mpsc::Sender<()>,
     ) -> Self {
         let written = Mutex::new(Written { mark, committed: None });
-        let inner =
-            Inner { file, written, state, applied, appended: watch::Sender::new(0), purging: Mutex::new(None) };
+        let inner = Inner { file, written, state, applied, appended: watch::Sender::new(0), purging: Mutex::new(None) };
         Self { inner: Arc::new(inner), _open: open }
     }
 
@@ -322,12 +281,15 @@ impl Inner {
             return Ok(());
         }
         // What is purged can no longer rebuild the state: the state must be on disk before.
+        fail::fail_point!("purge.before_state");
         self.state.sync()?;
+        fail::fail_point!("purge.before_log");
         self.file.write(|table, facts| {
             table.retain_in(..=upto.index, |_, _| false)?;
             put(facts, "purged", &upto)
         })?;
         let last = self.file.last()?;
+        fail::fail_point!("purge.before_mark");
         written.mark.advance(|mark| {
             mark.purged = Some(upto);
             mark.last = last;
@@ -381,6 +343,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let vote = *vote;
         self.writing("save the vote", move |log, written| {
             log.file.write(|_, facts| put(facts, "vote", &vote))?;
+            fail::fail_point!("vote.before_mark");
             Ok(written.mark.advance(|mark| mark.vote = Some(vote))?)
         })
         .await
@@ -406,8 +369,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let encode =
-            |entry: Entry| (entry.log_id, seal(&entry.log_id.index.to_be_bytes(), &codec::encode(&entry)));
+        let encode = |entry: Entry| (entry.log_id, seal(&entry.log_id.index.to_be_bytes(), &codec::encode(&entry)));
         let entries: Vec<(LogId, Vec<u8>)> = entries.into_iter().map(encode).collect();
         if let Some((first, _)) = entries.first() {
             self.without_hole(first.index).await?;

@@ -194,13 +194,12 @@ impl Leader {
     pub(super) async fn trace(&self, ask: &MemberAsk, act: MemberAct, deadline: Instant) -> Result<(), Stop> {
         let change = Change::Member { act, grounds: ask.grounds.clone() };
         let mutation = Mutation { id: ask.id, by: ask.by.clone(), change };
-        match self.commit(vec![mutation], deadline).await {
-            Answer::Outcomes(outcomes) => match outcomes.first() {
-                Some(Outcome::Done) => Ok(()),
-                Some(Outcome::Refused(why)) => refused(why.to_string()),
-                Some(Outcome::PolicyApplied { .. } | Outcome::Leased(_)) | None => Err(Stop::Again(Answer::Unknown)),
-            },
-            other => Err(Stop::Again(other)),
+        let answer = self.commit(vec![mutation], deadline).await;
+        let Answer::Outcomes(outcomes) = answer else { return Err(Stop::Again(answer)) };
+        match outcomes.first() {
+            Some(Outcome::Done) => Ok(()),
+            Some(Outcome::Refused(why)) => refused(why.to_string()),
+            Some(Outcome::PolicyApplied { .. } | Outcome::Leased(_)) | None => Err(Stop::Again(Answer::Unknown)),
         }
     }
 
@@ -260,7 +259,8 @@ impl Leader {
                 return refused(format!("{name} does not answer ({problem}): a voter must be up"));
             }
             let lag = known.lag(id);
-            if lag > LAG_MAX {
+            // Of a server that nothing has come to yet even a short log is not there.
+            if lag > LAG_MAX || !known.matched.contains_key(&id) {
                 let why =
                     format!("{name} lacks {lag} of {} entries; at most {LAG_MAX} may be missing", known.last_log_index);
                 return Err(Stop::Refused { why, lag: Some(lag) });
@@ -410,13 +410,12 @@ impl Group {
     /// See `ProposeError`. After `Unknown` the same step may be asked for again without harm.
     pub async fn change_members(&self, ask: MemberAsk) -> Result<Changed, ProposeError> {
         self.running()?;
-        match self.inner.leader.ask(&Ask::Member(ask), Instant::now() + PATIENCE).await? {
-            Answer::Member(changed) => Ok(changed),
-            other => {
-                tracing::error!(?other, "a change of the membership got an answer that does not fit");
-                Err(ProposeError::Unknown)
-            }
-        }
+        let answer = self.inner.leader.ask(&Ask::Member(ask), Instant::now() + PATIENCE).await?;
+        let Answer::Member(changed) = answer else {
+            tracing::error!(?answer, "a change of the membership got an answer that does not fit");
+            return Err(ProposeError::Unknown);
+        };
+        Ok(changed)
     }
 
     /// Refuses a server that was removed and came back, and a vote for a stranger while there is a leader: neither may depose

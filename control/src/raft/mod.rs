@@ -1,6 +1,7 @@
 //! The Raft group: one handle for proposing, reading and watching.
 
 pub mod about;
+mod appends;
 mod batcher;
 mod compaction;
 mod comparing;
@@ -8,14 +9,17 @@ pub mod comparison;
 mod export;
 pub mod gate;
 mod group;
+mod handover;
 pub mod high_water;
 mod leader;
+pub mod log_error;
 pub mod log_store;
 pub mod members;
 pub mod network;
 mod opening;
 mod sealed;
 pub mod snapshots;
+pub mod speaker;
 pub mod stamp;
 pub mod state_machine;
 #[cfg(test)]
@@ -147,8 +151,8 @@ pub enum RaftCall {
     AppendEntries,
     /// openraft's Vote.
     Vote,
-    /// openraft's InstallSnapshot.
-    InstallSnapshot,
+    /// A whole snapshot, as a stream.
+    Snapshot,
     /// What only the leader can do: commit mutations, or name a read index.
     Forward,
 }

@@ -1,7 +1,7 @@
 //! Calls to other control servers: gRPC over mTLS, one lazily connected channel a server.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     error::Error,
     io,
     sync::{Mutex, PoisonError},
@@ -9,23 +9,26 @@ use std::{
 };
 
 use openraft::{
-    error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Unreachable},
+    OptionalSend, Snapshot,
+    error::{Fatal, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable},
     network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
-    raft::{
-        AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
-        VoteResponse,
-    },
+    raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse},
 };
 use proto::{
     codec,
-    identity::{Credentials, Role},
+    identity::{Channels, Credentials, Role},
     wire::raft::{Payload, raft_client::RaftClient},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
-use super::{RaftCall, Server, types::TypeConfig};
+use super::{
+    RaftCall, Server,
+    appends::UnderWay,
+    transfer,
+    types::{LogId, TypeConfig, Vote},
+};
 
 /// Largest message in either direction, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -35,30 +38,49 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// Pause before calling a server again that could not be reached: about a heartbeat.
 const RETRY_PAUSE: Duration = Duration::from_millis(150);
 
+/// A question larger than this goes by the bulk line, in bytes.
+const BULK_BYTES: usize = 64 * 1024;
+
+/// Two connections to each server, so that what is large and slow does not stand in the way of heartbeats and votes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Line {
+    Prompt,
+    Bulk,
+}
+
 /// A call that brought no answer.
 #[derive(Debug, thiserror::Error)]
 #[error("call control server {address}: {problem}")]
 pub struct CallError {
     address: String,
     problem: String,
+    /// The innermost cause alone.
+    reason: String,
     /// Whether the request may have reached the other server all the same.
     pub maybe_arrived: bool,
 }
 
 impl CallError {
-    /// Why, without the address.
+    /// Why, in a few words for operators: the innermost cause.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.problem
+        &self.reason
+    }
+
+    /// Of a task that ended without an answer.
+    pub(super) fn broken(last: &LogId, error: &dyn Error) -> Self {
+        let (address, problem) = (format!("(entries up to {last})"), error.to_string());
+        Self { address, reason: problem.clone(), problem, maybe_arrived: true }
     }
 }
 
 /// Channels to the other servers, shared by all who call them.
 #[derive(Debug)]
 pub struct Peers {
-    credentials: Credentials,
-    /// At most one for each address that a membership has named.
-    channels: Mutex<HashMap<String, Channel>>,
+    /// For what must not wait.
+    prompt: Channels,
+    /// For what takes long on the line.
+    bulk: Channels,
     /// Latest version of entries that this server knows, which it tells the others.
     knows: u32,
     /// The same of the others, by node id, as told with their last answer.
@@ -69,7 +91,18 @@ impl Peers {
     /// Calls in the name of these credentials, and tells that this server knows entries up to a version.
     #[must_use]
     pub fn new(credentials: Credentials, knows: u32) -> Self {
-        Self { credentials, channels: Mutex::default(), knows, told: Mutex::default() }
+        let channels = |credentials| {
+            Channels::new(credentials, Role::Control, |endpoint| {
+                endpoint
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .tcp_nodelay(true)
+                    .http2_keep_alive_interval(KEEP_ALIVE)
+                    .keep_alive_timeout(KEEP_ALIVE)
+                    .keep_alive_while_idle(true)
+            })
+        };
+        let (prompt, bulk) = (channels(credentials.clone()), channels(credentials));
+        Self { prompt, bulk, knows, told: Mutex::default() }
     }
 
     /// Latest version of entries that a server knows; `None` when it has not answered since this server started.
@@ -91,30 +124,27 @@ impl Peers {
     ) -> Result<A, CallError> {
         let failed = |problem: String, maybe_arrived| {
             let address = server.address.clone();
-            CallError { address, problem, maybe_arrived }
+            CallError { address, reason: problem.clone(), problem, maybe_arrived }
         };
-        let channel = self.channel(server).map_err(|error| failed(describe(&error), false))?;
-        let mut client = RaftClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let cluster = self.credentials.identity.cluster.clone();
-        let payload = Payload {
-            cluster,
-            version: codec::VERSION,
-            data: codec::encode(&(to, question)),
-            knows: self.knows,
-        };
+        let data = codec::encode(&(to, question));
+        let line = if data.len() > BULK_BYTES { Line::Bulk } else { Line::Prompt };
+        let mut client = self.client(server, line).map_err(|error| failed(describe(&error), false))?;
+        let cluster = self.prompt.cluster().to_owned();
+        let payload = Payload { cluster, version: codec::VERSION, data, knows: self.knows };
         let answering = async {
             match call {
                 RaftCall::AppendEntries => client.append_entries(payload).await,
                 RaftCall::Vote => client.vote(payload).await,
-                RaftCall::InstallSnapshot => client.install_snapshot(payload).await,
+                RaftCall::Snapshot => Err(tonic::Status::unimplemented("a snapshot goes as a stream")),
                 RaftCall::Forward => client.forward(payload).await,
             }
         };
         let answer = match tokio::time::timeout(limit, answering).await {
             Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return Err(failed(describe(&status), !was_refused(&status))),
+            Ok(Err(status)) => {
+                let error = failed(describe(&status), !was_refused(&status));
+                return Err(CallError { reason: innermost(&status), ..error });
+            }
             Err(_) => return Err(failed(format!("no answer within {limit:?}"), true)),
         };
         if answer.version != codec::VERSION {
@@ -125,21 +155,13 @@ impl Peers {
         codec::decode("an answer", &answer.data).map_err(|error| failed(error.to_string(), true))
     }
 
-    fn channel(&self, server: &Server) -> Result<Channel, tonic::transport::Error> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&server.address) {
-            return Ok(channel.clone());
-        }
-        let channel = Endpoint::from_shared(format!("https://{}", server.address))?
-            .tls_config(self.credentials.client_tls(Role::Control))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect_lazy();
-        channels.insert(server.address.clone(), channel.clone());
-        Ok(channel)
+    fn client(&self, server: &Server, line: Line) -> Result<RaftClient<Channel>, tonic::transport::Error> {
+        let channels = match line {
+            Line::Prompt => &self.prompt,
+            Line::Bulk => &self.bulk,
+        };
+        let client = RaftClient::new(channels.to(&server.address)?);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 }
 
@@ -152,6 +174,17 @@ fn describe(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What an operator needs of it: the last cause, or what the other server said.
+fn innermost(status: &tonic::Status) -> String {
+    let mut innermost = status.message().to_owned();
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        innermost = error.to_string();
+        cause = error.source();
+    }
+    innermost
 }
 
 /// Whether the connection itself was refused, so that nothing can have been sent.
@@ -167,6 +200,16 @@ fn was_refused(status: &tonic::Status) -> bool {
     false
 }
 
+/// Entries are on the line.
+#[derive(Debug, thiserror::Error)]
+#[error("the entries are still on their way")]
+struct OnItsWay;
+
+/// A snapshot did not get through.
+#[derive(Debug, thiserror::Error)]
+#[error("send a snapshot: {0}")]
+struct NotSent(String);
+
 /// Makes openraft's clients.
 #[derive(Clone, Debug)]
 pub struct Network(pub Arc<Peers>);
@@ -175,16 +218,18 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Link;
 
     async fn new_client(&mut self, target: u64, node: &Server) -> Link {
-        Link { peers: Arc::clone(&self.0), target, server: node.clone() }
+        Link { peers: Arc::clone(&self.0), target, server: node.clone(), under_way: None }
     }
 }
 
 /// openraft's client of one server.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Link {
     peers: Arc<Peers>,
     target: u64,
     server: Server,
+    /// Entries that openraft has stopped waiting for, but that are still on the line.
+    under_way: Option<UnderWay>,
 }
 
 impl Link {
@@ -201,8 +246,17 @@ impl Link {
         E: Error + DeserializeOwned,
     {
         let to = (self.target, &self.server);
-        let answer: Result<Result<A, RaftError<u64, E>>, CallError> =
-            self.peers.ask(to, call, question, option.hard_ttl()).await;
+        let answer = self.peers.ask(to, call, question, option.hard_ttl()).await;
+        self.told(call, answer)
+    }
+
+    /// What openraft is told of an answer or of its absence.
+    #[expect(clippy::result_large_err, reason = "openraft's traits want this error as it is")]
+    fn told<A, E: Error>(
+        &self,
+        call: RaftCall,
+        answer: Result<Result<A, RaftError<u64, E>>, CallError>,
+    ) -> Result<A, RPCError<u64, Server, RaftError<u64, E>>> {
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -223,15 +277,48 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, Server, RaftError<u64>>> {
-        self.raft(RaftCall::AppendEntries, &rpc, &option).await
+        let Some(last) = rpc.entries.last().map(|entry| entry.log_id) else {
+            return self.raft(RaftCall::AppendEntries, &rpc, &option).await;
+        };
+        let (vote, prev_log_id, leader_commit) = (rpc.vote, rpc.prev_log_id, rpc.leader_commit);
+        let mut under_way = match self.under_way.take().filter(|under_way| under_way.serves(&rpc, &last)) {
+            Some(under_way) => under_way,
+            None => UnderWay::start(&self.peers, (self.target, &self.server), rpc, last),
+        };
+        if let Some(answer) = under_way.answer(&last).await {
+            return self.told(RaftCall::AppendEntries, answer);
+        }
+        self.under_way = Some(under_way);
+        let heartbeat = AppendEntriesRequest::<TypeConfig> { vote, prev_log_id, leader_commit, entries: Vec::new() };
+        match self.raft(RaftCall::AppendEntries, &heartbeat, &option).await? {
+            AppendEntriesResponse::Success if prev_log_id.is_some() => {
+                Ok(AppendEntriesResponse::PartialSuccess(prev_log_id))
+            }
+            // openraft cannot be told that not even the first entry has arrived; it asks again.
+            AppendEntriesResponse::Success => Err(RPCError::Unreachable(Unreachable::new(&OnItsWay))),
+            other @ (AppendEntriesResponse::PartialSuccess(_)
+            | AppendEntriesResponse::Conflict
+            | AppendEntriesResponse::HigherVote(_)) => Ok(other),
+        }
     }
 
-    async fn install_snapshot(
+    async fn full_snapshot(
         &mut self,
-        rpc: InstallSnapshotRequest<TypeConfig>,
-        option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<u64>, RPCError<u64, Server, RaftError<u64, InstallSnapshotError>>> {
-        self.raft(RaftCall::InstallSnapshot, &rpc, &option).await
+        vote: Vote,
+        snapshot: Snapshot<TypeConfig>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
+        let unreachable = |error: anyhow::Error| {
+            tracing::warn!(target_node = self.target, "send a snapshot: {error:#}; it will be sent anew");
+            StreamingError::Unreachable(Unreachable::new(&NotSent(format!("{error:#}"))))
+        };
+        let client = self.peers.client(&self.server, Line::Bulk).map_err(|error| unreachable(error.into()))?;
+        let to = (self.peers.prompt.cluster(), self.target);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = transfer::send(client, (to, self.peers.knows), (vote, &snapshot)) => sent.map(SnapshotResponse::new).map_err(unreachable),
+        }
     }
 
     async fn vote(

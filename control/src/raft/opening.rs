@@ -19,7 +19,7 @@ use super::{
     log_store::{LogFile, LogStore},
     network::{Network, Peers},
     snapshots::Snapshots,
-    stamp::{Stamp, sync_folder},
+    stamp::{Stamp, make_folder, sync_folder},
     state_machine::{Checks, Standing, StateMachine},
     types::Raft,
 };
@@ -31,8 +31,6 @@ const SNAPSHOT_EVERY: u64 = 50_000;
 const LOGS_KEPT: u64 = 1_000;
 /// A server further behind than this is filled by a snapshot. More than `SNAPSHOT_EVERY`, or a snapshot would not help.
 const LAG_MAX: u64 = 100_000;
-const SNAPSHOT_CHUNK_BYTES: u64 = 512 * 1024;
-const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
 
 /// What runs after the gate.
 pub(super) struct Opened {
@@ -57,7 +55,7 @@ pub(super) struct Files {
 impl Files {
     /// Opens what is in the folder and lets the gate judge it.
     pub(super) fn open(folder: &std::path::Path, wanted: Stamp) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("create the data folder {}", folder.display()))?;
+        make_folder(folder).with_context(|| format!("create the data folder {}", folder.display()))?;
         let what = || format!("in the data folder {}", folder.display());
         let identity = Stamp::read(folder).context("read the identity file").with_context(what)?;
         let log = readable("the log", || LogFile::open(folder)).with_context(what)?;
@@ -184,8 +182,6 @@ fn raft_config(cluster_name: String, id: u64) -> Config {
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS_MIN,
         election_timeout_max: ELECTION_MS_MAX,
-        install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
-        snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every(id)),
         max_in_snapshot_log_to_keep: LOGS_KEPT,
         replication_lag_threshold: LAG_MAX,

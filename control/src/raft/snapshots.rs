@@ -2,13 +2,14 @@
 
 use std::{
     fs::File,
-    io::{self, Seek},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tempfile::{NamedTempFile, TempPath};
 
-use super::stamp::sync_folder;
+use super::{stamp::sync_folder, state_machine::Standing, types::LogId};
 use crate::state::store::{Position, StateStore, StoreError, disk};
 
 /// Name of the folder in the data folder.
@@ -16,6 +17,40 @@ const FOLDER: &str = "snapshots";
 /// The snapshot that is replacing the state right now. It is durable before the first key changes and goes after the
 /// last, so that a process that ended in between starts over with it.
 const INSTALLING: &str = "installing";
+
+/// A whole snapshot on disk; the file goes with the last clone.
+#[derive(Clone, Debug)]
+pub struct SnapshotFile {
+    path: Arc<TempPath>,
+    /// Whether its bytes have been checked since they came.
+    verified: bool,
+}
+
+impl SnapshotFile {
+    /// A file that is complete.
+    #[must_use]
+    pub fn new(path: TempPath) -> Self {
+        Self { path: Arc::new(path), verified: false }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks the bytes, and that they stand for the log up to this entry.
+    ///
+    /// # Errors
+    /// `StoreError::Snapshot` when they are not a snapshot of that moment; otherwise the disk has failed.
+    pub(super) fn verified(self, last: Option<LogId>) -> Result<Self, StoreError> {
+        let position = StateStore::verify(self.path())?;
+        if Standing::within(Some(&position))?.applied != last {
+            return Err(StoreError::Snapshot("it is of another moment than was announced"));
+        }
+        Ok(Self { verified: true, ..self })
+    }
+}
 
 /// The folder of snapshot files.
 #[derive(Debug)]
@@ -41,41 +76,45 @@ impl Snapshots {
         Ok(Self { folder })
     }
 
-    /// A file for a snapshot that is being received; it has no name and goes with its last handle.
+    /// A file for a snapshot that is being received; it goes with the path unless it is installed.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn receiving(&self) -> io::Result<File> {
-        tempfile::tempfile_in(&self.folder)
+    pub fn receiving(&self) -> io::Result<(File, TempPath)> {
+        Ok(NamedTempFile::new_in(&self.folder)?.into_parts())
     }
 
-    /// Writes a snapshot of the state; it goes with the path.
+    /// Writes a snapshot of the state.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn export(&self, state: &StateStore) -> Result<(Position, TempPath), StoreError> {
+    pub fn export(&self, state: &StateStore) -> Result<(Position, SnapshotFile), StoreError> {
         let file = NamedTempFile::new_in(&self.folder).map_err(disk("create a snapshot"))?;
         let position = state.export(file.as_file())?;
-        Ok((position, file.into_temp_path()))
+        fail::fail_point!("snapshot.exported");
+        Ok((position, SnapshotFile::new(file.into_temp_path())))
     }
 
-    /// Replaces the state by a received snapshot, which becomes a file of its own.
+    /// Replaces the state by a received snapshot.
     ///
     /// # Errors
     /// `StoreError::Snapshot` when the bytes are no snapshot: nothing has changed then. Otherwise the disk has failed.
-    pub fn install(&self, state: &StateStore, mut received: File) -> Result<(Position, TempPath), StoreError> {
-        let mut copy = NamedTempFile::new_in(&self.folder).map_err(disk("create a snapshot"))?;
-        received.rewind().map_err(disk("read a received snapshot"))?;
-        io::copy(&mut received, copy.as_file_mut()).map_err(disk("copy a received snapshot"))?;
-        copy.as_file().sync_all().map_err(disk("fsync a received snapshot"))?;
-        StateStore::verify(copy.path())?;
-        copy.persist(self.installing()).map_err(disk("name a received snapshot"))?;
+    pub fn install(&self, state: &StateStore, received: &SnapshotFile) -> Result<Position, StoreError> {
+        if !received.verified {
+            StateStore::verify(received.path())?;
+        }
+        let opened = File::open(received.path()).and_then(|file| file.sync_all());
+        opened.map_err(disk("fsync a received snapshot"))?;
+        fail::fail_point!("install.synced");
+        // A second name, because the first goes with the last handle.
+        std::fs::hard_link(received.path(), self.installing()).map_err(disk("name a received snapshot"))?;
         sync_folder(&self.folder).map_err(disk("fsync the snapshots' folder"))?;
-        let position = self.finish(state)?;
-        let kept = NamedTempFile::new_in(&self.folder).map_err(disk("name a snapshot"))?.into_temp_path();
-        std::fs::rename(self.installing(), &kept).map_err(disk("name a snapshot"))?;
-        sync_folder(&self.folder).map_err(disk("fsync the snapshots' folder"))?;
-        Ok((position, kept))
+        fail::fail_point!("install.named");
+        let file = File::open(self.installing()).map_err(disk("open a received snapshot"))?;
+        let position = state.import_verified(file)?;
+        fail::fail_point!("install.finished");
+        self.installed()?;
+        Ok(position)
     }
 
     /// Finishes an installation that the end of an earlier process interrupted; nothing to do without one.
@@ -86,15 +125,16 @@ impl Snapshots {
         if !self.installing().exists() {
             return Ok(());
         }
-        let position = self.finish(state)?;
+        let file = File::open(self.installing()).map_err(disk("open a received snapshot"))?;
+        let position = state.import(file)?;
         tracing::warn!(index = position.index, "finished the installation of a snapshot that was interrupted");
-        std::fs::remove_file(self.installing()).map_err(disk("remove an installed snapshot"))?;
-        // A name that came back after a loss of power would put the state back to this snapshot.
-        sync_folder(&self.folder).map_err(disk("fsync the snapshots' folder"))
+        self.installed()
     }
 
-    fn finish(&self, state: &StateStore) -> Result<Position, StoreError> {
-        state.import(File::open(self.installing()).map_err(disk("open a received snapshot"))?)
+    /// A name that came back after a loss of power would put the state back to this snapshot.
+    fn installed(&self) -> Result<(), StoreError> {
+        std::fs::remove_file(self.installing()).map_err(disk("remove an installed snapshot"))?;
+        sync_folder(&self.folder).map_err(disk("fsync the snapshots' folder"))
     }
 
     fn installing(&self) -> PathBuf {

@@ -67,6 +67,21 @@ fn path(folder: &Path) -> PathBuf {
     folder.join(FILE)
 }
 
+/// Makes a folder and those around it that are missing, durably: a folder whose name is lost with the power takes all that
+/// is in it along, and the server would begin anew without knowing what it has promised.
+///
+/// # Errors
+/// When the disk fails, or something else has the name.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    let around = folder.parent().filter(|around| !around.as_os_str().is_empty());
+    if let Some(around) = around.filter(|around| !around.exists()) {
+        make_folder(around)?;
+    }
+    std::fs::create_dir_all(folder)?;
+    // Also when the folder was there: an earlier process may have ended between these two lines.
+    sync_folder(around.unwrap_or(Path::new(".")))
+}
+
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

@@ -1,7 +1,6 @@
 //! Applies committed entries to the state, and makes and installs snapshots of it.
 
 use std::{
-    fs::File,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -11,14 +10,13 @@ use openraft::{
 };
 use proto::{codec, mutation::Outcome};
 use serde::{Deserialize, Serialize};
-use tempfile::TempPath;
 use tokio::sync::{mpsc, watch};
 
 use super::{
     Applied, Server,
     comparison::Comparison,
     gate::Refusal,
-    snapshots::Snapshots,
+    snapshots::{SnapshotFile, Snapshots},
     types::{
         Contents, Entry, LogId, Membership, Outcomes, Proposal, ReadError, StorageError, StorageIOError, TypeConfig,
     },
@@ -45,7 +43,7 @@ impl Standing {
         Self::within(state.position()?.as_ref())
     }
 
-    fn within(position: Option<&Position>) -> Result<Self, StoreError> {
+    pub(super) fn within(position: Option<&Position>) -> Result<Self, StoreError> {
         let decoded = position.map(|position| codec::decode("Raft's standing", &position.raft)).transpose();
         decoded.map(Option::unwrap_or_default).map_err(crate::state::store::disk("read the state's position"))
     }
@@ -76,7 +74,7 @@ struct Inner {
 #[derive(Debug)]
 struct Current {
     meta: SnapshotMeta<u64, Server>,
-    path: TempPath,
+    file: SnapshotFile,
 }
 
 /// What a state machine holds the log and its own state to.
@@ -111,10 +109,23 @@ impl StateMachine {
         this
     }
 
+    #[cfg(test)]
+    pub(super) fn digest(&self) -> crate::state::digest::StateDigest {
+        self.inner.state.digest()
+    }
+
     /// Moves with each applied entry.
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<Applied> {
         self.inner.applied.subscribe()
+    }
+
+    /// A file for a snapshot that another server sends.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn receiving(&self) -> io::Result<(std::fs::File, tempfile::TempPath)> {
+        self.inner.snapshots.receiving()
     }
 
     /// Runs beside the runtime's worker threads, because sled may wait for the disk and for a snapshot being written.
@@ -200,7 +211,7 @@ impl Inner {
     }
 
     /// Makes a snapshot the current one unless a later one is there.
-    fn keep(&self, position: &Position, path: TempPath) -> Result<SnapshotMeta<u64, Server>, StoreError> {
+    fn keep(&self, position: &Position, file: SnapshotFile) -> Result<SnapshotMeta<u64, Server>, StoreError> {
         let standing = Standing::within(Some(position).filter(|position| !position.raft.is_empty()))?;
         let id = ulid::Ulid::new();
         let meta = SnapshotMeta {
@@ -210,39 +221,34 @@ impl Inner {
         };
         let mut current = self.current();
         if current.as_ref().is_none_or(|current| current.meta.last_log_id <= meta.last_log_id) {
-            *current = Some(Current { meta: meta.clone(), path });
+            *current = Some(Current { meta: meta.clone(), file });
         }
         Ok(meta)
     }
 
-    fn build(&self) -> Result<(SnapshotMeta<u64, Server>, File), ApplyError> {
-        let (position, path) = self.snapshots.export(&self.state)?;
-        let file = open(&path)?;
+    fn build(&self) -> Result<(SnapshotMeta<u64, Server>, SnapshotFile), ApplyError> {
+        let (position, file) = self.snapshots.export(&self.state)?;
         // Raft may purge the log up to here from now on.
         self.state.sync()?;
-        Ok((self.keep(&position, path)?, file))
+        Ok((self.keep(&position, file.clone())?, file))
     }
 
-    fn install(&self, received: File) -> Result<(), ApplyError> {
-        let (position, path) = self.snapshots.install(&self.state, received)?;
+    fn install(&self, received: SnapshotFile) -> Result<(), ApplyError> {
+        let position = self.snapshots.install(&self.state, &received)?;
         *self.current() = None;
         let Standing { used, .. } = Standing::within(Some(&position))?;
         let knows = self.checks.knows;
         if used > knows {
             return Err(Refusal::Newer { used, knows }.into());
         }
-        self.keep(&position, path)?;
+        self.keep(&position, received)?;
         self.announce();
         Ok(())
     }
 }
 
-fn open(path: &TempPath) -> Result<File, StoreError> {
-    File::open(path).map_err(crate::state::store::disk("open a snapshot"))
-}
-
-fn snapshot(meta: SnapshotMeta<u64, Server>, file: File) -> Snapshot<TypeConfig> {
-    Snapshot { meta, snapshot: Box::new(tokio::fs::File::from_std(file)) }
+fn snapshot(meta: SnapshotMeta<u64, Server>, file: SnapshotFile) -> Snapshot<TypeConfig> {
+    Snapshot { meta, snapshot: Box::new(file) }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
@@ -274,19 +280,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.clone()
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<tokio::fs::File>, StorageError> {
-        let file = self.inner.snapshots.receiving();
-        let file = file.map_err(|error: io::Error| StorageIOError::write_snapshot(None, AnyError::new(&error)))?;
-        Ok(Box::new(tokio::fs::File::from_std(file)))
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, StorageError> {
+        let file = self.receiving();
+        let (_, path) = file.map_err(|error: io::Error| StorageIOError::write_snapshot(None, AnyError::new(&error)))?;
+        Ok(Box::new(SnapshotFile::new(path)))
     }
 
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta<u64, Server>,
-        snapshot: Box<tokio::fs::File>,
+        snapshot: Box<SnapshotFile>,
     ) -> Result<(), StorageError> {
-        let received = snapshot.into_std().await;
-        self.working("install a snapshot", move |inner| inner.install(received)).await?;
+        self.working("install a snapshot", move |inner| inner.install(*snapshot)).await?;
         // The snapshot that others can ask for is named as the leader named it.
         if let Some(current) = self.inner.current().as_mut() {
             current.meta = meta.clone();
@@ -296,9 +301,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let current = self.inner.current();
-        let Some(current) = current.as_ref() else { return Ok(None) };
-        let file = open(&current.path);
-        let file = file.map_err(|error| StorageIOError::read_snapshot(None, AnyError::new(&error)))?;
-        Ok(Some(snapshot(current.meta.clone(), file)))
+        Ok(current.as_ref().map(|current| snapshot(current.meta.clone(), current.file.clone())))
     }
 }

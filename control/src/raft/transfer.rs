@@ -1,136 +1,155 @@
-//! Handing leadership over, which openraft 0.9 does not know: the leader lets nothing new in, waits until the other one has its
-//! whole log, stops its heartbeats and tells it to stand for election. Callers wait meanwhile and lose nothing.
+//! A snapshot on its way from one server to another: one stream of chunks into a temporary file, which is handed to Raft
+//! only when every byte of it is there and right. Whatever goes wrong, the file goes and the leader begins anew.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use futures::future::join_all;
-use proto::member::MemberAct;
-use tokio::time::{Instant, timeout};
+use anyhow::{Context, bail, ensure};
+use futures::{Stream, StreamExt};
+use openraft::{Snapshot, SnapshotMeta};
+use proto::{
+    codec,
+    wire::raft::{Payload, SnapshotChunk, SnapshotEnd, raft_client::RaftClient},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, transport::Channel};
 
 use super::{
-    ELECTION_MS_MAX, RaftCall, Server, about,
-    leader::{Answer, Ask, Leader},
-    members::{Known, LAG_MAX, MemberAsk, Stop, best, refused},
+    Server,
+    snapshots::SnapshotFile,
+    types::{Raft, Vote},
 };
 
-/// How long writes under way may take to end, and the other's log to become whole.
-const LEVEL_WITHIN: Duration = Duration::from_secs(1);
-/// How long an election may take before the old leader goes on: the other's own first try and one more.
-const ELECTED_WITHIN: Duration = Duration::from_millis(3 * ELECTION_MS_MAX);
-/// For so long after a heartbeat a follower votes for nobody else.
-const LEASE: Duration = Duration::from_millis(ELECTION_MS_MAX + 50);
-/// With no more voters than this the votes of the two that hand over are a majority, and neither has a lease to wait for.
-const TWO_SUFFICE: usize = 3;
+/// Bytes of a chunk; a transfer holds a few of them in memory at either end.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// Largest chunk that is taken, in bytes.
+const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Chunks that wait for the line.
+const CHUNKS_WAITING: usize = 2;
+/// A transfer in which nothing moves for longer is given up.
+pub(crate) const SILENCE: Duration = Duration::from_secs(10);
+/// How long the receiver may take to install what it has got.
+const INSTALL_MAX: Duration = Duration::from_secs(600);
+/// Largest snapshot that is taken, in bytes: ten times a million held records.
+const SIZE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
-/// Heartbeats are off as long as this lives.
-struct Silence<'l>(&'l Leader);
-
-impl Drop for Silence<'_> {
-    fn drop(&mut self) {
-        self.0.raft.runtime_config().heartbeat(true);
-    }
+/// What is coming.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Head {
+    pub(super) vote: Vote,
+    pub(super) meta: SnapshotMeta<u64, Server>,
+    pub(super) size_bytes: u64,
 }
 
-impl Leader {
-    /// Hands leadership to a voter that has caught up.
-    pub(super) async fn transfer(
-        &self,
-        ask: &MemberAsk,
-        from: u64,
-        to: Option<&str>,
-        deadline: Instant,
-    ) -> Result<Vec<String>, Stop> {
-        let known = self.known();
-        let me = known.members.get(&self.me).map(|server| server.name.clone()).unwrap_or_default();
-        if from != self.me || to == Some(me.as_str()) {
-            return Ok(vec![format!("{me} leads.")]);
+/// Sends a snapshot, and gives the receiver's vote once it is installed there.
+///
+/// # Errors
+/// When the file cannot be read, the line is cut or silent, or the receiver refuses.
+pub(super) async fn send(
+    mut client: RaftClient<Channel>,
+    ((cluster, to), knows): ((&str, u64), u32),
+    (vote, snapshot): (Vote, &Snapshot<super::types::TypeConfig>),
+) -> anyhow::Result<Vote> {
+    let file = File::open(snapshot.snapshot.path()).await.context("open the snapshot")?;
+    let size_bytes = file.metadata().await.context("measure the snapshot")?.len();
+    let head = Head { vote, meta: snapshot.meta.clone(), size_bytes };
+    let data = codec::encode(&(to, head));
+    let head = Payload { cluster: cluster.to_owned(), version: codec::VERSION, data, knows };
+    let (chunks, waiting) = mpsc::channel(CHUNKS_WAITING);
+    let answering = async {
+        let mut answers = client.snapshot(ReceiverStream::new(waiting)).await?.into_inner();
+        answers.message().await?.ok_or_else(|| Status::aborted("the receiver gave no answer"))
+    };
+    let mut answering = std::pin::pin!(answering);
+    let answer = tokio::select! {
+        // An answer before the end is a refusal.
+        answer = &mut answering => answer?,
+        fed = feed(file, head, chunks) => {
+            fed?;
+            timeout(INSTALL_MAX, answering).await.context("the receiver does not come to an end")??
         }
-        let (id, server) = match to {
-            Some(name) => {
-                let Some((id, server)) = known.named(name).filter(|(id, _)| known.voters.contains(id)) else {
-                    return refused(format!("{name} has no vote: see `posternctl cluster status` for who has"));
-                };
-                if let Err(problem) = about::ask(&self.peers, id, server).await {
-                    return refused(format!("{name} does not answer ({problem}): it cannot lead now"));
-                }
-                (id, server)
-            }
-            None => {
-                let others = known.members.iter().filter(|(id, _)| known.voters.contains(*id) && **id != self.me);
-                let asked = others.map(async |(id, server)| (*id, about::ask(&self.peers, *id, server).await.is_ok()));
-                let up: BTreeSet<u64> =
-                    join_all(asked).await.into_iter().filter(|(_, answers)| *answers).map(|(id, _)| id).collect();
-                match best(&known, &up) {
-                    Some(found) => found,
-                    None => return refused("no other voter answers: see `posternctl cluster status`"),
-                }
-            }
-        };
-        let to = server.name.clone();
-        let lag = known.lag(id);
-        if lag > LAG_MAX {
-            return refused(format!("{to} lacks {lag} entries; wait until it has caught up, or name another"));
-        }
-        self.trace(ask, MemberAct::Transfer { from: me, to }, deadline).await?;
-        let (leads, took) = self.hand_over(&known, id, server).await?;
-        let name = known.members.get(&leads).map_or_else(|| leads.to_string(), |server| server.name.clone());
-        Ok(vec![format!("{name} leads; there was no leader for {} ms.", took.as_millis())])
-    }
+    };
+    ensure!(answer.version == codec::VERSION, "the answer has encoding version {}", answer.version);
+    Ok(codec::decode("the receiver's vote", &answer.data)?)
+}
 
-    /// Moves leadership: who leads then, and for how long nothing could be written.
-    pub(super) async fn hand_over(&self, known: &Known, to: u64, server: &Server) -> Result<(u64, Duration), Stop> {
-        let began = Instant::now();
-        // Writes under way end; those that come now are told that nobody leads, and wait.
-        let Ok(closed) = timeout(LEVEL_WITHIN, self.turn.gate.write()).await else {
-            return refused("writes under way do not end: nothing was changed; see `posternctl cluster status`");
-        };
-        let me = self.me;
-        let waiting = self.raft.wait(Some(LEVEL_WITHIN));
-        let level = waiting.metrics(
-            |metrics| {
-                let matched = metrics.replication.as_ref().and_then(|all| all.get(&to)).and_then(Option::as_ref);
-                metrics.current_leader != Some(me) || matched.map(|id| id.index) == metrics.last_log_index
-            },
-            "the next leader has the whole log",
-        );
-        if level.await.is_err() {
-            return refused(format!("{} did not catch up in time: nothing was changed", server.name));
+/// Reads the file into the line as fast as the line takes it.
+async fn feed(mut file: File, head: Payload, chunks: mpsc::Sender<SnapshotChunk>) -> anyhow::Result<()> {
+    let send = async |chunk| {
+        let sent = timeout(SILENCE, chunks.send(chunk)).await;
+        sent.context("the receiver takes nothing")?.context("the receiver has gone")
+    };
+    send(SnapshotChunk { head: Some(head), ..SnapshotChunk::default() }).await?;
+    let (mut crc, mut size_bytes) = (crc32fast::Hasher::new(), 0);
+    loop {
+        let mut data = Vec::with_capacity(CHUNK_BYTES);
+        let limit = u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX);
+        let read = (&mut file).take(limit).read_to_end(&mut data).await.context("read the snapshot")?;
+        if read == 0 {
+            break;
         }
-        let silence = Silence(self);
-        self.raft.runtime_config().heartbeat(false);
-        if known.voters.len() > TWO_SUFFICE {
-            tokio::time::sleep(LEASE).await;
-        }
-        let told =
-            self.peers.ask((to, server), RaftCall::Forward, &Ask::Elect { term: known.term }, LEVEL_WITHIN).await;
-        match told {
-            Ok(Answer::Standing) => {}
-            Ok(_) => return refused(format!("{} does not stand for election: nothing was changed", server.name)),
-            Err(error) => return refused(format!("{} does not answer: {}", server.name, error.reason())),
-        }
-        let waiting = self.raft.wait(Some(ELECTED_WITHIN));
-        let elected =
-            waiting.metrics(|metrics| metrics.current_leader.is_some_and(|leader| leader != me), "somebody else leads");
-        let leads = elected.await.ok().and_then(|metrics| metrics.current_leader);
-        drop((silence, closed));
-        match leads {
-            Some(leads) => {
-                let took = began.elapsed();
-                tracing::info!(leads, took_ms = took.as_millis(), "leadership is handed over");
-                Ok((leads, took))
-            }
-            None => refused(format!("{} was not elected in time: see `posternctl cluster status`", server.name)),
-        }
+        crc.update(&data);
+        size_bytes += u64::try_from(read).unwrap_or(u64::MAX);
+        send(SnapshotChunk { data, ..SnapshotChunk::default() }).await?;
     }
+    let end = SnapshotEnd { size_bytes, crc32: crc.finalize() };
+    send(SnapshotChunk { end: Some(end), ..SnapshotChunk::default() }).await
+}
 
-    /// Stands for election at the leader's word, unless the term has moved on.
-    pub(super) async fn stand(&self, term: u64) -> Answer {
-        if self.raft.metrics().borrow().current_term != term {
-            return Answer::NotLeader;
-        }
-        match self.raft.trigger().elect().await {
-            Ok(()) => Answer::Standing,
-            Err(_) => Answer::Stopped,
-        }
+/// Receives a snapshot, checks it, and has Raft install it. Gives this server's vote: a later one than the sender's means
+/// that the sender leads no more, and then nothing has been installed.
+///
+/// # Errors
+/// When the stream is cut or silent, or the bytes are not those that were announced: nothing has changed then. Or when
+/// Raft has stopped.
+pub(super) async fn receive(
+    raft: &Raft,
+    head: Head,
+    chunks: impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
+) -> anyhow::Result<Vote> {
+    let mine = raft.metrics().borrow().vote;
+    if mine > head.vote {
+        return Ok(mine);
     }
+    ensure!(head.size_bytes <= SIZE_BYTES_MAX, "a snapshot of {} bytes is too large", head.size_bytes);
+    let file: SnapshotFile = *raft.begin_receiving_snapshot().await.context("make a file for a snapshot")?;
+    let out = File::options().write(true).open(file.path()).await.context("open the file for a snapshot")?;
+    fill(out, head.size_bytes, chunks).await?;
+    tracing::info!(id = head.meta.snapshot_id, bytes = head.size_bytes, "a snapshot has come and is being checked");
+    let last = head.meta.last_log_id;
+    let file = tokio::task::spawn_blocking(move || file.verified(last)).await??;
+    let snapshot = Snapshot { meta: head.meta, snapshot: Box::new(file) };
+    Ok(raft.install_full_snapshot(head.vote, snapshot).await.context("install a snapshot")?.vote)
+}
+
+/// Writes what comes until all is there, and is on the disk.
+async fn fill(
+    mut out: File,
+    expected: u64,
+    mut chunks: impl Stream<Item = Result<SnapshotChunk, Status>> + Unpin,
+) -> anyhow::Result<()> {
+    let (mut crc, mut size_bytes) = (crc32fast::Hasher::new(), 0);
+    let end = loop {
+        let chunk = timeout(SILENCE, chunks.next()).await.context("the sender of a snapshot is silent")?;
+        let SnapshotChunk { head, data, end } = chunk.context("a snapshot ends too early")??;
+        ensure!(head.is_none() && data.len() <= CHUNK_BYTES_MAX, "a chunk of a snapshot is not what it should be");
+        if let Some(end) = end {
+            break end;
+        }
+        size_bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
+        ensure!(size_bytes <= expected, "a snapshot is longer than announced");
+        crc.update(&data);
+        out.write_all(&data).await.context("write a snapshot")?;
+    };
+    if (size_bytes, size_bytes, crc.finalize()) != (expected, end.size_bytes, end.crc32) {
+        bail!("a snapshot was damaged on its way: {size_bytes} bytes of {expected} came");
+    }
+    out.flush().await.context("write a snapshot")?;
+    out.sync_all().await.context("fsync a snapshot")
 }

@@ -8,12 +8,14 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Server;
+use super::{Server, snapshots::SnapshotFile};
 use crate::state::digest::StateDigest;
 
 /// Latest version of entries that this program knows. Version 1 carries mutations, 2 also what servers tell each other about
 /// versions and digests, 3 backups and restores.
 pub(super) const PROPOSAL_VERSION: u32 = 3;
+/// What a server must know to take part in comparisons.
+pub(super) const DIGESTS_VERSION: u32 = 2;
 
 /// What one entry carries: its version in front of bytes that only those look into who know it. So a server can keep, and
 /// pass on, what it cannot read.
@@ -54,7 +56,7 @@ impl Contents {
         match self {
             Self::Batch(batch) => batch.mutations.iter().map(|mutation| mutation.change.version()).max().unwrap_or(1),
             Self::Knows(version) => *version,
-            Self::Digests { .. } => 2,
+            Self::Digests { .. } => DIGESTS_VERSION,
         }
     }
 }
@@ -117,7 +119,7 @@ openraft::declare_raft_types!(
         R = Outcomes,
         NodeId = u64,
         Node = Server,
-        SnapshotData = tokio::fs::File,
+        SnapshotData = SnapshotFile,
 );
 
 pub(super) type LogId = openraft::LogId<u64>;

@@ -1,65 +1,167 @@
-//! The listener: bounds connections and TLS handshakes, keeps room for the other control servers, and logs whom TLS turns
-//! away.
+//! The listener: bounds connections and TLS handshakes, keeps room for the other control servers, ends connections whose
+//! certificate is no longer good, and logs whom TLS turns away.
 
 use std::{
-    io,
+    fmt, io,
+    net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use proto::identity::{Identity, Role};
-use rustls::ServerConfig;
+use proto::{
+    identity::{Leaf, Refusal, Role},
+    time::UnixMs,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Interval, MissedTickBehavior},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-/// Connections at a time, in handshake or behind it: some hundred nodes and operators, and room for a storm.
-const CONNECTIONS_MAX: usize = 1024;
+use super::{
+    admission::{Admission, Place},
+    gate::Guard,
+};
+
 /// How long a client may take for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after the system refused a connection (out of descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How much of each a listener allows.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Connections at a time, in handshake or behind it: some hundred nodes and operators, and room for a storm.
+    connections: usize,
+    /// Connections of one certificate's holder.
+    of_one_holder: usize,
+    /// Handshakes under way from one address.
+    handshakes_from_one: usize,
+    /// Time between two looks at a connection: is its certificate still good, is it used?
+    look_every: Duration,
+    /// A connection without a request for so long is closed.
+    idle_max: Duration,
+}
+
+const BOUNDS: Bounds = Bounds {
+    connections: 1024,
+    of_one_holder: 64,
+    handshakes_from_one: 256,
+    look_every: Duration::from_secs(5),
+    idle_max: Duration::from_secs(15 * 60),
+};
+
+/// Who is at the other end of a connection. Each request carries it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub from: Option<SocketAddr>,
+    /// Its certificate, which the handshake has checked.
+    pub leaf: Arc<Result<Leaf, Refusal>>,
+    activity: Arc<Mutex<Activity>>,
+}
+
+#[derive(Debug)]
+struct Activity {
+    under_way: usize,
+    last: Instant,
+}
+
+/// A request under way on a connection, until it is dropped.
+#[derive(Debug)]
+pub struct Call(Arc<Mutex<Activity>>);
+
+impl Peer {
+    fn of(stream: &TlsStream<TcpStream>) -> Self {
+        let (tcp, tls) = stream.get_ref();
+        let leaf = tls.peer_certificates().and_then(|all| all.first()).ok_or(Refusal::NoCertificate);
+        Self {
+            from: tcp.peer_addr().ok(),
+            leaf: Arc::new(leaf.and_then(|leaf| Leaf::read(leaf))),
+            activity: Arc::new(Mutex::new(Activity { under_way: 0, last: Instant::now() })),
+        }
+    }
+
+    /// A request begins.
+    #[must_use]
+    pub fn begin(&self) -> Call {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner).under_way += 1;
+        Call(Arc::clone(&self.activity))
+    }
+
+    fn is_idle(&self, idle_max: Duration) -> bool {
+        let activity = self.activity.lock().unwrap_or_else(PoisonError::into_inner);
+        activity.under_way == 0 && activity.last.elapsed() >= idle_max
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let mut activity = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        activity.under_way -= 1;
+        activity.last = Instant::now();
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.leaf.as_ref() {
+            Ok(leaf) => leaf.identity.fmt(f),
+            Err(refusal) => refusal.fmt(f),
+        }
+    }
+}
+
 /// A connection behind its handshake, with its share of the bound.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
+    peer: Peer,
+    guard: Guard,
+    /// The credentials that the peer's certificate was checked by last.
+    checked_by: u64,
+    look: Interval,
+    idle_max: Duration,
     _share: OwnedSemaphorePermit,
-    /// Of nodes and operators only.
-    _guest: Option<OwnedSemaphorePermit>,
+    _place: Place,
 }
 
 /// What a handshake needs. Cheap to clone.
 #[derive(Clone)]
 struct Door {
-    acceptor: TlsAcceptor,
+    guard: Guard,
+    bounds: Bounds,
+    handshakes: Admission,
+    peers: Admission,
     /// What nodes and operators share: three quarters, so that however many they are, Raft gets through.
-    guests: Arc<Semaphore>,
+    guests: Admission,
     sender: mpsc::Sender<io::Result<Connection>>,
 }
 
-/// Takes connections until the receiver is dropped; then the port is free again.
+/// Takes connections until the receiver is dropped; then the port is free again. Each handshake is done with the credentials as
+/// they are then.
 #[must_use]
-pub fn incoming(listener: TcpListener, tls: Arc<ServerConfig>) -> ReceiverStream<io::Result<Connection>> {
-    bounded(listener, tls, CONNECTIONS_MAX)
+pub fn incoming(listener: TcpListener, guard: &Guard) -> ReceiverStream<io::Result<Connection>> {
+    bounded(listener, guard, BOUNDS)
 }
 
-fn bounded(
-    listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    connections_max: usize,
-) -> ReceiverStream<io::Result<Connection>> {
+fn bounded(listener: TcpListener, guard: &Guard, bounds: Bounds) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(16);
-    let guests = Arc::new(Semaphore::new(connections_max * 3 / 4));
-    let shares = Arc::new(Semaphore::new(connections_max));
-    let door = Door { acceptor: TlsAcceptor::from(tls), guests, sender };
+    let shares = Arc::new(Semaphore::new(bounds.connections));
+    let door = Door {
+        guard: guard.clone(),
+        bounds,
+        handshakes: Admission::new(bounds.connections, bounds.handshakes_from_one),
+        peers: Admission::new(bounds.connections, bounds.of_one_holder),
+        guests: Admission::new(bounds.connections * 3 / 4, bounds.of_one_holder),
+        sender,
+    };
     tokio::spawn(async move {
         while let Ok(share) = Arc::clone(&shares).acquire_owned().await {
             let accepted = tokio::select! {
@@ -67,7 +169,7 @@ fn bounded(
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(handshake(door.clone(), stream, share))),
+                Ok((stream, from)) => door.let_in(stream, from, share),
                 Err(error) => {
                     tracing::warn!(%error, "accept a gRPC connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -78,48 +180,108 @@ fn bounded(
     ReceiverStream::new(receiver)
 }
 
-async fn handshake(door: Door, stream: TcpStream, share: OwnedSemaphorePermit) {
-    let from = stream.peer_addr().ok();
-    let done = async {
-        stream.set_nodelay(true)?;
-        door.acceptor.accept(stream).await
-    };
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, done).await {
-        Ok(Ok(stream)) => {
-            let guest = match door.place_for(&stream) {
-                Ok(guest) => guest,
-                Err(_) => return tracing::warn!(?from, "too many nodes and operators: a connection was closed"),
-            };
-            // A send that fails means that the server is ending.
-            drop(door.sender.send(Ok(Connection { stream, _share: share, _guest: guest })).await);
+impl Door {
+    /// Starts a handshake, unless the address has too many under way.
+    fn let_in(&self, stream: TcpStream, from: SocketAddr, share: OwnedSemaphorePermit) {
+        match self.handshakes.enter(&from.ip().to_string()) {
+            Ok(under_way) => drop(tokio::spawn(self.clone().handshake(stream, from, share, under_way))),
+            Err(full) => self.turned_away("handshakes", from, &full),
         }
-        Ok(Err(error)) => tracing::warn!(?from, %error, "a TLS client was turned away"),
-        Err(_) => tracing::warn!(?from, "a TLS client did not finish its handshake in time"),
+    }
+
+    fn turned_away(&self, reason: &'static str, from: SocketAddr, why: &dyn fmt::Display) {
+        if let Some(unlogged) = self.guard.refusals.count(reason) {
+            tracing::warn!(%from, reason, unlogged, refused = %why, "a connection was turned away");
+        }
+    }
+
+    async fn handshake(self, stream: TcpStream, from: SocketAddr, share: OwnedSemaphorePermit, under_way: Place) {
+        // Before the handshake: files that are read again meanwhile are looked at later.
+        let checked_by = self.guard.credentials.generation();
+        let acceptor = TlsAcceptor::from(self.guard.credentials.server_config());
+        let done = async {
+            stream.set_nodelay(true)?;
+            acceptor.accept(stream).await
+        };
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, done).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+                let reason = tls.and_then(Refusal::of_tls).map_or("tls", Refusal::reason);
+                return self.turned_away(reason, from, &error);
+            }
+            Err(_) => return self.turned_away("handshake-time", from, &"the handshake did not end in time"),
+        };
+        drop(under_way);
+        let peer = Peer::of(&stream);
+        let place = match self.place_for(&peer) {
+            Ok(place) => place,
+            Err(full) => return self.turned_away("connections", from, &format!("{peer}: {full}")),
+        };
+        let mut look = tokio::time::interval(self.bounds.look_every);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (guard, idle_max) = (self.guard, self.bounds.idle_max);
+        let connection = Connection { stream, peer, guard, checked_by, look, idle_max, _share: share, _place: place };
+        // A send that fails means that the server is ending.
+        drop(self.sender.send(Ok(connection)).await);
+    }
+
+    /// A control server needs none of the guests' places. Whoever has no name is turned away by the gate.
+    fn place_for(&self, peer: &Peer) -> Result<Place, super::admission::Full> {
+        let places = match peer.leaf.as_ref() {
+            Ok(leaf) if leaf.identity.role == Role::Control => &self.peers,
+            Ok(_) | Err(_) => &self.guests,
+        };
+        places.enter(&peer.to_string())
     }
 }
 
-impl Door {
-    /// A control server needs none of the guests' places. Whoever has no name is turned away by the gate.
-    fn place_for(&self, stream: &TlsStream<TcpStream>) -> Result<Option<OwnedSemaphorePermit>, TryAcquireError> {
-        let leaf = stream.get_ref().1.peer_certificates().and_then(|all| all.first());
-        let identity = leaf.and_then(|leaf| Identity::of_certificate(leaf).ok());
-        if identity.is_some_and(|identity| identity.role == Role::Control) {
-            return Ok(None);
+impl Connection {
+    /// Whether it may go on.
+    fn look(&mut self) -> Result<(), Refusal> {
+        let (credentials, now) = (&self.guard.credentials, UnixMs::now());
+        let generation = credentials.generation();
+        if generation != self.checked_by {
+            let chain = self.stream.get_ref().1.peer_certificates().unwrap_or_default();
+            credentials.verify_client(chain, now)?;
+            self.checked_by = generation;
         }
-        Arc::clone(&self.guests).try_acquire_owned().map(Some)
+        // Whoever has no name is turned away by the gate, with a word.
+        self.peer.leaf.as_ref().as_ref().map_or(Ok(()), |leaf| leaf.check_time(now))
+    }
+
+    /// Fails once the connection is to end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.look.poll_tick(cx).is_ready() {
+            let ended = |why: &str| Err(io::Error::new(io::ErrorKind::ConnectionAborted, why.to_owned()));
+            if let Err(refusal) = self.look() {
+                if let Some(unlogged) = self.guard.refusals.count(refusal.reason()) {
+                    let (peer, from, reason) = (&self.peer, self.peer.from, refusal.reason());
+                    tracing::warn!(%peer, ?from, reason, unlogged, refused = %refusal, "a connection was ended");
+                }
+                return ended(&refusal.to_string());
+            }
+            if self.peer.is_idle(self.idle_max) {
+                tracing::debug!(peer = %self.peer, "an idle connection was closed");
+                return ended("idle");
+            }
+        }
+        Ok(())
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
+    type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+        self.peer.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // HTTP/2 always waits for the next frame, so this is polled whenever it is time to look.
+        self.poll_end(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -139,44 +301,4 @@ impl AsyncWrite for Connection {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{net::SocketAddr, time::Duration};
-
-    use proto::identity::{Credentials, Role};
-    use tokio::net::TcpListener;
-    use tokio_stream::StreamExt as _;
-    use tonic::transport::{Channel, Endpoint};
-
-    use super::bounded;
-    use crate::test_pki::Ca;
-
-    async fn connect(to: SocketAddr, credentials: &Credentials) -> Channel {
-        let endpoint = Endpoint::from_shared(format!("https://{to}")).expect("an address");
-        let endpoint = endpoint.tls_config(credentials.client_tls(Role::Control)).expect("TLS");
-        endpoint.connect().await.expect("a connection")
-    }
-
-    #[tokio::test]
-    async fn nodes_cannot_take_the_places_of_the_other_control_servers() {
-        let ca = Ca::new();
-        let me = ca.credentials("c1", Role::Control, "alpha");
-        let (node, peer) = (ca.credentials("c1", Role::Node, "n1"), ca.credentials("c1", Role::Control, "beta"));
-        let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = port.local_addr().expect("an address");
-        let mut incoming = bounded(port, me.server_config().expect("TLS"), 4);
-        let mut open = Vec::new();
-        for _ in 0..3 {
-            let channel = connect(address, &node).await;
-            open.push((channel, incoming.next().await.expect("open").expect("a connection")));
-        }
-        let _fourth = connect(address, &node).await;
-        let nobody = tokio::time::timeout(Duration::from_millis(200), incoming.next()).await;
-        assert!(nobody.is_err(), "a fourth node came in");
-        let peer = connect(address, &peer).await;
-        open.push((peer, incoming.next().await.expect("open").expect("the peer")));
-        // A place that is left is there for the next node.
-        open.clear();
-        let _next = connect(address, &node).await;
-        incoming.next().await.expect("open").expect("a node");
-    }
-}
+mod tests;

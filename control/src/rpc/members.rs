@@ -62,6 +62,7 @@ pub(super) async fn status(shared: &Shared, ask: bool) -> Result<StatusResponse,
         quorum_age_ms: status.quorum_age_ms,
         members,
         under_way: under_way(&status),
+        refused: shared.guard.refusals.snapshot().into_iter().map(|(why, n)| (why.to_owned(), n)).collect(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The three gRPC services of a control server, on one mTLS listener: `raft` for its peers, `edge` for nodes,
 //! `operator` for people.
 
+pub mod admission;
 pub mod backup;
 pub mod due;
 pub mod edge;
@@ -12,11 +13,16 @@ pub mod operator;
 pub mod policy;
 pub mod quarantine;
 pub mod raft;
+pub mod refusals;
 pub mod restore;
 pub mod touch;
 pub mod watch;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proto::{
     identity::{Identity, Role},
@@ -32,15 +38,22 @@ use tonic::{
     transport::{Server as GrpcServer, server::Router},
 };
 
-use self::gate::Gate;
+use self::gate::{Gate, Guard};
 use crate::{
     bodies::{Bodies, BodyError, copies::Copies, peers::Keeper},
     raft::{Group, ProposeError, Server},
     state::store::StateStore,
+    telemetry,
 };
 
-/// Largest message of a request, in bytes: a mutation, a policy or a chunk; bodies come in chunks.
+/// Largest message of a control server or an operator, in bytes: a batch of entries, or a policy with each known recipient.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest message of a node, in bytes: a record to hold with its recipients, a batch of what it has counted, or a chunk.
+pub const NODE_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest headers of a request, in bytes; HTTP/2 gives up on a header block that goes on for longer.
+const HEADERS_BYTES_MAX: u32 = 16 * 1024;
+/// Requests that a connection may have reset before they were looked at; with more it is ended (CVE-2023-44487).
+const RESETS_MAX: usize = 20;
 /// Requests that one connection may have under way.
 const REQUESTS_MAX: usize = 256;
 /// No request may take longer; streams are only held to it until they begin.
@@ -55,6 +68,8 @@ pub struct Shared {
     pub group: Group,
     /// The cluster's id.
     pub cluster: Arc<str>,
+    /// By what callers are judged.
+    pub guard: Guard,
     /// Bodies on this disk and on those of the other members.
     pub copies: Copies,
     /// Becomes true when the server is to end: long polls and watches end then.
@@ -73,7 +88,15 @@ impl Shared {
         change: Change,
     ) -> Result<Outcome, ProposeError> {
         let by = Principal { role: caller.role, name: caller.name.clone() };
-        self.group.propose(Mutation { id, by, change }).await
+        let began = Instant::now();
+        let outcome = self.group.propose(Mutation { id, by, change }).await;
+        let word = match &outcome {
+            Ok(outcome) if matches!(outcome, Outcome::Refused(_)) => "refused",
+            Ok(_) => "done",
+            Err(_) => "failed",
+        };
+        telemetry::committed(word, began.elapsed());
+        outcome
     }
 
     /// Reads the state as applied here, off the runtime's threads: a read waits while a snapshot is written.
@@ -136,19 +159,21 @@ impl<S> Grpc for S where
 
 /// The three services, each behind its gate, with the limits of a connection.
 #[must_use]
-pub fn router(cluster: &Arc<str>, raft: impl Grpc, edge: impl Grpc, operator: impl Grpc) -> Router {
+pub fn router(guard: &Guard, raft: impl Grpc, edge: impl Grpc, operator: impl Grpc) -> Router {
     GrpcServer::builder()
         .concurrency_limit_per_connection(REQUESTS_MAX)
         .max_concurrent_streams(u32::try_from(REQUESTS_MAX * 2).ok())
         .timeout(REQUEST_TIMEOUT)
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         // A body of 50 MiB between sites 40 ms apart would crawl through the default window of 64 KiB.
         .initial_stream_window_size(Some(1024 * 1024))
         .initial_connection_window_size(Some(8 * 1024 * 1024))
-        .add_service(Gate::new(raft, cluster))
-        .add_service(Gate::new(edge, cluster))
-        .add_service(Gate::new(operator, cluster))
+        .add_service(Gate::new(raft, guard))
+        .add_service(Gate::new(edge, guard))
+        .add_service(Gate::new(operator, guard))
 }
 
 /// The three services of a server that takes part in a group.
@@ -158,9 +183,9 @@ pub fn services(shared: &Shared) -> Router {
     let edge = wire::edge::edge_server::EdgeServer::new(edge::EdgeService::new(shared.clone()));
     let operator = wire::operator::operator_server::OperatorServer::new(operator::OperatorService::new(shared.clone()));
     router(
-        &shared.cluster,
+        &shared.guard,
         raft.max_decoding_message_size(MESSAGE_BYTES_MAX),
-        edge.max_decoding_message_size(MESSAGE_BYTES_MAX),
+        edge.max_decoding_message_size(NODE_MESSAGE_BYTES_MAX),
         operator.max_decoding_message_size(MESSAGE_BYTES_MAX),
     )
 }

@@ -1,6 +1,9 @@
 //! The state as a stream of bytes and back: what Raft sends to a server that lacks too much of the log.
 //!
-//! Magic, then pairs (`u32` length of the key, `u32` of the value, both), a zero length, and the SHA-256 of all before.
+//! Magic, then pairs in order (`u32` length of the key, `u32` of the value, both), the position, a zero length, and the
+//! SHA-256 of all before.
+
+mod spill;
 
 use std::{
     collections::BTreeMap,
@@ -13,22 +16,34 @@ use std::{
 use proto::codec;
 use sha2::{Digest, Sha256};
 
+use self::spill::{Before, Spill};
 use super::{
     digest::StateDigest,
     keys::{Keys, PART_BYTES},
-    store::{INSTALLING, POSITION, Position, REPLICATED, Saved, StateStore, StoreError, disk, size},
+    store::{
+        INSTALLING, POSITION, Position, REPLICATED, Saved, StateStore, StoreError, disk,
+        pages::{Packer, Pair},
+        size,
+    },
 };
 
 const MAGIC: &[u8; 16] = b"postern-state-1\n";
 const KEY_BYTES_MAX: usize = 4 * 1024;
 /// Parts and positions are far smaller.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
-/// Pairs that one sled batch carries while installing.
-const PAIRS_A_BATCH: usize = 1_000;
-/// Pairs that are read at once while exporting; an apply waits that long at most.
+/// Pages that one sled batch carries while installing.
+const PAGES_A_BATCH: usize = 100;
+/// After so many bytes of pages sled is made to write them: its buffers have no bound of their own.
+const FLUSH_BYTES: usize = 8 * 1024 * 1024;
+/// Pairs that are read at once while exporting, and their bytes; an apply waits that long at most.
 const PAIRS_A_SLICE: usize = 500;
-/// How much may be kept of what changes during an export, in bytes. Beyond it applies wait for the rest of the export.
-const SAVED_BYTES_MAX: usize = 64 * 1024 * 1024;
+const SLICE_BYTES: usize = 256 * 1024;
+/// How much of what changes during an export stays in memory, in bytes. More goes to a file.
+const SAVED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Read at once from a snapshot's file, in bytes.
+const READ_BYTES: usize = 256 * 1024;
+/// About what removing a page costs in sled's buffers, in bytes.
+const CLEARED_BYTES: usize = 100;
 const _: () = assert!(PART_BYTES < VALUE_BYTES_MAX, "a part fits into a pair");
 
 impl StateStore {
@@ -58,12 +73,20 @@ impl StateStore {
     fn write_all(&self, out: impl Write, position: &Position) -> io::Result<()> {
         let mut out = Hashing { under: BufWriter::new(out), hasher: Sha256::new() };
         out.write_all(MAGIC)?;
-        // Held from one slice to the next only when too much has changed meanwhile.
-        let mut held = None;
-        loop {
-            let shared = held.take().unwrap_or_else(|| self.shared());
-            let Some((pairs, saved_bytes)) = self.next_slice() else { break };
-            held = (saved_bytes > SAVED_BYTES_MAX).then_some(shared);
+        let mut spill = Spill::default();
+        while let Some(slice) = self.next_slice() {
+            if !slice.large.is_empty() {
+                spill.add(slice.large)?;
+            }
+            let mut before = slice.before;
+            spill.take_below(&slice.end, &mut before)?;
+            let mut pairs = slice.pairs;
+            for (key, value) in before {
+                match value {
+                    Some(value) => pairs.insert(key, value),
+                    None => pairs.remove(&key),
+                };
+            }
             for (key, value) in pairs {
                 write_pair(&mut out, &key, &value)?;
             }
@@ -75,30 +98,38 @@ impl StateStore {
         out.flush()
     }
 
-    /// The next keys as they were when the export began, and how much of what has changed since is still kept. No apply
-    /// may run meanwhile.
-    fn next_slice(&self) -> Option<(Pairs, usize)> {
+    /// The next keys as they are, and what has changed in them since the export began. Applies wait for this only.
+    fn next_slice(&self) -> Option<Slice> {
+        let _shared = self.shared();
         let mut saved = self.saved();
         let saved = saved.as_mut()?;
         if saved.next.as_slice() >= REPLICATED.end {
             return None;
         }
-        let mut pairs: Pairs = self.range(&saved.next, REPLICATED.end).take(PAIRS_A_SLICE).collect();
-        let next = match pairs.last_key_value() {
-            // The smallest key behind it.
-            Some((last, _)) if pairs.len() == PAIRS_A_SLICE => [last, [0].as_slice()].concat(),
-            Some(_) | None => REPLICATED.end.to_vec(),
-        };
-        let later = saved.values.split_off(&next);
-        for (key, value) in std::mem::replace(&mut saved.values, later) {
-            saved.bytes = saved.bytes.saturating_sub(size(&key, value.as_deref()));
-            match value {
-                Some(value) => pairs.insert(key, value),
-                None => pairs.remove(&key),
-            };
+        let mut bytes = 0;
+        let mut pairs = Pairs::new();
+        let mut end = REPLICATED.end.to_vec();
+        for (key, value) in self.range(&saved.next, REPLICATED.end) {
+            bytes += size(&key, Some(&value));
+            if pairs.len() + 1 == PAIRS_A_SLICE || bytes >= SLICE_BYTES {
+                // The smallest key behind it.
+                end = [key.as_slice(), &[0]].concat();
+                pairs.insert(key, value);
+                break;
+            }
+            pairs.insert(key, value);
         }
-        saved.next = next;
-        Some((pairs, saved.bytes))
+        let later = saved.values.split_off(&end);
+        let before = std::mem::replace(&mut saved.values, later);
+        let gone: usize = before.iter().map(|(key, value)| size(key, value.as_deref())).sum();
+        saved.bytes = saved.bytes.saturating_sub(gone);
+        let mut large = Before::new();
+        if saved.bytes > SAVED_BYTES_MAX {
+            large = std::mem::take(&mut saved.values);
+            saved.bytes = 0;
+        }
+        saved.next.clone_from(&end);
+        Some(Slice { pairs, before, large, end })
     }
 
     /// Replaces all keys by those of a snapshot, after checking its digest. A mark stands in the store from the first
@@ -107,8 +138,16 @@ impl StateStore {
     /// # Errors
     /// When the bytes are no snapshot (nothing has been changed then), or when the disk fails.
     pub fn import(&self, mut from: impl Read + Seek) -> Result<Position, StoreError> {
-        check(BufReader::new(&mut from))?;
+        check(BufReader::with_capacity(READ_BYTES, &mut from))?;
         from.seek(SeekFrom::Start(0)).map_err(disk("read a snapshot"))?;
+        self.import_verified(from)
+    }
+
+    /// The same for bytes that `verify` has just seen.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn import_verified(&self, from: impl Read) -> Result<Position, StoreError> {
         // An export must not see half of this.
         let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let _alone = self.alone();
@@ -117,57 +156,56 @@ impl StateStore {
         mark.remove(POSITION);
         self.tree.apply_batch(mark).map_err(disk("mark the state as torn"))?;
         self.sync()?;
+        fail::fail_point!("import.marked");
         self.clear()?;
-        let position = self.load(BufReader::new(from))?;
+        fail::fail_point!("import.cleared");
+        let position = self.load(BufReader::with_capacity(READ_BYTES, from))?;
         let mut done = sled::Batch::default();
         done.insert(POSITION, codec::encode(&position));
         done.remove(INSTALLING);
+        fail::fail_point!("import.loaded");
         // The keys must be on disk before the mark goes.
         self.sync()?;
+        fail::fail_point!("import.synced");
         self.tree.apply_batch(done).map_err(disk("write the state"))?;
+        fail::fail_point!("import.done");
         self.sync()?;
         Ok(position)
     }
 
-    /// Whether a file is a whole snapshot.
+    /// The position of a file that is a whole snapshot.
     ///
     /// # Errors
     /// When it is not, or cannot be read.
-    pub fn verify(path: &Path) -> Result<(), StoreError> {
-        check(BufReader::new(File::open(path).map_err(disk("open a snapshot"))?))
+    pub fn verify(path: &Path) -> Result<Position, StoreError> {
+        check(BufReader::with_capacity(READ_BYTES, File::open(path).map_err(disk("open a snapshot"))?))
     }
 
+    /// Removes all pages.
     fn clear(&self) -> Result<(), StoreError> {
-        let mut keys = self.range(REPLICATED.start, REPLICATED.end).map(|(key, _)| key).peekable();
-        while keys.peek().is_some() {
-            let mut batch = sled::Batch::default();
-            keys.by_ref().take(PAIRS_A_BATCH).for_each(|key| batch.remove(key));
-            self.tree.apply_batch(batch).map_err(disk("clear the state"))?;
+        let mut bounds = self.tree.range(REPLICATED).keys();
+        let mut staged = Staged::new(self);
+        while let Some(bound) = bounds.next().transpose().map_err(disk("clear the state"))? {
+            staged.batch.remove(&bound);
+            staged.count(bound.len() + CLEARED_BYTES)?;
         }
-        Ok(())
+        staged.store()
     }
 
     fn load(&self, mut from: impl Read) -> Result<Position, StoreError> {
         let mut magic = [0; MAGIC.len()];
         from.read_exact(&mut magic).map_err(cut_short)?;
         let mut position = None;
-        let mut batch = sled::Batch::default();
-        let mut count = 0;
+        let (mut packer, mut staged) = (Packer::from_first(), Staged::new(self));
         while let Some((key, value)) = pair(&mut from)? {
             if key == POSITION {
                 position = Some(value);
-                continue;
-            }
-            if !REPLICATED.contains(&key.as_slice()) {
-                return Err(StoreError::Snapshot("a key that is not the state's"));
-            }
-            batch.insert(key, value);
-            count += 1;
-            if count % PAIRS_A_BATCH == 0 {
-                self.tree.apply_batch(std::mem::take(&mut batch)).map_err(disk("write the state"))?;
+            } else if let Some(page) = packer.add(&key, &value) {
+                staged.insert(page)?;
             }
         }
-        self.tree.apply_batch(batch).map_err(disk("write the state"))?;
+        packer.finish().map_or(Ok(()), |page| staged.insert(page))?;
+        staged.store()?;
         let position = position.ok_or(StoreError::Snapshot("no position"))?;
         let position: Position = codec::decode("a position", &position).map_err(disk("read a snapshot"))?;
         Ok(Position { installed: true, ..position })
@@ -189,8 +227,8 @@ fn cut_short(error: io::Error) -> StoreError {
     disk("read a snapshot")(error)
 }
 
-/// Whether the bytes are a whole snapshot.
-fn check(from: impl Read) -> Result<(), StoreError> {
+/// Reads a whole snapshot, and gives its position.
+fn check(from: impl Read) -> Result<Position, StoreError> {
     let mut from = Hashing { under: from, hasher: Sha256::new() };
     let mut magic = [0; MAGIC.len()];
     from.read_exact(&mut magic).map_err(cut_short)?;
@@ -199,14 +237,20 @@ fn check(from: impl Read) -> Result<(), StoreError> {
     }
     let mut positions = Vec::new();
     let mut digest = StateDigest::default();
+    let mut last = Vec::new();
     while let Some((key, value)) = pair(&mut from)? {
         if key == POSITION {
             positions.push(value);
-        } else if REPLICATED.contains(&key.as_slice()) {
-            digest.add(&key, &value);
-        } else {
+            continue;
+        }
+        if !REPLICATED.contains(&key.as_slice()) {
             return Err(StoreError::Snapshot("a key that is not the state's"));
         }
+        if key <= last {
+            return Err(StoreError::Snapshot("its keys are not in order"));
+        }
+        digest.add(&key, &value);
+        last = key;
     }
     let expected = from.hasher.clone().finalize();
     let mut found = [0; 32];
@@ -218,11 +262,63 @@ fn check(from: impl Read) -> Result<(), StoreError> {
     let position = codec::decode::<Position>("a position", position);
     let position = position.map_err(|_| StoreError::Snapshot("its position cannot be read"))?;
     // Whoever sent it has a state that is not what it has applied.
-    if position.digest == digest { Ok(()) } else { Err(StoreError::Snapshot("the digest is not that of its keys")) }
+    if position.digest != digest {
+        return Err(StoreError::Snapshot("the digest is not that of its keys"));
+    }
+    Ok(position)
 }
 
-type Pair = (Vec<u8>, Vec<u8>);
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What `next_slice` gives.
+struct Slice {
+    pairs: Pairs,
+    /// What has changed in this slice.
+    before: Before,
+    /// What has changed behind it, when that is too much for the memory.
+    large: Before,
+    /// The key behind the slice.
+    end: Vec<u8>,
+}
+
+/// Writes of an installation on their way to sled.
+struct Staged<'s> {
+    store: &'s StateStore,
+    batch: sled::Batch,
+    pages: usize,
+    bytes: usize,
+}
+
+impl<'s> Staged<'s> {
+    fn new(store: &'s StateStore) -> Self {
+        Self { store, batch: sled::Batch::default(), pages: 0, bytes: 0 }
+    }
+
+    fn insert(&mut self, (bound, page): Pair) -> Result<(), StoreError> {
+        let bytes = bound.len() + page.len();
+        self.batch.insert(bound, page);
+        self.count(bytes)
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), StoreError> {
+        self.pages += 1;
+        self.bytes += bytes;
+        if self.pages >= PAGES_A_BATCH {
+            self.store()?;
+        }
+        Ok(())
+    }
+
+    fn store(&mut self) -> Result<(), StoreError> {
+        self.pages = 0;
+        self.store.tree.apply_batch(std::mem::take(&mut self.batch)).map_err(disk("write the state"))?;
+        if self.bytes >= FLUSH_BYTES {
+            self.bytes = 0;
+            self.store.flush()?;
+        }
+        Ok(())
+    }
+}
 
 fn pair(from: &mut impl Read) -> Result<Option<Pair>, StoreError> {
     let key_bytes = read_length(from, KEY_BYTES_MAX)?;

@@ -3,6 +3,8 @@
 //! sled's `flush` is no fsync on Linux, so `sync` adds one on a descriptor that is opened at start and kept; in between, what
 //! sled holds may be lost with the power, and the Raft log rebuilds it. So `sync` comes before the log is purged.
 
+pub(crate) mod pages;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
@@ -33,6 +35,9 @@ pub(crate) const POSITION: &[u8] = b"\0position";
 const STAMP: &[u8] = b"\0stamp";
 /// There while a snapshot replaces the keys.
 pub(crate) const INSTALLING: &[u8] = b"\0installing";
+/// Version of the way in which the pairs lie in sled.
+const FORMAT: &[u8] = b"\0format";
+const FORMAT_NOW: &[u8] = b"pages-1";
 
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -130,9 +135,30 @@ impl StateStore {
         let file = File::open(folder.join("db")).map_err(disk("open the state's file"))?;
         let (order, copying, saved) = (RwLock::new(()), Mutex::new(()), Mutex::new(None));
         let store = Self { tree: (*db).clone(), db, file, order, copying, saved };
+        store.check_format()?;
         store.sync()?;
         sync_names(folder)?;
         Ok(store)
+    }
+
+    /// Marks a new store, and refuses one whose pairs lie there in another way.
+    fn check_format(&self) -> Result<(), StoreError> {
+        let format = self.private(FORMAT);
+        if format.is_none() && self.tree.is_empty() {
+            return self.tree.insert(FORMAT, FORMAT_NOW).map(drop).map_err(disk("mark a new state"));
+        }
+        if format.is_some_and(|format| format == FORMAT_NOW) {
+            return Ok(());
+        }
+        Err(disk("open the state")("it is of another version of Postern; join this server again under a new node id"))
+    }
+
+    /// What this server keeps for itself, beside the pages.
+    fn private(&self, key: &[u8]) -> Option<Vec<u8>> {
+        match self.tree.get(key) {
+            Ok(value) => value.map(|value| value.to_vec()),
+            Err(error) => end_process("read the state", &error),
+        }
     }
 
     /// Makes everything applied so far safe from a loss of power.
@@ -140,8 +166,17 @@ impl StateStore {
     /// # Errors
     /// When it cannot; the caller must end the process, because a second try may succeed without having written anything.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(disk("flush the state"))?;
-        self.file.sync_all().map_err(disk("fsync the state"))
+        fail::fail_point!("state.before_flush");
+        self.flush()?;
+        fail::fail_point!("state.before_sync");
+        self.file.sync_all().map_err(disk("fsync the state"))?;
+        fail::fail_point!("state.after_sync");
+        Ok(())
+    }
+
+    /// Hands everything to the operating system.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        self.db.flush().map(drop).map_err(disk("flush the state"))
     }
 
     /// Stores what an apply wants written, together with the position, atomically; the digest in `position` is not looked
@@ -154,16 +189,14 @@ impl StateStore {
         let digest = before.after(self, writes);
         let position = Position { digest, ..position.clone() };
         let mut batch = sled::Batch::default();
-        for (key, value) in writes.iter() {
-            match value {
-                Some(value) => batch.insert(key, value),
-                None => batch.remove(key),
-            }
-        }
+        // Nothing else writes between this and the batch: applies and installations come one after the other.
+        pages::stage(&self.tree, writes.iter(), &mut batch)?;
         batch.insert(POSITION, codec::encode(&position));
         let _alone = self.alone();
         self.save_for_export(writes);
+        fail::fail_point!("state.before_batch");
         self.tree.apply_batch(batch).map_err(disk("write the state"))?;
+        fail::fail_point!("state.after_batch");
         Ok(digest)
     }
 
@@ -172,14 +205,14 @@ impl StateStore {
     /// # Errors
     /// When what is stored is no position.
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
-        let bytes = self.value(POSITION);
+        let bytes = self.private(POSITION);
         bytes.map(|bytes| codec::decode("the position", &bytes)).transpose().map_err(disk("read the state's position"))
     }
 
     /// Whose store this is, as stamped at its creation.
     #[must_use]
     pub fn stamp(&self) -> Option<Vec<u8>> {
-        self.value(STAMP)
+        self.private(STAMP)
     }
 
     /// Stamps a new store, durably.
@@ -194,7 +227,7 @@ impl StateStore {
     /// Whether the process ended while a snapshot was replacing the keys.
     #[must_use]
     pub fn is_torn(&self) -> bool {
-        self.value(INSTALLING).is_some()
+        self.private(INSTALLING).is_some()
     }
 
     pub(crate) fn shared(&self) -> RwLockReadGuard<'_, ()> {
@@ -236,17 +269,12 @@ fn sync_names(folder: &Path) -> Result<(), StoreError> {
 
 impl Keys for StateStore {
     fn value(&self, key: &[u8]) -> Option<Vec<u8>> {
-        match self.tree.get(key) {
-            Ok(value) => value.map(|value| value.to_vec()),
-            Err(error) => end_process("read the state", &error),
-        }
+        pages::value(&self.tree, key).unwrap_or_else(|error| end_process("read the state", &error))
     }
 
     fn range(&self, from: &[u8], to: &[u8]) -> impl DoubleEndedIterator<Item = (Vec<u8>, Vec<u8>)> {
-        self.tree.range(from..to.max(from)).map(|pair| match pair {
-            Ok((key, value)) => (key.to_vec(), value.to_vec()),
-            Err(error) => end_process("read the state", &error),
-        })
+        let pairs = pages::range(&self.tree, from, to).unwrap_or_else(|error| end_process("read the state", &error));
+        pairs.map(|pair| pair.unwrap_or_else(|error| end_process("read the state", &error)))
     }
 }
 

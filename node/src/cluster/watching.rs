@@ -74,7 +74,10 @@ async fn stream(
     updates: &mut u64,
 ) -> Left {
     let from_index = view.borrow().index;
-    let mut client = server.client.clone();
+    let mut client = match server.client() {
+        Ok(client) => client,
+        Err(status) => return status.into(),
+    };
     let mut stream = match timeout(quiet_max, client.watch(WatchRequest { from_index, ..request })).await {
         Ok(Ok(response)) => response.into_inner(),
         Ok(Err(status)) => return status.into(),

@@ -8,12 +8,12 @@ use crate::{
     state::testing::{department, hold, node, operator, policy, quarantined},
 };
 
-async fn leader(server: &Running) -> u64 {
+pub(super) async fn leader(server: &Running) -> u64 {
     let metrics = server.group.inner.leader.raft.wait(None).metrics(|m| m.current_leader.is_some(), "a leader").await;
     metrics.expect("a leader").current_leader.expect("a leader")
 }
 
-async fn hold_one(server: &Running, number: u64) -> Result<Outcome, ProposeError> {
+pub(super) async fn hold_one(server: &Running, number: u64) -> Result<Outcome, ProposeError> {
     server.group.propose(mutation(node("n1"), hold(&[quarantined(number)]))).await
 }
 

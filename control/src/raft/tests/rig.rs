@@ -1,6 +1,14 @@
 //! Control servers in one process: certificates, listeners on loopback, and the `raft` service without bodies.
 
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use proto::{
     codec,
@@ -8,17 +16,20 @@ use proto::{
     identity::{Credentials, Identity, Role},
     mutation::{Change, Mutation, Principal},
     wire::raft::{
-        BodyChunk, CopyRequest, CopyStored, Payload,
+        BodyChunk, CopyRequest, CopyStored, Payload, SnapshotChunk,
         raft_server::{Raft, RaftServer},
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport};
 
-use crate::raft::{Group, GroupConfig, RaftCall, Rules, Server};
+use crate::{
+    raft::{Group, GroupConfig, RaftCall, Rules, Server},
+    rpc::raft::{SnapshotAnswer, snapshot_answer, snapshot_head},
+};
 
 /// What the servers of one test share.
 pub(super) struct Rig {
@@ -63,7 +74,13 @@ impl Rig {
     pub(super) fn config(&self, id: u64) -> GroupConfig {
         let server = self.servers[&id].clone();
         let folder = self.folder.path().join(&server.name);
-        GroupConfig { id, credentials: self.credentials(&server.name), server, data_dir: folder.join("data"), rules: Rules::default() }
+        GroupConfig {
+            id,
+            credentials: self.credentials(&server.name),
+            server,
+            data_dir: folder.join("data"),
+            rules: Rules::default(),
+        }
     }
 
     /// Opens a server and its listener.
@@ -73,11 +90,18 @@ impl Rig {
 
     /// The same under other rules.
     pub(super) async fn start_with(&self, id: u64, rules: Rules) -> Running {
+        let address = self.servers[&id].address.clone();
+        self.start_at(id, &address, Damage::default(), rules).await
+    }
+
+    /// The same for a server that others reach by way of a proxy in front of `listen`. A byte of the next snapshot that
+    /// comes is wrong when `damage` says so.
+    pub(super) async fn start_at(&self, id: u64, listen: &str, damage: Damage, rules: Rules) -> Running {
         let config = GroupConfig { rules, ..self.config(id) };
-        let listener = TcpListener::bind(&config.server.address).await.expect("the port is free");
+        let listener = TcpListener::bind(listen).await.expect("the port is free");
         let tls = config.credentials.server_tls();
-        let group = open(config).await;
-        let service = RaftServer::new(Service(group.clone()))
+        let group = open(config).await.expect("the gate lets it pass");
+        let service = RaftServer::new(Service(group.clone(), damage))
             .max_decoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(crate::raft::network::MESSAGE_BYTES_MAX);
         let router = transport::Server::builder().tls_config(tls).expect("a TLS setting").add_service(service);
@@ -90,16 +114,15 @@ impl Rig {
     }
 }
 
-/// Opens log and state. Within one process sled may keep its lock for a moment after the last handle is gone, in a thread of
+/// Opens log and state as often as sled says that they are locked. Within one process sled may keep its lock for a moment after the last handle is gone, in a thread of
 /// its own that nobody can await.
-async fn open(config: GroupConfig) -> Group {
+pub(super) async fn open(config: GroupConfig) -> anyhow::Result<Group> {
     let mut tries = tokio::time::interval(Duration::from_millis(20));
     for _ in 0..500 {
         tries.tick().await;
         match Group::open(config.clone()).await {
-            Ok(group) => return group,
             Err(error) if format!("{error:#}").contains("could not acquire lock") => {}
-            Err(error) => panic!("the gate does not let it pass: {error:#}"),
+            opened => return opened,
         }
     }
     panic!("sled keeps its lock");
@@ -113,6 +136,12 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// How many snapshot files there are in its folder.
+    pub(super) fn snapshot_files(&self, rig: &Rig) -> usize {
+        let folder = rig.config(self.group.me().0).data_dir.join("snapshots");
+        std::fs::read_dir(folder).expect("a folder").count()
+    }
+
     /// Stops it, so that its files can be opened again.
     pub(super) async fn stop(self) {
         self.group.stop().await;
@@ -127,7 +156,10 @@ pub(super) fn mutation(by: Principal, change: Change) -> Mutation {
     Mutation { id: MutationId::fresh(), by, change }
 }
 
-struct Service(Group);
+/// Whether the next snapshot is to be damaged; it says no afterwards.
+pub(super) type Damage = Arc<AtomicBool>;
+
+struct Service(Group, Damage);
 
 impl Service {
     async fn answer(&self, call: RaftCall, request: Request<Payload>) -> Result<Response<Payload>, Status> {
@@ -148,8 +180,23 @@ impl Raft for Service {
         self.answer(RaftCall::Vote, request).await
     }
 
-    async fn install_snapshot(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {
-        self.answer(RaftCall::InstallSnapshot, request).await
+    type SnapshotStream = SnapshotAnswer;
+
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAnswer>, Status> {
+        Identity::of_request(&request, "c1", &[Role::Control])?;
+        let mut chunks = request.into_inner();
+        let head = snapshot_head(&mut chunks).await?;
+        let damage = Arc::clone(&self.1);
+        let chunks = chunks.map(move |chunk| {
+            chunk.map(|mut chunk| {
+                let middle = chunk.data.len() / 2;
+                if let Some(byte) = chunk.data.get_mut(middle).filter(|_| damage.swap(false, Ordering::AcqRel)) {
+                    *byte ^= 1;
+                }
+                chunk
+            })
+        });
+        Ok(Response::new(snapshot_answer(self.0.clone(), head, chunks)))
     }
 
     async fn forward(&self, request: Request<Payload>) -> Result<Response<Payload>, Status> {

@@ -1,6 +1,6 @@
 //! openraft's own suite over our log and state machine, and what it does not know: files that are opened again.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use openraft::{
     RaftLogReader, RaftSnapshotBuilder, Snapshot, StorageError,
@@ -25,14 +25,18 @@ use crate::raft::{
 };
 use crate::state::testing::{department, operator, policy};
 
-fn stamp() -> Stamp {
+pub(super) fn stamp() -> Stamp {
     Stamp::new("c1", 1)
 }
 
-fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
-    let files = Files::open(folder.path(), stamp()).expect("a folder that the gate lets pass");
+pub(super) fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
+    stores_in(folder.path())
+}
+
+pub(super) fn stores_in(folder: &Path) -> (LogStore, StateMachine) {
+    let files = Files::open(folder, stamp()).expect("a folder that the gate lets pass");
     let (open, _) = mpsc::channel(1);
-    let checks = Checks { knows: PROPOSAL_VERSION, comparison: Arc::new(Comparison::new(1, folder.path(), 1_000)) };
+    let checks = Checks { knows: PROPOSAL_VERSION, comparison: Arc::new(Comparison::new(1, folder, 1_000)) };
     let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, checks, open.clone());
     (LogStore::new(files.log, files.mark, (files.state, machine.applied()), open), machine)
 }
@@ -74,12 +78,12 @@ async fn log_vote_and_mark_are_there_after_opening_again() {
 }
 
 /// A snapshot of a state that has applied empty entries up to this index.
-async fn snapshot_at(index: u64) -> Snapshot<TypeConfig> {
+pub(super) async fn snapshot_at(index: u64) -> (TempDir, Snapshot<TypeConfig>) {
     let folder = tempfile::tempdir().expect("a folder");
     let (_, mut machine) = stores(&folder);
     let entries: Vec<Entry> = (0..=index).map(|index| blank_ent::<TypeConfig>(2, 1, index)).collect();
     machine.apply(entries).await.expect("applied");
-    machine.build_snapshot().await.expect("built")
+    (folder, machine.build_snapshot().await.expect("built"))
 }
 
 #[tokio::test]
@@ -104,7 +108,7 @@ async fn entries_behind_a_snapshot_wait_until_it_is_installed_and_leave_no_hole(
     {
         let (mut log, mut machine) = stores(&folder);
         let mut writing = log.clone();
-        let snapshot = snapshot_at(20).await;
+        let (_from, snapshot) = snapshot_at(20).await;
         log.purge(log_id(2, 1, 20)).await.expect("purged");
         let append = writing.blocking_append([blank_ent::<TypeConfig>(2, 1, 21)]);
         let install = async {

@@ -1,12 +1,14 @@
 //! Roles × methods over real mTLS on loopback. Behind the gates stand services that answer "unimplemented" to everything:
 //! whoever gets that answer was let in.
 
+mod holders;
+mod places;
+
 use std::{
     convert::Infallible,
     future::{Ready, ready},
     marker::PhantomData,
     net::SocketAddr,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -24,7 +26,7 @@ use tonic::{
 };
 
 use crate::{
-    rpc::{listener, router},
+    rpc::{gate::Guard, listener, refusals::Refusals, router},
     test_pki::Ca,
 };
 
@@ -61,21 +63,22 @@ impl<S> Service<http::Request<Body>> for Closed<S> {
     }
 }
 
-struct Running {
-    address: SocketAddr,
+pub(super) struct Running {
+    pub(super) address: SocketAddr,
+    pub(super) refusals: Refusals,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    async fn start(credentials: &Credentials) -> Self {
+    pub(super) async fn start(credentials: &Credentials) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = port.local_addr().expect("an address");
-        let cluster: Arc<str> = Arc::from(credentials.identity.cluster.as_str());
-        let incoming = listener::incoming(port, credentials.server_config().expect("TLS"));
+        let guard = Guard::new(credentials.clone());
+        let incoming = listener::incoming(port, &guard);
         let (stop, stopped) = oneshot::channel::<()>();
         let services = router(
-            &cluster,
+            &guard,
             Closed::<raft::raft_server::RaftServer<()>>::new(),
             Closed::<edge::edge_server::EdgeServer<()>>::new(),
             Closed::<operator::operator_server::OperatorServer<()>>::new(),
@@ -84,31 +87,31 @@ impl Running {
             let ended = async { drop(stopped.await) };
             services.serve_with_incoming_shutdown(incoming, ended).await.expect("served");
         });
-        Self { address, stop, task }
+        Self { address, refusals: guard.refusals, stop, task }
     }
 
-    fn endpoint(&self, tls: ClientTlsConfig) -> Endpoint {
+    pub(super) fn endpoint(&self, tls: ClientTlsConfig) -> Endpoint {
         Endpoint::from_shared(format!("https://{}", self.address))
             .and_then(|to| to.tls_config(tls))
             .expect("an endpoint")
     }
 
-    async fn connect(&self, credentials: &Credentials) -> Result<Channel, tonic::transport::Error> {
+    pub(super) async fn connect(&self, credentials: &Credentials) -> Result<Channel, tonic::transport::Error> {
         self.endpoint(credentials.client_tls(Role::Control)).connect().await
     }
 
-    async fn end(self) {
+    pub(super) async fn end(self) {
         drop(self.stop);
         self.task.await.expect("ended");
     }
 }
 
-fn code<T>(answer: Result<Response<T>, Status>) -> Code {
+pub(super) fn code<T>(answer: Result<Response<T>, Status>) -> Code {
     answer.err().map_or(Code::Ok, |status| status.code())
 }
 
 /// Calls every method of the three services: its name, the role that may, and what came of it.
-async fn all_methods(channel: &Channel) -> Vec<(&'static str, Role, Code)> {
+pub(super) async fn all_methods(channel: &Channel) -> Vec<(&'static str, Role, Code)> {
     let mut raft = raft::raft_client::RaftClient::new(channel.clone());
     let mut edge = edge::edge_client::EdgeClient::new(channel.clone());
     let mut people = operator::operator_client::OperatorClient::new(channel.clone());
@@ -121,7 +124,7 @@ async fn all_methods(channel: &Channel) -> Vec<(&'static str, Role, Code)> {
     calls! {
         raft.append_entries(raft::Payload::default()): Control;
         raft.vote(raft::Payload::default()): Control;
-        raft.install_snapshot(raft::Payload::default()): Control;
+        raft.snapshot(tokio_stream::empty::<raft::SnapshotChunk>()): Control;
         raft.forward(raft::Payload::default()): Control;
         raft.put_copy(of_raft()): Control;
         raft.get_copy(raft::CopyRequest::default()): Control;
@@ -171,7 +174,7 @@ async fn a_certificate_of_another_cluster_under_the_same_ca_may_nothing() {
 }
 
 /// In TLS 1.3 a client learns only with its first request that the server has turned it away.
-async fn nothing_works(connected: Result<Channel, tonic::transport::Error>) {
+pub(super) async fn nothing_works(connected: Result<Channel, tonic::transport::Error>) {
     let Ok(channel) = connected else { return };
     for (method, _, code) in all_methods(&channel).await {
         assert!(matches!(code, Code::Unavailable | Code::Unknown | Code::Internal), "{method}: {code:?}");

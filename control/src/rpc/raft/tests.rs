@@ -1,6 +1,6 @@
 //! What reaches Raft, and bodies between control servers over real mTLS on loopback.
 
-use std::sync::Arc;
+mod abuse;
 
 use proto::{
     codec,
@@ -9,7 +9,7 @@ use proto::{
         edge::edge_server::EdgeServer,
         operator::operator_server::OperatorServer,
         raft::{
-            BodyChunk, CopyRequest, CopyStored, Payload,
+            BodyChunk, CopyRequest, CopyStored, Payload, SnapshotChunk,
             raft_server::{Raft, RaftServer},
         },
     },
@@ -27,7 +27,10 @@ use crate::{
         copies::{Copies, CopyError, LoadError},
         peers::{Keeper, Peers},
     },
-    rpc::{gate::tests::Closed, listener, router},
+    rpc::{
+        gate::{Guard, tests::Closed},
+        listener, router,
+    },
     test_pki::Ca,
 };
 
@@ -56,7 +59,8 @@ impl Raft for Half {
     async fn vote(&self, _: Request<Payload>) -> Result<Response<Payload>, Status> {
         Err(Status::unimplemented("only copies here"))
     }
-    async fn install_snapshot(&self, _: Request<Payload>) -> Result<Response<Payload>, Status> {
+    type SnapshotStream = super::SnapshotAnswer;
+    async fn snapshot(&self, _: Request<Streaming<SnapshotChunk>>) -> Result<Response<super::SnapshotAnswer>, Status> {
         Err(Status::unimplemented("only copies here"))
     }
     async fn forward(&self, _: Request<Payload>) -> Result<Response<Payload>, Status> {
@@ -92,10 +96,10 @@ impl Pair {
         let members = vec![keeper("a", "north"), keeper("b", "south")];
         let half = RaftServer::new(Half { bodies: there.clone(), says: keeper("b", says) });
         let closed = (Closed::<EdgeServer<()>>::new(), Closed::<OperatorServer<()>>::new());
-        let router = router(&Arc::from("c1"), half, closed.0, closed.1);
-        let tls = ca.credentials("c1", Role::Control, "b").server_config().expect("TLS");
+        let guard = Guard::new(ca.credentials("c1", Role::Control, "b"));
+        let router = router(&guard, half, closed.0, closed.1);
         // Ends with the test's runtime.
-        tokio::spawn(router.serve_with_incoming(listener::incoming(port, tls)));
+        tokio::spawn(router.serve_with_incoming(listener::incoming(port, &guard)));
         let peers = Peers::new(ca.credentials("c1", Role::Control, "a"));
         let copies = Copies { me: members[0].clone(), bodies: here, peers };
         Self { ca, folders, there, copies, members }

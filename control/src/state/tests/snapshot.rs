@@ -143,7 +143,7 @@ fn a_damaged_snapshot_changes_nothing() {
     bytes.truncate(bytes.len() - 1);
     for damaged in [flipped, bytes, b"something else altogether".to_vec(), Vec::new()] {
         to.store.import(Cursor::new(damaged)).expect_err("refused");
-        assert_eq!((to.store.digest(), to.store.is_torn()), (before.clone(), false));
+        assert_eq!((to.store.digest(), to.store.is_torn()), (before, false));
     }
 }
 
