@@ -67,6 +67,7 @@ const CONTROL: Layers = &[
     ("raft", WIRING),
     ("bodies", EDGE),
     ("archive", WIRING),
+    ("repair", WIRING),
     ("config", EDGE),
     ("telemetry", EDGE),
     ("rpc", WIRING),

@@ -6,6 +6,7 @@ pub mod config;
 pub mod ctl;
 pub mod policy_files;
 pub mod raft;
+pub mod repair;
 pub mod rpc;
 pub mod server;
 pub mod state;

@@ -10,8 +10,8 @@ use proto::{archive::pack, held::is_digest, policy::MESSAGE_BYTES_MAX};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    ArchiveError, BODIES, MAGIC, MANIFEST, MANIFEST_BYTES_MAX, Manifest, STATE, SUM, TRAILER_BYTES, VERSION, damaged, disk,
-    trailer,
+    ArchiveError, BODIES, MAGIC, MANIFEST, MANIFEST_BYTES_MAX, Manifest, STATE, SUM, TRAILER_BYTES, VERSION, damaged,
+    disk, trailer,
 };
 use crate::state::{
     archive::{Contents, is_restored},

@@ -53,7 +53,16 @@ fn archive(folder: &Path, store: &StateStore, with_body: bool, missing: Vec<Stri
     }
     let (bodies, body_bytes) = if with_body { (1, BODY.len() as u64) } else { (0, 0) };
     let (at_ms, held, state_bytes) = (store.log_time().0, store.held_count(), state.len() as u64);
-    writer.finish(&Manifest { at_ms, held, state_bytes, state_sha256, bodies, body_bytes, missing, ..Manifest::default() })
+    writer.finish(&Manifest {
+        at_ms,
+        held,
+        state_bytes,
+        state_sha256,
+        bodies,
+        body_bytes,
+        missing,
+        ..Manifest::default()
+    })
 }
 
 fn made() -> (TempDir, StateStore) {
@@ -80,8 +89,7 @@ fn what_was_written_is_read_and_only_its_owner_may() {
         Ok(())
     };
     archive.pieces(each).expect("pieces");
-    let expected: Vec<_> =
-        store.range(REPLICATED.start, REPLICATED.end).filter(|(key, _)| is_restored(key)).collect();
+    let expected: Vec<_> = store.range(REPLICATED.start, REPLICATED.end).filter(|(key, _)| is_restored(key)).collect();
     assert_eq!(pairs, expected);
     let mode = std::fs::metadata(folder.path().join("archive.tar")).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

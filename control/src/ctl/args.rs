@@ -76,6 +76,8 @@ pub enum Command {
     /// See the nodes, drain one, look into one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Look for what is wrong: certificates, clocks, disks, versions, quorum, missing bodies. Exit code 1 when anything is.
+    Doctor,
     /// Copy policy, quarantine, audit log and the bodies of held messages into one file.
     Backup(backup::Backup),
     /// Bring a backup into a new cluster.
@@ -236,6 +238,9 @@ pub struct Issue {
     /// A folder whose certificate and key are to be replaced by new ones of the same role and name.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["role", "name", "out"])]
     pub renew: Option<PathBuf>,
+    /// Days of validity.
+    #[arg(long, value_name = "N", default_value_t = super::pki::CERTIFICATE_DAYS, value_parser = clap::value_parser!(u32).range(1..=3653))]
+    pub days: u32,
     /// A new or empty folder for ca.pem, certificate.pem and key.pem.
     #[arg(required_unless_present = "renew")]
     pub out: Option<PathBuf>,

@@ -62,14 +62,16 @@ pub enum BackupCommand {
 
 /// `restore`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example, after the three hosts of a new cluster were set up with `posternctl cluster init` and `cluster form`:
+#[command(
+    after_help = "Example, after the three hosts of a new cluster were set up with `posternctl cluster init` and `cluster form`:
   posternctl --config prod2/operators/anna/posternctl.yaml restore /backup/2026-11-21.tar --why 'the data centre burnt down'
 
 The cluster must be new: nothing but `cluster form` was done. The whole file is checked before anything is changed. Policy,
 quarantine, reputation and audit log come into force together at the end, when each body is on two servers in two sites again; until
 then nothing else can be changed, and no mail is accepted. When it breaks off, repeat it with the same file.
 
-What was delivered or released after the backup was made is not known to it: deferred mail of then is delivered again.")]
+What was delivered or released after the backup was made is not known to it: deferred mail of then is delivered again."
+)]
 pub struct Restore {
     /// A file of `posternctl backup`.
     pub file: PathBuf,
@@ -96,7 +98,8 @@ pub async fn run(reach: &Reach, output: Output, backup: &Backup) -> anyhow::Resu
     let writer = Writer::create(file).with_context(|| format!("backup to {}", file.display()))?;
     let request = BackupRequest { why: why.clone(), ticket: backup.ticket.clone() };
     let mut control = reach.control().await?;
-    let mut parts = control.backup(request).await.map_err(|status| explain(&status)).context("begin a backup")?.into_inner();
+    let mut parts =
+        control.backup(request).await.map_err(|status| explain(&status)).context("begin a backup")?.into_inner();
     let mut receiving = Receiving::new(writer)?;
     let part = async |parts: &mut tonic::Streaming<_>| {
         parts.message().await.map_err(|status| explain(&status)).context("receive the backup")

@@ -6,6 +6,8 @@ pub mod audit;
 pub mod backup;
 pub mod cluster;
 pub mod connect;
+pub mod diagnosis;
+pub mod doctor;
 pub mod escape;
 pub mod init;
 pub mod mailbox;
@@ -17,8 +19,8 @@ pub mod pki;
 pub mod policy;
 pub mod quarantine;
 pub mod renewal;
-pub mod revocation;
 pub mod restore;
+pub mod revocation;
 pub mod scan;
 pub mod settings;
 pub mod status;
@@ -96,6 +98,7 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
             backup::verify(output, &file)
         }
         Command::Backup(backup) => backup::run(&reach()?, output, &backup).await,
+        Command::Doctor => doctor::run(&reach()?, output, &args.config).await,
         Command::Restore(restore) => restore::run(&reach()?, output, restore).await,
         Command::Node(NodeCommand::View { node, version }) => node::view(&reach()?, output, &node, version).await,
         Command::Node(NodeCommand::List) => nodes::list(&reach()?, output).await,

@@ -93,7 +93,8 @@ async fn check(file: PathBuf) -> anyhow::Result<(Arc<Archive>, u64)> {
 /// Whether a step was done; why not is printed.
 async fn step(control: &mut Control, step: Step) -> anyhow::Result<bool> {
     let answer = control.restore_step(RestoreStepRequest { step: Some(step) }).await;
-    let answer = answer.map_err(|status| explain(&status)).context("restore; repeat the command to go on")?.into_inner();
+    let answer =
+        answer.map_err(|status| explain(&status)).context("restore; repeat the command to go on")?.into_inner();
     if !answer.done {
         output::note(&format!("posternctl: refused: {}", answer.refused));
     }

@@ -134,7 +134,9 @@ impl Leader {
                 None => Answer::NotLeader,
             };
             match answer {
-                Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) | Answer::Member(_) => return Ok(answer),
+                Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) | Answer::Member(_) => {
+                    return Ok(answer);
+                }
                 Answer::Unknown => maybe_written = true,
                 // Another server that has stopped will be followed by another leader.
                 Answer::NotLeader | Answer::Stopped | Answer::About(_) | Answer::Standing => {}

@@ -12,11 +12,11 @@ use proto::{
     identity::Identity,
     mutation::{Change, Grounds, Outcome},
     wire::operator::{
-        ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupRequest, BodyPart, BodyRestored, FormRequest,
-        FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse,
-        MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained, NodeListRequest,
-        NodeListResponse, Plan, PolicyFiles, RestoreStepDone, RestoreStepRequest, Server as WireServer, StatusRequest, StatusResponse,
-        operator_server::Operator,
+        ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupRequest,
+        BodyPart, BodyRestored, FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse,
+        ListRequest, ListResponse, MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained,
+        NodeListRequest, NodeListResponse, Plan, PolicyFiles, RestoreStepDone, RestoreStepRequest,
+        Server as WireServer, StatusRequest, StatusResponse, operator_server::Operator,
     },
 };
 use tokio::{sync::Semaphore, time::Instant};
@@ -314,10 +314,11 @@ impl Operator for OperatorService {
         let caller = caller(&request)?;
         let BackupRequest { why, ticket } = request.into_inner();
         let change = Change::Archive { act: ArchiveAct::Backup, grounds: grounds(&why, &ticket)? };
-        let turn = Arc::clone(&self.backups)
-            .try_acquire_owned()
-            .map_err(|_| Status::resource_exhausted("this server is sending a backup already: wait, or ask another one"))?;
-        done(self.propose(&caller, change).await?)?.map_or_else(|| Ok(()), |why| Err(Status::failed_precondition(why)))?;
+        let turn = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("this server is sending a backup already: wait, or ask another one")
+        })?;
+        done(self.propose(&caller, change).await?)?
+            .map_or_else(|| Ok(()), |why| Err(Status::failed_precondition(why)))?;
         // So that the archive holds its own trace.
         self.linearize().await?;
         Ok(Response::new(backup::send(self.shared.clone(), turn)))

@@ -36,9 +36,7 @@ pub(super) fn step(request: RestoreStepRequest) -> Result<Change, Status> {
         Step::Keys(it) => {
             (ArchiveAct::Keys { archive: it.archive, piece: it.piece, pairs: it.pairs }, Grounds::default())
         }
-        Step::End(it) => {
-            (ArchiveAct::End { archive: it.archive, numbers: it.numbers }, grounds(&it.why, &it.ticket)?)
-        }
+        Step::End(it) => (ArchiveAct::End { archive: it.archive, numbers: it.numbers }, grounds(&it.why, &it.ticket)?),
     };
     Ok(Change::Archive { act, grounds })
 }

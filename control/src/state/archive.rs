@@ -63,9 +63,9 @@ impl<K: Keys> Step<'_, K> {
     pub(super) fn check_restoring(&self, change: &Change) -> Result<(), Refused> {
         let Some(Restoring { origin, .. }) = &self.meta.restoring else { return Ok(()) };
         match change {
-            Change::Archive { act: ArchiveAct::Begin(_) | ArchiveAct::Keys { .. } | ArchiveAct::End { .. }, .. } => {
-                Ok(())
-            }
+            Change::Archive {
+                act: ArchiveAct::Begin(_) | ArchiveAct::Keys { .. } | ArchiveAct::End { .. }, ..
+            } => Ok(()),
             Change::Archive { act: ArchiveAct::Backup, .. }
             | Change::ApplyPolicy { .. }
             | Change::Hold { .. }
@@ -144,9 +144,8 @@ impl<K: Keys> Step<'_, K> {
             return invalid(format!("piece {next} of {} comes next, not {piece}", origin.pieces));
         }
         let Some(pairs) = unpack(pairs) else { return invalid("the pairs of a piece break off") };
-        let fits = |key: &[u8], value: &[u8]| {
-            is_restored(key) && key.len() <= KEY_BYTES_MAX && value.len() <= PART_BYTES
-        };
+        let fits =
+            |key: &[u8], value: &[u8]| is_restored(key) && key.len() <= KEY_BYTES_MAX && value.len() <= PART_BYTES;
         if !pairs.iter().all(|(key, value)| fits(key, value)) {
             return invalid("a piece holds a key that is not to be restored, or one beyond its bound");
         }
