@@ -1,5 +1,6 @@
 //! Leaves nothing behind, however the program that started a cluster ends: a small process that reads on its standard
-//! input which process groups there are, and when the input ends kills those that are left and removes the folder.
+//! input which process groups, mounts and network namespaces there are, and when the input ends takes away those that are
+//! left and removes the folder.
 
 use std::{
     collections::BTreeSet,
@@ -19,9 +20,14 @@ use rustix::process::{Pid, Signal, kill_process_group};
 /// When the folder cannot be removed.
 pub fn serve(input: impl BufRead, folder: Option<&Path>) -> anyhow::Result<()> {
     let mut groups = BTreeSet::new();
+    let (mut mounts, mut namespaces) = (BTreeSet::new(), BTreeSet::new());
     for line in input.lines() {
         let Ok(line) = line else { break };
-        if let Some(pid) = line.strip_prefix('+').and_then(|pid| pid.parse::<i32>().ok()) {
+        if let Some(folder) = line.strip_prefix("mount ") {
+            mounts.insert(folder.to_owned());
+        } else if let Some(name) = line.strip_prefix("netns ") {
+            namespaces.insert(name.to_owned());
+        } else if let Some(pid) = line.strip_prefix('+').and_then(|pid| pid.parse::<i32>().ok()) {
             groups.insert(pid);
         } else if let Some(pid) = line.strip_prefix('-').and_then(|pid| pid.parse::<i32>().ok()) {
             groups.remove(&pid);
@@ -30,6 +36,13 @@ pub fn serve(input: impl BufRead, folder: Option<&Path>) -> anyhow::Result<()> {
     for pid in groups.into_iter().filter_map(Pid::from_raw) {
         // An error means that it has ended by itself.
         let _ = kill_process_group(pid, Signal::KILL);
+    }
+    // What is gone already makes these fail, and nobody is left to be told.
+    for folder in mounts {
+        let _ = Command::new("umount").args(["--lazy", &folder]).stderr(Stdio::null()).status();
+    }
+    for name in namespaces {
+        let _ = Command::new("ip").args(["netns", "delete", &name]).stderr(Stdio::null()).status();
     }
     let Some(folder) = folder else { return Ok(()) };
     // A process that was just killed may still finish a write.
@@ -85,22 +98,32 @@ impl Janitor {
         Ok(Self { child: Arc::new(Inner(Mutex::new(child))) })
     }
 
-    fn tell(&self, sign: char, pid: u32) {
+    fn tell(&self, line: &str) {
         let mut child = self.child.lock();
         if let Some(input) = &mut child.stdin {
             // Should the janitor be gone, kill-on-drop still ends the processes.
-            let _ = writeln!(input, "{sign}{pid}");
+            let _ = writeln!(input, "{line}");
         }
+    }
+
+    /// A file system is about to be mounted on this folder.
+    pub fn mounts(&self, folder: &Path) {
+        self.tell(&format!("mount {}", folder.display()));
+    }
+
+    /// A network namespace is about to be made.
+    pub fn makes_namespace(&self, name: &str) {
+        self.tell(&format!("netns {name}"));
     }
 
     /// A process that leads its own group was started.
     pub fn started(&self, pid: u32) {
-        self.tell('+', pid);
+        self.tell(&format!("+{pid}"));
     }
 
     /// It has ended and was waited for.
     pub fn ended(&self, pid: u32) {
-        self.tell('-', pid);
+        self.tell(&format!("-{pid}"));
     }
 
     /// Lets it do its work, and waits for it.

@@ -1,22 +1,36 @@
 //! A whole cluster in a box: real processes on loopback, a test world around them, mail, and what became of it.
 
 pub mod binaries;
+pub mod campaign;
 pub mod cases;
 pub mod cluster;
 pub mod collector;
+pub mod commits;
 pub mod dns;
 pub mod durability;
+pub mod failovers;
 pub mod fate;
+pub mod faults;
+pub mod histories;
+pub mod invariants;
 pub mod janitor;
 pub mod letters;
 pub mod load;
+pub mod oracle;
+pub mod planted;
 pub mod ports;
 pub mod power_loss;
 pub mod process;
+pub mod report;
 pub mod runtime;
+pub mod schedule;
 pub mod shared;
 pub mod shim;
 pub mod sink;
 pub mod sink_feed;
+pub mod sites;
 pub mod smtp_client;
+pub mod wan;
+pub mod watchers;
+pub mod workload;
 pub mod zones;

@@ -174,6 +174,12 @@ impl Process {
         self.signal(if freeze { Signal::STOP } else { Signal::CONT })
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        // An error means that there is nothing to wait for any more.
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw).context("a process id is a positive number")?;
         kill_process(pid, signal).with_context(|| format!("signal {}", self.name))

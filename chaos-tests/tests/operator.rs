@@ -176,8 +176,7 @@ fn a_certificate_of_another_role_or_cluster_opens_nothing() -> anyhow::Result<()
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 
         let channel = operator::channel(&anna, Role::Control, server)?;
-        let refused =
-            EdgeClient::new(channel).watch(WatchRequest { from_index: 0 }).await.expect_err("nor the reverse");
+        let refused = EdgeClient::new(channel).watch(WatchRequest::default()).await.expect_err("nor the reverse");
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 
         let folder = tempfile::tempdir()?;

@@ -33,6 +33,19 @@ pub async fn run(
     end: impl Future<Output = ()> + Send,
     ready: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
+    run_with(config, Rules::default(), end, |address, _| ready(address)).await
+}
+
+/// The same under other rules; `ready` is told the group as well.
+///
+/// # Errors
+/// As `run`.
+pub async fn run_with(
+    config: Config,
+    rules: Rules,
+    end: impl Future<Output = ()> + Send,
+    ready: impl FnOnce(SocketAddr, &Group),
+) -> anyhow::Result<()> {
     // Before anything is opened, so that a second start by mistake ends here.
     let port = TcpListener::bind(config.listen)
         .await
@@ -41,7 +54,7 @@ pub async fn run(
     stamp::make_folder(&config.data)
         .with_context(|| format!("make the data folder {}: check the key data", config.data.display()))?;
     let bodies = Bodies::open(&config.data).context("open the body store")?;
-    let group = Group::open(membership(&config)).await.context("open the Raft group")?;
+    let group = Group::open(membership(&config, rules)).await.context("open the Raft group")?;
 
     let (stop, stopping) = watch::channel(false);
     let guard = Guard::new(config.credentials.clone());
@@ -71,7 +84,7 @@ pub async fn run(
     let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
     let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, &guard), ended);
     let mut answering = std::pin::pin!(answering);
-    ready(address);
+    ready(address, &group);
     tracing::info!(name = config.name, site = config.site, %address, "answering");
 
     let answered = tokio::select! {
@@ -118,13 +131,13 @@ fn server(config: &Config) -> Server {
     Server { name: config.name.clone(), site: config.site.clone(), address: config.advertise.clone() }
 }
 
-fn membership(config: &Config) -> GroupConfig {
+fn membership(config: &Config, rules: Rules) -> GroupConfig {
     GroupConfig {
         id: config.id,
         server: server(config),
         data_dir: config.data.clone(),
         credentials: config.credentials.clone(),
-        rules: Rules::default(),
+        rules,
     }
 }
 

@@ -34,8 +34,9 @@ use tonic::{Code, Status, transport::Channel};
 
 use crate::limits::Limits;
 
-/// The largest message that a control server may send: a whole view with each known recipient of 130 departments.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The largest message that a control server may send: a part of a view that is one department with all that a policy may
+/// hold (8 MiB).
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Between two rounds over all servers, doubled from the first to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);

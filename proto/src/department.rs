@@ -111,12 +111,6 @@ pub struct Department {
 }
 
 impl Department {
-    /// Whether its own servers send from this address.
-    #[must_use]
-    pub fn sends_from(&self, client: IpAddr) -> bool {
-        self.sources.iter().any(|net| net.contains(&client))
-    }
-
     /// Whether this Internet client may speak in its name.
     #[must_use]
     pub fn lists_service(&self, client: IpAddr) -> bool {

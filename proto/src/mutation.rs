@@ -11,6 +11,7 @@ use crate::{
     held::{Held, HeldId, MutationId, TransactionId},
     identity::Role,
     member::MemberAct,
+    reputation::{Heard, Stance, Subject},
     time::UnixMs,
     verdict::Verdict,
     view::StateSettings,
@@ -139,6 +140,29 @@ pub enum Change {
         /// Why.
         grounds: Grounds,
     },
+    /// What the proposing node has seen of senders since its last report.
+    Report {
+        /// At most `reputation::REPORT_SUBJECTS_MAX`.
+        outcomes: Vec<Heard>,
+    },
+    /// Says by hand what holds for a subject, whatever is counted; takes the place of what was said before.
+    SetReputation {
+        /// For whom.
+        subject: Subject,
+        /// What holds.
+        stance: Stance,
+        /// Until when; at most ten years from log time.
+        until: UnixMs,
+        /// Why.
+        grounds: Grounds,
+    },
+    /// Forgets what was said by hand and what was counted.
+    ForgetReputation {
+        /// Of whom.
+        subject: Subject,
+        /// Why.
+        grounds: Grounds,
+    },
 }
 
 impl Change {
@@ -154,7 +178,11 @@ impl Change {
             | Self::Attempted { .. }
             | Self::Release { .. }
             | Self::Delete { .. } => 1,
-            Self::Member { .. } | Self::DrainNode { .. } => 2,
+            Self::Member { .. }
+            | Self::DrainNode { .. }
+            | Self::Report { .. }
+            | Self::SetReputation { .. }
+            | Self::ForgetReputation { .. } => 2,
             Self::Archive { .. } => 3,
         }
     }
@@ -168,10 +196,13 @@ impl Change {
             | Self::Delete { .. }
             | Self::Member { .. }
             | Self::Archive { .. }
-            | Self::DrainNode { .. } => role == Role::Operator,
+            | Self::DrainNode { .. }
+            | Self::SetReputation { .. }
+            | Self::ForgetReputation { .. } => role == Role::Operator,
             Self::Hold { .. } | Self::Discard { .. } | Self::Lease { .. } | Self::Attempted { .. } => {
                 role == Role::Node
             }
+            Self::Report { .. } => role == Role::Node,
         }
     }
 }

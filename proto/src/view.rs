@@ -1,17 +1,16 @@
-//! The view: policies, departments and routes at one log index, as nodes hold it in memory.
+//! The view: policies, departments, routes and reputation at one log index, as nodes hold it in memory.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::directory::Tenant;
 use crate::{
     address::Domain,
     department::{Department, DepartmentId, NextHop},
+    directory::Directory,
     policy::{Layer, Policy, PolicyLayer},
+    reputation::{Levels, Manual, SubjectKey, known::Known},
 };
 
 /// The state's file.
@@ -29,39 +28,51 @@ pub struct StateSettings {
     pub policy: PolicyLayer,
 }
 
-/// A step from one view to the next; the first one of a watch holds everything.
+/// A step from one view to the next, or a part of it. A whole view begins with a part that says so, and what comes
+/// before the last part must not be used: it may be of different moments.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewChange {
-    /// Log index after the change.
+    /// Log index after the change; of a part that is not the last, when it was read.
     pub index: u64,
     /// Policy version after the change.
     pub policy_version: u64,
-    /// Whether what is not named here is gone.
+    /// Whether what is not named here and in the parts that follow is gone.
     pub whole: bool,
+    /// Whether other parts follow before the view may be used.
+    #[serde(default)]
+    pub more: bool,
     /// The state's settings, when they changed.
     pub settings: Option<StateSettings>,
     /// Departments that are new or changed.
     pub departments: Vec<Department>,
     /// Departments that are gone.
     pub removed: Vec<DepartmentId>,
-    /// How often nodes were drained or undrained, after the change.
-    #[serde(default)]
-    pub drains: u64,
     /// Names of all drained nodes, when they changed.
     #[serde(default)]
     pub drained: Option<BTreeSet<String>>,
+    /// Subjects whose counts have moved, or that are gone.
+    #[serde(default)]
+    pub subjects: Vec<(SubjectKey, Option<Levels>)>,
+    /// What operators say of subjects, or say no more.
+    #[serde(default)]
+    pub manual: Vec<(SubjectKey, Option<Manual>)>,
 }
 
-/// A department with the policy that its layers add up to.
-#[derive(Clone, Debug)]
-pub struct Tenant {
-    /// As its file says.
-    pub department: Department,
-    /// All layers.
-    pub policy: Arc<Policy>,
+impl ViewChange {
+    /// Whether it changes nothing but the index.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.whole
+            && self.settings.is_none()
+            && self.departments.is_empty()
+            && self.removed.is_empty()
+            && self.subjects.is_empty()
+            && self.manual.is_empty()
+            && self.drained.is_none()
+    }
 }
 
-/// What a node knows at one log index. Immutable: a transaction keeps the one that it began with.
+/// What a node knows at one log index. Immutable once in use: a transaction keeps the one that it began with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct View {
     /// Log index.
@@ -69,62 +80,74 @@ pub struct View {
     /// Policy version, named by each verdict. Zero: no policy yet, and no mail is accepted.
     pub policy_version: u64,
     /// The state's settings.
-    pub settings: StateSettings,
+    pub settings: Arc<StateSettings>,
     /// The state's own policy, for mail to the Internet.
     pub state_policy: Arc<Policy>,
     /// Names of the nodes that take no new mail.
     pub drained: Arc<BTreeSet<String>>,
-    tenants: BTreeMap<DepartmentId, Arc<Tenant>>,
-    by_domain: HashMap<Domain, DepartmentId>,
+    /// What is known of senders.
+    pub reputation: Known,
+    directory: Arc<Directory>,
+}
+
+fn state_policy(settings: &StateSettings) -> Arc<Policy> {
+    Arc::new(Policy::built_in().with(&settings.policy, Layer::State))
 }
 
 impl View {
     /// Before the first policy.
     #[must_use]
     pub fn empty() -> Self {
-        Self::build(0, 0, StateSettings::default(), Vec::new())
-    }
-
-    fn build(index: u64, policy_version: u64, settings: StateSettings, departments: Vec<Department>) -> Self {
-        let state_policy = Policy::built_in().with(&settings.policy, Layer::State);
-        let mut view = Self {
-            index,
-            policy_version,
-            settings,
-            state_policy: Arc::new(state_policy.clone()),
+        let settings = StateSettings::default();
+        Self {
+            index: 0,
+            policy_version: 0,
+            state_policy: state_policy(&settings),
+            settings: Arc::new(settings),
             drained: Arc::default(),
-            tenants: BTreeMap::new(),
-            by_domain: HashMap::new(),
-        };
-        for department in departments {
-            for domain in &department.domains {
-                view.by_domain.insert(domain.clone(), department.id.clone());
-            }
-            let policy = Arc::new(state_policy.clone().with(&department.policy, Layer::Department));
-            view.tenants.insert(department.id.clone(), Arc::new(Tenant { department, policy }));
+            reputation: Known::default(),
+            directory: Arc::default(),
         }
-        view
     }
 
     /// The view after a change. An index never goes back: an older change is answered with the view as it is.
     #[must_use]
     pub fn after(&self, change: ViewChange) -> Self {
+        let mut view = self.clone();
+        view.change(change);
+        view
+    }
+
+    /// Takes a change in; what it does not name is shared with the views that this one was cloned from. An older change
+    /// changes nothing.
+    pub fn change(&mut self, change: ViewChange) {
         if change.index < self.index {
-            return self.clone();
+            return;
         }
-        let mut departments: BTreeMap<DepartmentId, Department> = if change.whole {
-            BTreeMap::new()
-        } else {
-            self.tenants.values().map(|tenant| (tenant.department.id.clone(), tenant.department.clone())).collect()
-        };
-        for id in &change.removed {
-            departments.remove(id);
+        if change.whole {
+            *self = Self::empty();
         }
-        departments.extend(change.departments.into_iter().map(|department| (department.id.clone(), department)));
-        let settings = change.settings.unwrap_or_else(|| self.settings.clone());
-        let drained = change.drained.map_or_else(|| Arc::clone(&self.drained), Arc::new);
-        let view = Self::build(change.index, change.policy_version, settings, departments.into_values().collect());
-        Self { drained, ..view }
+        (self.index, self.policy_version) = (change.index, change.policy_version);
+        let settings = change.settings.filter(|settings| *settings != *self.settings);
+        if settings.is_some() || !change.departments.is_empty() || !change.removed.is_empty() {
+            let directory = Arc::make_mut(&mut self.directory);
+            if let Some(settings) = settings {
+                self.state_policy = state_policy(&settings);
+                self.settings = Arc::new(settings);
+                directory.over(&self.state_policy);
+            }
+            for id in &change.removed {
+                directory.remove(id);
+            }
+            for department in change.departments {
+                directory.insert(department, &self.state_policy);
+            }
+        }
+        self.reputation.change(change.subjects);
+        self.reputation.change_manual(change.manual);
+        if let Some(drained) = change.drained {
+            self.drained = Arc::new(drained);
+        }
     }
 
     /// Whether the node of this name is to take no new mail.
@@ -135,19 +158,25 @@ impl View {
 
     /// All departments in the order of their ids.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
-        self.tenants.values()
+        self.directory.all()
+    }
+
+    /// How many departments there are.
+    #[must_use]
+    pub fn tenant_count(&self) -> usize {
+        self.directory.len()
     }
 
     /// A department by its id.
     #[must_use]
     pub fn tenant(&self, id: &DepartmentId) -> Option<&Arc<Tenant>> {
-        self.tenants.get(id)
+        self.directory.by_id(id)
     }
 
     /// Whose mail goes to exactly this domain.
     #[must_use]
     pub fn tenant_of(&self, domain: &Domain) -> Option<&Arc<Tenant>> {
-        self.by_domain.get(domain).and_then(|id| self.tenants.get(id))
+        self.directory.of_domain(domain)
     }
 
     /// Whose name a sender with this domain uses: the department of the domain or of one above it.
@@ -162,10 +191,10 @@ impl View {
         }
     }
 
-    /// The department whose own servers send from this address.
+    /// The department whose own servers send from this address; where nets of several lie around it, that of the narrowest.
     #[must_use]
     pub fn tenant_at(&self, client: IpAddr) -> Option<&Arc<Tenant>> {
-        self.tenants.values().find(|tenant| tenant.department.sends_from(client))
+        self.directory.at(client)
     }
 }
 

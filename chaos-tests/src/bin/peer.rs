@@ -67,7 +67,8 @@ enum Peer {
         #[arg(long)]
         data: PathBuf,
     },
-    /// Reads "+PID" and "-PID" lines until its input ends; then kills these process groups and removes the folder.
+    /// Reads "+PID", "-PID", "mount FOLDER" and "netns NAME" lines until its input ends; then kills these process groups,
+    /// takes mounts and namespaces away and removes the folder.
     Janitor {
         /// Removed at the end.
         folder: Option<PathBuf>,

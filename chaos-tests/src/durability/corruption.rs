@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use control::{
     bodies::{Bodies, Sender},
     config::Config,
-    raft::{Group, GroupConfig, Server},
+    raft::{Group, GroupConfig, Rules, Server},
 };
 use fastrand::Rng;
 use indicatif::ProgressBar;
@@ -56,7 +56,13 @@ pub async fn judge(config: &Path, data: PathBuf) -> anyhow::Result<Contents> {
     let config = Config::load(config).context("load the settings")?;
     let bodies = Bodies::open(&data).context("open the body store")?;
     let server = Server { name: config.name, site: config.site, address: config.advertise };
-    let group = GroupConfig { id: config.id, server, data_dir: data.clone(), credentials: config.credentials };
+    let group = GroupConfig {
+        id: config.id,
+        server,
+        data_dir: data.clone(),
+        credentials: config.credentials,
+        rules: Rules::default(),
+    };
     let group = Group::open(group).await.context("open the Raft group")?;
     group.linearize().await.context(APPLY)?;
     let status = group.status();
@@ -66,7 +72,7 @@ pub async fn judge(config: &Path, data: PathBuf) -> anyhow::Result<Contents> {
         good += usize::from(bodies.read(Sender::Node, &name, BODY_BYTES as u64).await.is_ok());
     }
     let digest = group.state().digest();
-    Ok(Contents { term: status.term, last: status.last_log_index, digest, bodies: good })
+    Ok(Contents { term: status.term, last: status.last_log_index, digest: digest.to_string(), bodies: good })
 }
 
 /// One damage.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{backup, output::Format};
+use super::{backup, output::Format, reputation::ReputationCommand};
 
 const EXAMPLES: &str = "Examples:
   posternctl cluster init prod --server alpha=north@10.0.1.5:7001 --server beta=south@10.0.2.5:7001 \\
@@ -64,6 +64,15 @@ pub enum Command {
   posternctl quarantine release ID --why 'asked for by phone' --ticket CHG-118"
     )]
     Quarantine(QuarantineCommand),
+    /// What is known of senders; let one in or keep it out by hand.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  posternctl reputation show ip:192.0.2.7
+  posternctl reputation set net:192.0.2.0/24 block --until 7d --why 'floods health' --ticket CHG-118
+  posternctl reputation forget dkim:example.com --why 'the key was stolen and is replaced'"
+    )]
+    Reputation(ReputationCommand),
     /// Who changed what, when and why; checks that no record is missing or was altered.
     Audit {
         /// Newest records to show and check.

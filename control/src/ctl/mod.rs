@@ -19,6 +19,7 @@ pub mod pki;
 pub mod policy;
 pub mod quarantine;
 pub mod renewal;
+pub mod reputation;
 pub mod restore;
 pub mod revocation;
 pub mod scan;
@@ -93,6 +94,7 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
         Command::Policy(PolicyCommand::Apply(apply)) => policy::apply(&reach()?, output, &apply).await,
         Command::Policy(PolicyCommand::History { max }) => policy::history(&reach()?, output, max).await,
         Command::Quarantine(command) => quarantine::run(&reach()?, output, command).await,
+        Command::Reputation(command) => reputation::run(&reach()?, output, command).await,
         Command::Audit { max, before } => audit::run(&reach()?, output, max, before).await,
         Command::Backup(backup::Backup { verify: Some(backup::BackupCommand::Verify { file }), .. }) => {
             backup::verify(output, &file)

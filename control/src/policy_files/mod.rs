@@ -19,8 +19,8 @@ use fields::{DepartmentDraft, StateDraft};
 /// Name of the state's own file; every other file is a department's.
 pub const STATE_FILE: &str = "state.yaml";
 
-/// Files in one policy at most. A state has departments by the hundred.
-pub const FILES_MAX: usize = 2000;
+/// Files in one policy at most: as many departments as a policy may have, and the state.
+pub const FILES_MAX: usize = 10_001;
 
 /// A whole policy: what `policy apply` puts in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -16,12 +16,23 @@ use super::{
     leader::{Answer, Ask, Leader, PATIENCE},
 };
 
-/// A batch closes this long after its first mutation.
-const CLOSE_AFTER: Duration = Duration::from_millis(3);
-/// Most mutations of a batch.
-const MUTATIONS_MAX: usize = 256;
-/// A batch closes when it has reached this many encoded bytes. One larger mutation makes a batch of its own.
-const BATCH_BYTES: usize = 256 * 1024;
+/// How many mutations share an entry, and with it its fsyncs.
+#[derive(Clone, Copy, Debug)]
+pub struct Batching {
+    /// Most mutations of a batch; at least one.
+    pub mutations_max: usize,
+    /// A batch closes when it has reached this many encoded bytes. One larger mutation makes a batch of its own.
+    pub bytes_max: usize,
+    /// A batch closes this long after its first mutation.
+    pub close_after: Duration,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { mutations_max: 256, bytes_max: 256 * 1024, close_after: Duration::from_millis(3) }
+    }
+}
+
 /// Largest mutation, encoded, in bytes: a policy with all departments.
 const MUTATION_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// Mutations that wait for a batch, at most. Who comes later waits at the door until the deadline.
@@ -45,9 +56,9 @@ pub(super) struct Batcher {
 
 impl Batcher {
     /// Starts the task that makes batches.
-    pub(super) fn start(leader: Leader) -> Self {
+    pub(super) fn start(leader: Leader, batching: Batching) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(leader, waiting));
+        tokio::spawn(run(leader, batching, waiting));
         Self { queue }
     }
 
@@ -73,17 +84,17 @@ fn stopped() -> ProposeError {
     ProposeError::Stopped("it is ending".into())
 }
 
-async fn run(leader: Leader, mut queue: mpsc::Receiver<Waiting>) {
+async fn run(leader: Leader, batching: Batching, mut queue: mpsc::Receiver<Waiting>) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut first = None;
     loop {
         let Some(next) = first.take().or(queue.recv().await) else { return };
         let mut bytes = next.bytes;
         let mut batch = vec![next];
-        let close = Instant::now() + CLOSE_AFTER;
-        while batch.len() < MUTATIONS_MAX && bytes < BATCH_BYTES {
+        let close = Instant::now() + batching.close_after;
+        while batch.len() < batching.mutations_max && bytes < batching.bytes_max {
             let Ok(Some(next)) = tokio::time::timeout_at(close, queue.recv()).await else { break };
-            if bytes + next.bytes > BATCH_BYTES {
+            if bytes + next.bytes > batching.bytes_max {
                 first = Some(next);
                 break;
             }

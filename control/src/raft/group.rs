@@ -97,7 +97,7 @@ impl Group {
         tokio::spawn(comparing::run(leader.clone(), applied.clone()));
         let inner = Inner {
             server: config.server,
-            batcher: Batcher::start(leader.clone()),
+            batcher: Batcher::start(leader.clone(), config.rules.batching),
             reads: Reads::start(leader.clone(), applied.clone()),
             leader,
             state: opened.state,

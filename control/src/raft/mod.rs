@@ -35,7 +35,7 @@ use std::{
 use proto::identity::Credentials;
 use serde::{Deserialize, Serialize};
 
-pub use self::group::Group;
+pub use self::{batcher::Batching, group::Group};
 
 /// Milliseconds between a leader's heartbeats.
 const HEARTBEAT_MS: u64 = 150;
@@ -79,11 +79,18 @@ pub struct Rules {
     pub compare_every: u64,
     /// When the log has grown by more, a snapshot is made that lets Raft purge it, in bytes.
     pub log_bytes_max: u64,
+    /// How many mutations share an entry.
+    pub batching: Batching,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { knows: types::PROPOSAL_VERSION, compare_every: 1_000, log_bytes_max: 256 * 1024 * 1024 }
+        Self {
+            knows: types::PROPOSAL_VERSION,
+            compare_every: 1_000,
+            log_bytes_max: 256 * 1024 * 1024,
+            batching: Batching::default(),
+        }
     }
 }
 
@@ -94,8 +101,8 @@ pub struct Applied {
     pub index: u64,
     /// Policy version in force.
     pub policy_version: u64,
-    /// How often nodes were drained or undrained.
-    pub drains: u64,
+    /// Log index of the last change that nodes must hear of.
+    pub view_index: u64,
 }
 
 /// Why a proposal has no outcome.

@@ -155,11 +155,8 @@ impl Inner {
     fn announce(&self) {
         let position = self.state.position().unwrap_or_else(|error| end_process("read the state", &error));
         let index = position.map_or(0, |position| position.index);
-        self.applied.send_replace(Applied {
-            index,
-            policy_version: self.state.policy_version(),
-            drains: self.state.drains(),
-        });
+        let (policy_version, view_index) = (self.state.policy_version(), self.state.view_index());
+        self.applied.send_replace(Applied { index, policy_version, view_index });
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Current>> {

@@ -29,7 +29,6 @@ use crate::{
         copies::{CopyError, LoadError},
     },
     raft::about::Seen,
-    state::store::StateStore,
 };
 
 /// How long a body may take from its first chunk until it is durable in two sites, or until it is found.
@@ -92,9 +91,9 @@ impl Edge for EdgeService {
         let feed = Feed {
             applied: self.shared.group.applied(),
             stopping: self.shared.stopping.clone(),
-            view: Arc::new(move || {
+            part: Arc::new(move |cursor| {
                 let shared = viewing.clone();
-                Box::pin(async move { shared.read(StateStore::view).await })
+                Box::pin(async move { shared.read(move |state| state.view_part(&cursor)).await })
             }),
             in_touch: Arc::new(move || Box::pin(in_touch(touching.clone(), touch.clone()))),
         };

@@ -14,6 +14,7 @@ pub mod policy;
 pub mod quarantine;
 pub mod raft;
 pub mod refusals;
+pub mod reputation;
 pub mod restore;
 pub mod touch;
 pub mod watch;

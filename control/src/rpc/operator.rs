@@ -11,18 +11,20 @@ use proto::{
     held::MutationId,
     identity::Identity,
     mutation::{Change, Grounds, Outcome},
+    time::UnixMs,
     wire::operator::{
         ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupRequest,
-        BodyPart, BodyRestored, FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse,
-        ListRequest, ListResponse, MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained,
-        NodeListRequest, NodeListResponse, Plan, PolicyFiles, RestoreStepDone, RestoreStepRequest,
-        Server as WireServer, StatusRequest, StatusResponse, operator_server::Operator,
+        BodyPart, BodyRestored, ForgetReputationRequest, FormRequest, FormResponse, HeldDetail, HeldRequest,
+        HistoryRequest, HistoryResponse, ListRequest, ListResponse, MemberAddRequest, MemberChanged, MemberRequest,
+        NodeDrainRequest, NodeDrained, NodeListRequest, NodeListResponse, Plan, PolicyFiles, Reputation,
+        RestoreStepDone, RestoreStepRequest, Server as WireServer, SetReputationRequest, StatusRequest, StatusResponse,
+        SubjectRequest, operator_server::Operator,
     },
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Shared, backup, caller, members, nodes, policy, quarantine, restore};
+use super::{Shared, backup, caller, members, nodes, policy, quarantine, reputation, restore};
 use crate::{
     raft::{ProposeError, Server, members::SERVERS_MAX},
     state::{audit::check_grounds, store::StateStore},
@@ -76,7 +78,12 @@ impl OperatorService {
         let ActRequest { id, why, ticket } = request.into_inner();
         let (id, grounds) = (quarantine::held_id(&id)?, grounds(&why, &ticket)?);
         self.linearize().await?;
-        let response = match self.propose(&caller, change(id, grounds)).await? {
+        self.done(&caller, change(id, grounds)).await
+    }
+
+    /// Proposes what is done or refused.
+    async fn done(&self, caller: &Identity, change: Change) -> Result<Response<ActResponse>, Status> {
+        let response = match self.propose(caller, change).await? {
             Outcome::Done => ActResponse { done: true, refused: String::new() },
             Outcome::Refused(refused) => ActResponse { done: false, refused: refused.to_string() },
             Outcome::PolicyApplied { .. } | Outcome::Leased(_) => {
@@ -249,6 +256,31 @@ impl Operator for OperatorService {
 
     async fn quarantine_delete(&self, request: Request<ActRequest>) -> Result<Response<ActResponse>, Status> {
         self.act(request, |held, grounds| Change::Delete { held, grounds }).await
+    }
+
+    async fn reputation_show(&self, request: Request<SubjectRequest>) -> Result<Response<Reputation>, Status> {
+        let subject = reputation::subject(&request.into_inner().subject)?;
+        self.linearize().await?;
+        let key = subject.key();
+        let (known, log_time) = self.shared.read(move |state| (state.reputation(key), state.log_time())).await?;
+        Ok(Response::new(reputation::shown(&subject, known, UnixMs::now().max(log_time))))
+    }
+
+    async fn reputation_set(&self, request: Request<SetReputationRequest>) -> Result<Response<ActResponse>, Status> {
+        let caller = caller(&request)?;
+        let SetReputationRequest { subject, stance, until_ms, why, ticket } = request.into_inner();
+        let change = reputation::set(&subject, &stance, until_ms, grounds(&why, &ticket)?)?;
+        self.done(&caller, change).await
+    }
+
+    async fn reputation_forget(
+        &self,
+        request: Request<ForgetReputationRequest>,
+    ) -> Result<Response<ActResponse>, Status> {
+        let caller = caller(&request)?;
+        let ForgetReputationRequest { subject, why, ticket } = request.into_inner();
+        let subject = reputation::subject(&subject)?;
+        self.done(&caller, Change::ForgetReputation { subject, grounds: grounds(&why, &ticket)? }).await
     }
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {

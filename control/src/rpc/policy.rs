@@ -146,16 +146,8 @@ mod tests {
     use crate::policy_files::PolicySet;
 
     fn in_force(version: u64) -> ViewChange {
-        let (settings, departments, removed) = (Some(StateSettings::default()), Vec::new(), Vec::new());
-        ViewChange {
-            index: 9,
-            policy_version: version,
-            whole: true,
-            settings,
-            departments,
-            removed,
-            ..ViewChange::default()
-        }
+        let settings = Some(StateSettings::default());
+        ViewChange { index: 9, policy_version: version, whole: true, settings, ..ViewChange::default() }
     }
 
     fn same() -> PolicySet {

@@ -1,8 +1,8 @@
 //! The state as a whole: the trace of a backup, the steps of a restore, and what an archive's keys say of the bodies that they
 //! need.
 //!
-//! A restore brings the keys of an archive in through the log. The mutation ids that are remembered, the members and the state's
-//! own numbers stay those of the new cluster; numbers are joined at the end.
+//! A restore brings the keys of an archive in through the log. The mutation ids that are remembered, the members, and what nodes
+//! were told at which log index stay those of the new cluster; the state's numbers are joined at the end.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use super::{
     Meta, Step,
     audit::{check_grounds, clipped},
     held::{Record, has_ended},
-    keys::{FIRST, Keys, Kind, LAST, PART_BYTES, key},
+    keys::{FIRST, Keys, Kind, LAST, PART_BYTES, behind, key},
     members,
 };
 
@@ -44,8 +44,8 @@ pub fn restoring(keys: &impl Keys) -> Option<Restoring> {
 /// Whether a key of an archive comes into the new cluster as it is.
 #[must_use]
 pub fn is_restored(key: &[u8]) -> bool {
-    const OWN: [u8; 4] = [Kind::Meta as u8, Kind::Remembered as u8, Kind::RememberedAt as u8, Kind::Member as u8];
-    key.first().is_some_and(|kind| !OWN.contains(kind)) && key >= FIRST && key < LAST
+    const OWN: [Kind; 6] = [Kind::Meta, Kind::Remembered, Kind::RememberedAt, Kind::Member, Kind::Feed, Kind::Journal];
+    key.first().is_some_and(|found| OWN.iter().all(|own| *own as u8 != *found)) && key >= FIRST && key < LAST
 }
 
 /// Whether a key is that of the state's own numbers.
@@ -75,7 +75,10 @@ impl<K: Keys> Step<'_, K> {
             | Change::Release { .. }
             | Change::Delete { .. }
             | Change::Member { .. }
-            | Change::DrainNode { .. } => invalid(format!(
+            | Change::DrainNode { .. }
+            | Change::Report { .. }
+            | Change::SetReputation { .. }
+            | Change::ForgetReputation { .. } => invalid(format!(
                 "the cluster is being restored from the archive {}: wait for its end, or repeat `posternctl restore` with it",
                 origin.archive
             )),
@@ -117,10 +120,12 @@ impl<K: Keys> Step<'_, K> {
             ));
         }
         // The record of the first members is the only one that a new cluster has.
-        if self.meta.policy_version > 0 || self.meta.held > 0 || self.meta.audit_seq > 1 {
+        let subjects = key(Kind::Subject, &[]);
+        let heard = self.keys.range(&subjects, &behind(&subjects)).next().is_some();
+        if heard || self.meta.policy_version > 0 || self.meta.held > 0 || self.meta.audit_seq > 1 {
             return invalid(
                 "a restore needs a new cluster, with nothing done since `posternctl cluster form`: this one has a policy, held \
-                 messages or an audit log",
+                 messages, an audit log or reputation",
             );
         }
         self.meta.restoring = Some(Restoring { origin: origin.clone(), next: 0 });
@@ -168,6 +173,7 @@ impl<K: Keys> Step<'_, K> {
         };
         let now = self.meta.now.max(numbers.now);
         self.meta = Meta { now, remembered: self.meta.remembered, restoring: None, ..numbers };
+        self.forget_journal();
         let members = members::all(&self.keys);
         let names: Vec<&str> = members.iter().map(|record| record.member.name.as_str()).collect();
         let what = format!(

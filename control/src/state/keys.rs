@@ -281,6 +281,18 @@ pub(super) enum Kind {
     Member = b'm',
     /// Name of a drained node: nothing.
     Drained = b'n',
+    /// `Journal`, the numbers of what nodes are told.
+    Feed = b'F',
+    /// Log index: `Moved`, in parts.
+    Journal = b'J',
+    /// `Numbers` of reputation.
+    Reputed = b'N',
+    /// Subject key: `Counted`.
+    Subject = b'u',
+    /// Tick of the last report, subject key: nothing.
+    ByHeard = b'h',
+    /// Subject key: `Said`.
+    Manual = b'v',
 }
 
 /// A key of this kind.

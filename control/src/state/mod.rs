@@ -7,12 +7,14 @@ pub mod archive;
 pub mod audit;
 mod delivery;
 pub mod digest;
+pub mod feed;
 mod held;
 pub mod keys;
 pub mod members;
 pub mod nodes;
 mod policy;
 pub mod query;
+pub mod reputation;
 pub mod snapshot;
 pub mod store;
 #[cfg(test)]
@@ -23,6 +25,7 @@ mod tests;
 use proto::{
     held::{HeldId, MutationId},
     mutation::{Batch, Change, Mutation, Outcome, Refused},
+    reputation::{MANUAL_MAX, Manual, SUBJECTS_MAX},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -39,10 +42,23 @@ pub struct Caps {
     pub remembered: u64,
     /// Policy versions in the history; the oldest goes first.
     pub versions: u64,
+    /// Subjects of reputation; those heard of longest ago go first.
+    pub subjects: u64,
+    /// What operators say of subjects; when nothing of it has ended, more is refused.
+    pub said: u64,
+    /// Items of the journal for nodes; the oldest records go first, and who needs them gets everything.
+    pub journal: u64,
 }
 
 /// What production runs with.
-pub const CAPS: Caps = Caps { held: 1_000_000, remembered: 100_000, versions: 1_000 };
+pub const CAPS: Caps = Caps {
+    held: 1_000_000,
+    remembered: 100_000,
+    versions: 1_000,
+    subjects: SUBJECTS_MAX,
+    said: MANUAL_MAX,
+    journal: 500_000,
+};
 
 /// Numbers that belong to the state as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,9 +75,6 @@ pub(crate) struct Meta {
     /// Last audit record.
     audit_seq: u64,
     audit_hash: String,
-    /// How often nodes were drained or undrained.
-    #[serde(default)]
-    drains: u64,
     /// While a restore is under way.
     #[serde(default)]
     restoring: Option<archive::Restoring>,
@@ -89,8 +102,9 @@ impl State {
     pub fn apply_within(caps: Caps, reader: &impl Keys, index: u64, batch: &Batch) -> (Writes, Vec<Outcome>) {
         let mut meta = Meta::of(reader);
         meta.now = meta.now.max(batch.at);
-        let mut step = Step { keys: Overlay::over(reader), meta, index, caps };
+        let mut step = Step { keys: Overlay::over(reader), meta, index, caps, moved: feed::Moved::default() };
         let outcomes = batch.mutations.iter().map(|mutation| step.once(mutation)).collect();
+        step.write_journal();
         let Step { mut keys, meta, .. } = step;
         keys.put(key(Kind::Meta, &[]), &meta);
         (keys.into_writes(), outcomes)
@@ -103,6 +117,8 @@ struct Step<'k, K> {
     meta: Meta,
     index: u64,
     caps: Caps,
+    /// What nodes must hear of.
+    moved: feed::Moved,
 }
 
 /// What is kept of an outcome. A lease is kept as the id of its record, which may be large and may have moved on.
@@ -156,6 +172,12 @@ impl<K: Keys> Step<'_, K> {
             Change::Member { act, grounds } => self.member(mutation, act, grounds),
             Change::Archive { act, grounds } => self.archive(mutation, act, grounds),
             Change::DrainNode { node, drained, grounds } => self.drain_node(mutation, node, *drained, grounds),
+            Change::Report { outcomes } => self.report(outcomes),
+            Change::SetReputation { subject, stance, until, grounds } => {
+                let manual = Manual { stance: *stance, until: *until };
+                self.set_reputation(mutation, (subject, manual), grounds)
+            }
+            Change::ForgetReputation { subject, grounds } => self.forget_reputation(mutation, subject, grounds),
         }
     }
 

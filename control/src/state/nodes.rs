@@ -8,7 +8,7 @@ use proto::{
 };
 
 use super::{
-    Meta, Step,
+    Step,
     audit::check_grounds,
     keys::{Keys, Kind, behind, key},
     policy::full,
@@ -23,11 +23,6 @@ pub fn drained(keys: &impl Keys) -> BTreeSet<String> {
     let to = behind(&prefix);
     let names = keys.range(&prefix, &to);
     names.filter_map(|(key, _)| String::from_utf8(key.get(prefix.len()..)?.to_vec()).ok()).collect()
-}
-
-/// How often nodes were drained or undrained.
-pub fn drains(keys: &impl Keys) -> u64 {
-    Meta::of(keys).drains
 }
 
 impl<K: Keys> Step<'_, K> {
@@ -51,7 +46,7 @@ impl<K: Keys> Step<'_, K> {
         } else {
             self.keys.remove(place);
         }
-        self.meta.drains += 1;
+        self.moved.drained = true;
         self.audit(mutation, format!("{} node {name}", if wanted { "drain" } else { "undrain" }), grounds);
         Ok(Outcome::Done)
     }
@@ -61,7 +56,7 @@ impl<K: Keys> Step<'_, K> {
 mod tests {
     use proto::mutation::{Change, Grounds, Outcome, Refused};
 
-    use super::{drained, drains};
+    use super::drained;
     use crate::state::{
         query,
         testing::{World, node, operator},
@@ -82,9 +77,8 @@ mod tests {
             assert_eq!(world.apply(operator("anna"), drain(name, wanted)), Outcome::Done);
         }
         assert_eq!(drained(&world.keys).into_iter().collect::<Vec<_>>(), ["mx2"]);
-        assert_eq!(drains(&world.keys), 3);
         let view = query::view(&world.keys, 9);
-        assert_eq!((view.drains, view.drained.map(|names| names.len())), (3, Some(1)));
+        assert_eq!(view.drained.map(|names| names.len()), Some(1));
         let records = query::audit(&world.keys, 0, 10).records;
         let what: Vec<&str> = records.iter().rev().map(|record| record.what.as_str()).collect();
         assert_eq!(what, ["drain node mx1", "drain node mx2", "undrain node mx1"]);

@@ -1,6 +1,6 @@
 //! Puts a whole new policy in force: one version an entry, checked again however well the proposer has checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     codec,
@@ -14,18 +14,18 @@ use sha2::{Digest, Sha256};
 use super::{
     Step,
     audit::check_grounds,
-    keys::{Keys, Kind, key},
+    keys::{Keys, Kind, key, read_parts},
     query::{self, PolicyRecord},
 };
 
 /// Most departments.
-const DEPARTMENTS_MAX: usize = 1_000;
+const DEPARTMENTS_MAX: usize = 10_000;
 /// Most domains of one department.
 const DOMAINS_MAX: usize = 1_000;
 /// Largest policy with all departments, encoded, in bytes: it must fit into one log entry and one RPC.
 pub(super) const POLICY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Most lines of a plan in the history.
-const PLAN_LINES_MAX: usize = 10_000;
+/// Most lines of a plan in the history: one for each department when all are new, and some.
+const PLAN_LINES_MAX: usize = 20_000;
 
 /// A policy as proposed.
 pub(super) struct Plan<'m> {
@@ -98,14 +98,22 @@ impl<K: Keys> Step<'_, K> {
         full("bytes of the policy", encoded.len(), POLICY_BYTES_MAX)?;
 
         let version = current + 1;
+        let named: BTreeSet<_> = plan.departments.iter().map(|department| &department.id).collect();
         for gone in query::department_ids(&self.keys) {
-            if !plan.departments.iter().any(|department| department.id == gone) {
+            if !named.contains(&gone) {
                 self.keys.remove_parts(&department_key(&gone));
+                self.moved.departments.insert(gone);
             }
         }
         for department in plan.departments {
-            self.keys.put_parts(&department_key(&department.id), department);
+            let place = department_key(&department.id);
+            if read_parts::<Department>(&self.keys, "a department", &place).as_ref() != Some(department) {
+                self.keys.put_parts(&place, department);
+                self.moved.departments.insert(department.id.clone());
+            }
         }
+        // The version, at least, is new to nodes.
+        self.moved.settings = true;
         self.keys.put_parts(&key(Kind::Settings, &[]), plan.settings);
         let record = PolicyRecord {
             version,

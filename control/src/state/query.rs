@@ -6,7 +6,7 @@ use proto::{
     held::{BodyRef, Held, HeldId},
     mutation::Grounds,
     time::UnixMs,
-    view::ViewChange,
+    view::{StateSettings, ViewChange},
 };
 use serde::{Deserialize, Serialize};
 
@@ -72,9 +72,7 @@ pub(super) fn department_ids(keys: &impl Keys) -> Vec<DepartmentId> {
     let prefix = key(Kind::Department, &[]);
     let mut ids = Vec::new();
     for (key, _) in keys.range(&prefix, &behind(&prefix)) {
-        // The kind, the id, a zero byte and the number of the part.
-        let id = key.get(1..key.len().saturating_sub(3)).and_then(|id| std::str::from_utf8(id).ok());
-        if let Some(id) = id.and_then(|id| DepartmentId::parse(id).ok())
+        if let Some(id) = department_id_of(&key)
             && ids.last() != Some(&id)
         {
             ids.push(id);
@@ -83,18 +81,29 @@ pub(super) fn department_ids(keys: &impl Keys) -> Vec<DepartmentId> {
     ids
 }
 
-/// The whole view; `index` is that of the last applied entry.
+/// The id in the key of a department's part.
+pub(super) fn department_id_of(key: &[u8]) -> Option<DepartmentId> {
+    // The kind, the id, a zero byte and the number of the part.
+    let id = std::str::from_utf8(key.get(1..key.len().saturating_sub(3))?).ok()?;
+    DepartmentId::parse(id).ok()
+}
+
+/// The settings in force.
+pub(super) fn settings(keys: &impl Keys) -> StateSettings {
+    read_parts(keys, "the settings", &key(Kind::Settings, &[])).unwrap_or_default()
+}
+
+/// The whole policy as nodes see it, without reputation; `index` is that of the last applied entry.
 pub fn view(keys: &impl Keys, index: u64) -> ViewChange {
     let department = |id: &DepartmentId| read_parts::<Department>(keys, "a department", &department_key(id));
     ViewChange {
         index,
         policy_version: policy_version(keys),
         whole: true,
-        settings: Some(read_parts(keys, "the settings", &key(Kind::Settings, &[])).unwrap_or_default()),
+        settings: Some(settings(keys)),
         departments: department_ids(keys).iter().filter_map(department).collect(),
-        removed: Vec::new(),
-        drains: nodes::drains(keys),
         drained: Some(nodes::drained(keys)),
+        ..ViewChange::default()
     }
 }
 

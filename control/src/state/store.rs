@@ -16,6 +16,7 @@ use std::{
 use proto::{
     codec,
     held::{Held, HeldId},
+    reputation::SubjectKey,
     time::UnixMs,
     view::ViewChange,
 };
@@ -23,10 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     digest::StateDigest,
+    feed::{self, Cursor},
     keys::{FIRST, Keys, LAST, Writes},
     members::{self, MemberRecord},
     nodes,
     query::{self, AuditPage, HeldFilter, PolicyRecord},
+    reputation::{self, Shown},
 };
 
 /// Where the state stands in the log. Not part of the replicated state, but of the same atomic batch.
@@ -280,12 +283,33 @@ impl Keys for StateStore {
 
 /// Typed reads; each sees the state between two applies.
 impl StateStore {
-    /// The whole view as of the last applied entry; `policy_version` 0 before the first policy.
+    /// The whole policy as of the last applied entry, without reputation; `policy_version` 0 before the first policy.
     #[must_use]
     pub fn view(&self) -> ViewChange {
         let _shared = self.shared();
         let position = self.position().unwrap_or_else(|error| end_process("read the state", &error));
         query::view(self, position.map_or(0, |position| position.index))
+    }
+
+    /// The next part of the view for a node, and where the node stands then.
+    #[must_use]
+    pub fn view_part(&self, cursor: &Cursor) -> (ViewChange, Cursor) {
+        let _shared = self.shared();
+        let position = self.position().unwrap_or_else(|error| end_process("read the state", &error));
+        feed::part(self, position.map_or(0, |position| position.index), cursor)
+    }
+
+    /// Log index of the last change that nodes must hear of.
+    #[must_use]
+    pub fn view_index(&self) -> u64 {
+        feed::last(self)
+    }
+
+    /// All that is known of a subject.
+    #[must_use]
+    pub fn reputation(&self, subject: SubjectKey) -> Shown {
+        let _shared = self.shared();
+        reputation::shown(self, subject)
     }
 
     /// Policy versions, newest first.
@@ -357,12 +381,6 @@ impl StateStore {
         query::policy_version(self)
     }
 
-    /// How often nodes were drained or undrained.
-    #[must_use]
-    pub fn drains(&self) -> u64 {
-        nodes::drains(self)
-    }
-
     /// Names of the drained nodes.
     #[must_use]
     pub fn drained(&self) -> BTreeSet<String> {
@@ -411,11 +429,12 @@ impl StateStore {
     pub fn measure(&self) -> Result<StateDigest, StoreError> {
         let _shared = self.shared();
         let mut digest = StateDigest::default();
-        for pair in &self.tree {
-            let (key, value) = pair.map_err(disk("read the state"))?;
-            if REPLICATED.contains(&key.as_ref()) {
-                digest.add(&key, &value);
-            }
+        for own in self.tree.range(..REPLICATED.start).chain(self.tree.range(REPLICATED.end..)) {
+            own.map_err(disk("read the state"))?;
+        }
+        for pair in pages::range(&self.tree, REPLICATED.start, REPLICATED.end)? {
+            let (key, value) = pair?;
+            digest.add(&key, &value);
         }
         Ok(digest)
     }

@@ -1,7 +1,9 @@
 //! What applying does, told in mutations and outcomes.
 
 mod determinism;
+mod feed;
 mod held;
+mod reputation;
 mod snapshot;
 
 use proto::{

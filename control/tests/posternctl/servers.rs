@@ -22,10 +22,11 @@ use proto::{
         },
         operator::{
             ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupPart,
-            BackupRequest, BodyPart, BodyRestored, Fault, FormRequest, FormResponse, HeldDetail, HeldRequest,
-            HistoryRequest, HistoryResponse, ListRequest, ListResponse, Member, MemberAddRequest, MemberChanged,
-            MemberRequest, NodeDrainRequest, NodeDrained, NodeListRequest, NodeListResponse, Plan, PolicyFiles,
-            RestoreStepDone, RestoreStepRequest, Server as Listed, StatusRequest, StatusResponse,
+            BackupRequest, BodyPart, BodyRestored, Fault, ForgetReputationRequest, FormRequest, FormResponse,
+            HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse, Member,
+            MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained, NodeListRequest,
+            NodeListResponse, Plan, PolicyFiles, Reputation, RestoreStepDone, RestoreStepRequest, Server as Listed,
+            SetReputationRequest, StatusRequest, StatusResponse, SubjectRequest,
             operator_server::{Operator, OperatorServer},
         },
     },
@@ -256,6 +257,18 @@ impl Operator for MadeUpControl {
 
     async fn quarantine_delete(&self, _: Request<ActRequest>) -> Result<Response<ActResponse>, Status> {
         Ok(Response::new(Default::default()))
+    }
+
+    async fn reputation_show(&self, _: Request<SubjectRequest>) -> Result<Response<Reputation>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn reputation_set(&self, _: Request<SetReputationRequest>) -> Result<Response<ActResponse>, Status> {
+        Ok(Response::new(ActResponse { done: true, ..Default::default() }))
+    }
+
+    async fn reputation_forget(&self, _: Request<ForgetReputationRequest>) -> Result<Response<ActResponse>, Status> {
+        Ok(Response::new(ActResponse { done: true, ..Default::default() }))
     }
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {

@@ -1,21 +1,23 @@
 //! The client of the edge service against control servers on loopback.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proto::{
     held::{BodyRef, TransactionId},
     identity::Role,
     mutation::{Change, Outcome, Refused},
+    reputation::{Levels, SubjectKey},
     score::Score,
     verdict::{Disposition, Verdict},
+    view::{StateSettings, View, ViewChange},
     wire::edge::ViewUpdate,
 };
 use tonic::Status;
 
 use super::{
     Cluster, ClusterError,
-    fake::{Authority, Fake, whole},
+    fake::{Authority, Fake, update, whole},
 };
 use crate::limits::Limits;
 
@@ -207,4 +209,36 @@ async fn a_server_list_that_cannot_be_used_is_refused() {
         let connected = Cluster::connect(authority.credentials(Role::Node, "n1"), servers, "north", &Limits::default());
         assert!(matches!(connected, Err(ClusterError::Server { .. })));
     }
+}
+
+#[tokio::test]
+async fn a_view_that_breaks_off_in_its_parts_leaves_the_one_before_in_use() {
+    let authority = Authority::new();
+    let mut first = server(&authority, "a", Ok(Outcome::Done)).await;
+    let mut second = server(&authority, "b", Ok(Outcome::Done)).await;
+    let part = |index, whole, more, n: u8| {
+        let subjects = vec![(SubjectKey([n; 16]), Some(Levels { good: 1, bad: 1 }))];
+        let settings = Some(StateSettings::default());
+        update(&ViewChange { index, policy_version: 1, whole, more, settings, subjects, ..ViewChange::default() })
+    };
+    first.first.lock().expect("a lock").extend([
+        part(5, true, false, 1),
+        part(6, true, true, 2),
+        part(6, false, true, 3),
+    ]);
+    let cluster = connect(&authority, &[&first, &second], &Limits::default());
+    cluster.first_view().await;
+    assert_eq!(first.watches.recv().await, Some(0));
+    let known = |view: &View| [1, 2, 3, 4].map(|n| view.reputation.levels(SubjectKey([n; 16])).is_some());
+    first.kill();
+    assert_eq!(second.watches.recv().await, Some(5), "resumes from the view that is in use");
+    let view = Arc::clone(&cluster.view().borrow());
+    assert_eq!((view.index, known(&view)), (5, [true, false, false, false]));
+    // The next server knows nothing of the parts: a change over the view in use.
+    second.updates.send(part(7, false, false, 4)).expect("a watch");
+    let mut views = cluster.view();
+    let next = views.wait_for(|view| view.index == 7).await.expect("a view");
+    assert_eq!(known(&next), [true, false, false, true]);
+    drop(next);
+    assert_eq!((view.index, known(&view)), (5, [true, false, false, false]), "a transaction keeps its view");
 }

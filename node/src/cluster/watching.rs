@@ -1,18 +1,26 @@
-//! Follows the view: one stream at a time, from one server after the other, never back.
+//! Follows the view: one stream at a time, from one server after the other, never back. A view is decoded, built and taken
+//! down beside the runtime's threads; the mail path sees the swap of one pointer.
 
 use std::{sync::Arc, time::Duration};
 
 use proto::{
     codec,
+    reputation::SUBJECTS_MAX,
     view::{View, ViewChange},
     wire::edge::{ViewUpdate, WatchRequest},
 };
 use tokio::{
     sync::watch,
+    task::spawn_blocking,
     time::{Instant, timeout},
 };
 
 use super::{Server, pause};
+
+/// Most subjects that a view may have, its parts still being of different moments.
+const VIEW_SUBJECTS_MAX: usize = 2 * SUBJECTS_MAX as usize;
+/// Most departments; the state holds ten thousand.
+const VIEW_TENANTS_MAX: usize = 20_000;
 
 /// Why a stream was left.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +37,77 @@ enum Left {
     Nonsense(#[from] codec::DecodeError),
     #[error("a change came before the first whole view")]
     NotWhole,
+    #[error("its view is larger than any that a control server keeps")]
+    TooLarge,
+    #[error("build the view: {0}")]
+    Build(#[from] tokio::task::JoinError),
 }
 
 impl From<tonic::Status> for Left {
     fn from(status: tonic::Status) -> Self {
         Self::Status(Box::new(status))
+    }
+}
+
+/// Where views go, and those that went.
+struct Views {
+    view: watch::Sender<Arc<View>>,
+    confirmed: watch::Sender<Option<Instant>>,
+    /// Whether a whole view has come.
+    known: bool,
+    /// A view whose last part has not come; not to be used.
+    pending: Option<View>,
+    /// Views that transactions may still use. Who drops the last handle pays for taking it down, and that shall not be a
+    /// transaction.
+    retired: Vec<Arc<View>>,
+}
+
+impl Views {
+    /// Takes an update in; a part is kept until the last one has come.
+    async fn take(&mut self, update: ViewUpdate) -> Result<(), Left> {
+        let current = Arc::clone(&self.view.borrow());
+        if update.index < current.index {
+            return Err(Left::Behind { theirs: update.index, ours: current.index });
+        }
+        if !update.change.is_empty() {
+            let (known, pending) = (self.known, self.pending.take());
+            let (next, more) = spawn_blocking(move || next(&current, known, pending, &update.change)).await??;
+            if more {
+                self.pending = Some(next);
+            } else {
+                self.publish(next);
+            }
+        }
+        // A server that has lost its quorum may go on with what it has, but the view grows old meanwhile.
+        if update.confirmed && self.known && self.pending.is_none() {
+            self.confirmed.send_replace(Some(Instant::now()));
+        }
+        self.clear();
+        Ok(())
+    }
+
+    fn publish(&mut self, next: View) {
+        let (index, policy_version) = (next.index, next.policy_version);
+        let old = self.view.send_replace(Arc::new(next));
+        if !self.known || old.policy_version != policy_version {
+            tracing::info!(index, policy_version, "a new view is in force");
+        }
+        self.known = true;
+        self.retired.push(old);
+    }
+
+    /// Takes down the views that nobody uses any more.
+    fn clear(&mut self) {
+        let unused: Vec<_> = self.retired.extract_if(.., |view| Arc::strong_count(view) == 1).collect();
+        if !unused.is_empty() {
+            spawn_blocking(move || drop(unused));
+        }
+    }
+
+    /// Ends a stream: half a view is no view.
+    fn abandon(&mut self) {
+        self.retired.extend(self.pending.take().map(Arc::new));
+        self.clear();
     }
 }
 
@@ -45,20 +119,22 @@ pub(super) async fn follow(
     confirmed: watch::Sender<Option<Instant>>,
     quiet_max: Duration,
 ) {
+    let closing = view.clone();
+    let mut views = Views { view, confirmed, known: false, pending: None, retired: Vec::new() };
     let mut misses: u32 = 0;
-    let mut known = false;
     for server in servers.iter().cycle() {
         let mut updates: u64 = 0;
         let left = tokio::select! {
-            () = view.closed() => return,
-            left = stream(server, request.clone(), &view, &confirmed, quiet_max, &mut known, &mut updates) => left,
+            () = closing.closed() => return,
+            left = stream(server, request.clone(), &mut views, quiet_max, &mut updates) => left,
         };
+        views.abandon();
         tracing::warn!(server = server.name, updates, reason = %left, "the watch of a control server ended; trying the next");
         // A round over all servers costs one step of back-off; a server that did serve costs none.
         misses = if updates > 0 { 0 } else { misses.saturating_add(1) };
         let round = misses / u32::try_from(servers.len()).unwrap_or(u32::MAX).max(1);
         tokio::select! {
-            () = view.closed() => return,
+            () = closing.closed() => return,
             () = tokio::time::sleep(pause(round)) => {}
         }
     }
@@ -67,13 +143,12 @@ pub(super) async fn follow(
 async fn stream(
     server: &Server,
     request: WatchRequest,
-    view: &watch::Sender<Arc<View>>,
-    confirmed: &watch::Sender<Option<Instant>>,
+    views: &mut Views,
     quiet_max: Duration,
-    known: &mut bool,
     updates: &mut u64,
 ) -> Left {
-    let from_index = view.borrow().index;
+    // Without a view that was whole once, everything is wanted.
+    let from_index = if views.known { views.view.borrow().index } else { 0 };
     let mut client = match server.client() {
         Ok(client) => client,
         Err(status) => return status.into(),
@@ -90,86 +165,78 @@ async fn stream(
             Ok(Err(status)) => return status.into(),
             Err(_) => return Left::Quiet(quiet_max),
         };
-        // A statement of its own: the borrow is a lock that `send_replace` needs.
-        let next = next_view(&view.borrow(), *known, &update);
-        match next {
-            Ok(next) => {
-                if let Some(next) = next {
-                    tracing::info!(index = next.index, policy_version = next.policy_version, "a new view is in force");
-                    view.send_replace(Arc::new(next));
-                    *known = true;
-                }
-                // A server that has lost its quorum may go on with what it has, but the view grows old meanwhile.
-                if update.confirmed && *known {
-                    confirmed.send_replace(Some(Instant::now()));
-                }
-            }
-            Err(left) => return left,
+        if let Err(left) = views.take(update).await {
+            return left;
         }
         *updates += 1;
     }
 }
 
-/// What an update makes of the view: a new one, or nothing new. `known` says whether a whole view came before.
-fn next_view(view: &View, known: bool, update: &ViewUpdate) -> Result<Option<View>, Left> {
-    if update.index < view.index {
-        return Err(Left::Behind { theirs: update.index, ours: view.index });
-    }
-    if update.change.is_empty() {
-        return Ok(None);
-    }
-    let change: ViewChange = codec::decode("view change", &update.change)?;
-    if !known && !change.whole {
+/// What a change, or a part of one, makes of the view, and whether more parts must come before it may be used.
+fn next(current: &View, known: bool, pending: Option<View>, change: &[u8]) -> Result<(View, bool), Left> {
+    let change: ViewChange = codec::decode("view change", change)?;
+    if !known && pending.is_none() && !change.whole {
         return Err(Left::NotWhole);
     }
-    if change.index < view.index {
-        return Err(Left::Behind { theirs: change.index, ours: view.index });
+    let mut next = pending.unwrap_or_else(|| current.clone());
+    if change.index < next.index {
+        return Err(Left::Behind { theirs: change.index, ours: next.index });
     }
-    // The whole view once more, as each new stream begins: same log, same state.
-    if known && change.whole && change.index == view.index && change.policy_version == view.policy_version {
-        return Ok(None);
+    let more = change.more;
+    next.change(change);
+    if next.reputation.subjects() > VIEW_SUBJECTS_MAX || next.tenant_count() > VIEW_TENANTS_MAX {
+        return Err(Left::TooLarge);
     }
-    Ok(Some(view.after(change)))
+    Ok((next, more))
 }
 
 #[cfg(test)]
 mod tests {
     use proto::{
         codec,
+        reputation::{Levels, SubjectKey},
         view::{StateSettings, View, ViewChange},
-        wire::edge::ViewUpdate,
     };
 
-    use super::{Left, next_view};
+    use super::{Left, next};
 
-    fn update(index: u64, whole: bool) -> ViewUpdate {
+    fn change(index: u64, whole: bool, more: bool) -> ViewChange {
         let settings = whole.then(StateSettings::default);
-        let change = ViewChange {
-            index,
-            policy_version: index,
-            whole,
-            settings,
-            departments: Vec::new(),
-            ..ViewChange::default()
-        };
-        ViewUpdate { index, change: codec::encode(&change), confirmed: true }
+        ViewChange { index, policy_version: index, whole, more, settings, ..ViewChange::default() }
+    }
+
+    fn bytes(index: u64, whole: bool) -> Vec<u8> {
+        codec::encode(&change(index, whole, false))
     }
 
     #[test]
     fn the_view_takes_a_whole_one_first_and_then_only_newer_ones() {
         let empty = View::empty();
-        assert!(matches!(next_view(&empty, false, &update(4, false)), Err(Left::NotWhole)));
-        let first = next_view(&empty, false, &update(4, true)).expect("a view").expect("a new one");
-        assert_eq!(first.index, 4);
-        assert!(matches!(next_view(&first, true, &update(3, true)), Err(Left::Behind { theirs: 3, ours: 4 })));
-        assert!(next_view(&first, true, &update(4, true)).expect("the same").is_none());
-        assert!(next_view(&first, true, &ViewUpdate { index: 9, ..ViewUpdate::default() }).expect("empty").is_none());
-        assert_eq!(next_view(&first, true, &update(6, false)).expect("a view").expect("a new one").index, 6);
+        assert!(matches!(next(&empty, false, None, &bytes(4, false)), Err(Left::NotWhole)));
+        let (first, more) = next(&empty, false, None, &bytes(4, true)).expect("a view");
+        assert_eq!((first.index, more), (4, false));
+        assert!(matches!(next(&first, true, None, &bytes(3, true)), Err(Left::Behind { theirs: 3, ours: 4 })));
+        assert_eq!(next(&first, true, None, &bytes(6, false)).expect("a view").0.index, 6);
+    }
+
+    #[test]
+    fn parts_add_up_and_the_view_before_them_stays_as_it_was() {
+        let key = |n: u8| SubjectKey([n; 16]);
+        let part = |index, whole, more, n: u8| {
+            let subjects = vec![(key(n), Some(Levels { good: 1, bad: 1 }))];
+            codec::encode(&ViewChange { subjects, ..change(index, whole, more) })
+        };
+        let (current, _) = next(&View::empty(), false, None, &part(4, true, false, 1)).expect("a view");
+        let (half, more) = next(&current, true, None, &part(5, true, true, 2)).expect("a part");
+        assert!(more && half.reputation.subjects() == 1);
+        let (all, more) = next(&current, true, Some(half), &part(6, false, false, 3)).expect("the last part");
+        assert!(!more);
+        let known = |view: &View| [1, 2, 3].map(|n| view.reputation.levels(key(n)).is_some());
+        assert_eq!((known(&all), known(&current)), ([false, true, true], [true, false, false]));
     }
 
     #[test]
     fn a_change_that_cannot_be_read_ends_the_stream() {
-        let garbage = ViewUpdate { index: 9, change: b"garbage".to_vec(), confirmed: true };
-        assert!(matches!(next_view(&View::empty(), false, &garbage), Err(Left::Nonsense(_))));
+        assert!(matches!(next(&View::empty(), false, None, b"garbage"), Err(Left::Nonsense(_))));
     }
 }

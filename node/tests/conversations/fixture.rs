@@ -61,7 +61,6 @@ pub(crate) fn view_with_drain() -> Arc<View> {
     Arc::new(view().after(ViewChange {
         index: 4,
         policy_version: 1,
-        drains: 1,
         drained: Some(BTreeSet::from(["mx1".to_owned()])),
         ..ViewChange::default()
     }))

@@ -85,7 +85,7 @@ fn each_fault_is_found_with_what_to_do() {
         (down, Level::Bad, "gamma does not answer", "cluster remove gamma"),
         (|seen| seen.status.leader = 0, Level::Bad, "nobody leads", "reach each other"),
         (|seen| seen.status.members.clear(), Level::Bad, "no group yet", "cluster form"),
-        (|seen| drop(seen.status.members.pop()), Level::Warn, "2 voters survive the loss of 0", "promote"),
+        (|seen| seen.status.members.truncate(2), Level::Warn, "2 voters survive the loss of 0", "promote"),
         (|seen| seen.status.members[2].role = "learner".into(), Level::Warn, "gamma has no vote", "promote gamma"),
         (|seen| seen.status.under_way = "a -> b".into(), Level::Warn, "under way: a -> b", "repeat"),
         (|seen| seen.status.policy_version = 0, Level::Warn, "no policy", "policy apply"),
@@ -106,7 +106,7 @@ fn each_fault_is_found_with_what_to_do() {
         (|seen| bodies(seen).one_site = 1, Level::Bad, "in one site only", "cluster add"),
         (|seen| bodies(seen).round_at_ms = NOW - 3 * DAY_MS, Level::Warn, "for two days", "log"),
         (
-            |seen| drop(said(seen, 1).refused.insert("expired".into(), 700)),
+            |seen| said(seen, 1).refused = [("expired".to_owned(), 700)].into(),
             Level::Warn,
             "700 times expired",
             "log says who",

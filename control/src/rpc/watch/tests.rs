@@ -1,7 +1,7 @@
-//! Changes lead where the whole view leads, and a watch never shows a node an older view or a false beat.
+//! A watch sends what a node lacks, in parts, and never shows it an older view or a false beat.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     future::ready,
     sync::{
         Arc, Mutex,
@@ -9,115 +9,72 @@ use std::{
     },
 };
 
-use futures::{Stream, StreamExt as _};
-use proptest::prelude::*;
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use proto::{
-    address::Domain,
     codec,
-    department::{Department, DepartmentId},
-    policy::{PolicyLayer, VirusScan},
-    view::{StateSettings, View, ViewChange},
+    held::MutationId,
+    mutation::{Batch, Change, Mutation},
+    reputation::{Heard, SubjectKey},
+    time::UnixMs,
+    view::ViewChange,
     wire::edge::ViewUpdate,
 };
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::{Feed, between, updates};
-use crate::raft::Applied;
+use super::{Feed, updates};
+use crate::{
+    raft::Applied,
+    state::{
+        State, feed, query,
+        testing::{department, node, operator, policy},
+    },
+};
 
-fn department(id: u8, domains: &BTreeSet<u8>, scan: bool) -> Department {
-    let domain = |name: &u8| Domain::parse(&format!("d{name}.gov.test")).expect("a domain");
-    Department {
-        id: DepartmentId::parse(&format!("department-{id}")).expect("an id"),
-        name: format!("Department {id}"),
-        domains: domains.iter().map(domain).collect(),
-        next_hops: Vec::new(),
-        sources: vec![format!("10.{id}.0.0/16").parse().expect("a net")],
-        services: Vec::new(),
-        recipients: None,
-        policy: PolicyLayer { virus_scan: (!scan).then_some(VirusScan::Off), ..PolicyLayer::default() },
-    }
-}
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn whole(index: u64, name: u8, departments: Vec<Department>) -> ViewChange {
-    let settings = Some(StateSettings { name: format!("State {name}"), ..StateSettings::default() });
-    ViewChange { index, policy_version: index, whole: true, settings, departments, ..ViewChange::default() }
-}
-
-/// Departments with disjoint domains, as the policy demands.
-fn departments() -> impl Strategy<Value = Vec<Department>> {
-    let owners = prop::collection::btree_map(0_u8..12, 0_u8..5, 0..12);
-    (owners, prop::collection::btree_map(0_u8..5, any::<bool>(), 0..5)).prop_map(|(owners, scans)| {
-        let domains = |id| owners.iter().filter(|(_, owner)| **owner == id).map(|(domain, _)| *domain).collect();
-        scans.into_iter().map(|(id, scan)| department(id, &domains(id), scan)).collect()
-    })
-}
-
-/// All that a view answers with.
-#[derive(Debug, PartialEq)]
-struct Shown {
-    at: (u64, u64),
-    settings: StateSettings,
-    tenants: Vec<(Department, String)>,
-    owners: Vec<Option<String>>,
-}
-
-fn shown(view: &View) -> Shown {
-    let tenants = view.tenants().map(|one| (one.department.clone(), format!("{:?}", one.policy))).collect();
-    let domains = (0..12).map(|name| Domain::parse(&format!("d{name}.gov.test")).expect("a domain"));
-    let owners = domains.map(|domain| view.tenant_of(&domain).map(|one| one.department.id.to_string())).collect();
-    Shown { at: (view.index, view.policy_version), settings: view.settings.clone(), tenants, owners }
-}
-
-proptest! {
-    #[test]
-    fn a_change_leads_where_the_whole_view_leads(
-        old in departments(), new in departments(), names in (0_u8..3, 0_u8..3), steps in 1_u64..9,
-    ) {
-        let (old, new) = (whole(7, names.0, old), whole(7 + steps, names.1, new));
-        let change = between(&old, &new);
-        prop_assert!(!change.whole);
-        let before = View::empty().after(old);
-        prop_assert_eq!(shown(&before.after(change)), shown(&before.after(new)));
-    }
-
-    #[test]
-    fn nothing_is_sent_for_what_stayed_as_it_was(same in departments()) {
-        let change = between(&whole(3, 1, same.clone()), &whole(4, 1, same));
-        prop_assert!(change.settings.is_none() && change.departments.is_empty() && change.removed.is_empty());
-    }
-}
-
-/// A server's side of a watch.
+/// A server's side of a watch, over a state in memory.
 struct Server {
     applied: watch::Sender<Applied>,
     stop: watch::Sender<bool>,
-    view: Arc<Mutex<ViewChange>>,
+    state: Arc<Mutex<(Map, u64)>>,
     in_touch: Arc<AtomicBool>,
 }
 
 impl Server {
+    /// With a first policy that was applied at an index.
     fn at(index: u64) -> Self {
-        Self {
-            applied: watch::Sender::new(Applied { index, policy_version: index, ..Applied::default() }),
+        let server = Self {
+            applied: watch::Sender::new(Applied::default()),
             stop: watch::Sender::new(false),
-            view: Arc::new(Mutex::new(whole(index, 0, Vec::new()))),
+            state: Arc::default(),
             in_touch: Arc::new(AtomicBool::new(false)),
-        }
+        };
+        server.apply(index, policy(0, Vec::new()));
+        server
     }
 
-    fn apply(&self, view: ViewChange) {
-        let applied = Applied { index: view.index, policy_version: view.policy_version, drains: view.drains };
-        *self.view.lock().expect("not poisoned") = view;
-        self.applied.send_replace(applied);
+    fn apply(&self, index: u64, change: Change) {
+        let mut state = self.state.lock().expect("not poisoned");
+        let by = if matches!(change, Change::Report { .. }) { node("n1") } else { operator("anna") };
+        let mutation = Mutation { id: MutationId::fresh(), by, change };
+        let batch = Batch { at: UnixMs(1_000_000_000), mutations: vec![mutation] };
+        State::apply(&state.0, index, &batch).0.store_into(&mut state.0);
+        state.1 = index;
+        let (policy_version, view_index) = (query::policy_version(&state.0), feed::last(&state.0));
+        self.applied.send_replace(Applied { index, policy_version, view_index });
     }
 
     fn feed(&self) -> Feed {
-        let (view, in_touch) = (Arc::clone(&self.view), Arc::clone(&self.in_touch));
+        let (state, in_touch) = (Arc::clone(&self.state), Arc::clone(&self.in_touch));
+        let part = move |cursor| {
+            let state = state.lock().expect("not poisoned");
+            feed::part(&state.0, state.1, &cursor)
+        };
         Feed {
             applied: self.applied.subscribe(),
             stopping: self.stop.subscribe(),
-            view: Arc::new(move || Box::pin(ready(Ok(view.lock().expect("not poisoned").clone())))),
+            part: Arc::new(move |cursor| Box::pin(ready(Ok(part(cursor))))),
             in_touch: Arc::new(move || Box::pin(ready(in_touch.load(Ordering::SeqCst)))),
         }
     }
@@ -125,6 +82,15 @@ impl Server {
     fn watch(&self, from_index: u64) -> impl Stream<Item = Result<ViewUpdate, Status>> + Unpin + use<> {
         Box::pin(updates(self.feed(), from_index))
     }
+}
+
+fn with(base: u64, id: &str) -> Change {
+    policy(base, vec![department(id, &["a.test"])])
+}
+
+fn report(numbers: std::ops::Range<u32>) -> Change {
+    let subject = |number: u32| SubjectKey((u128::from(number) << 96).to_be_bytes());
+    Change::Report { outcomes: numbers.map(|n| Heard { subject: subject(n), good: 1, bad: 1 }).collect() }
 }
 
 async fn change(stream: &mut (impl Stream<Item = Result<ViewUpdate, Status>> + Unpin)) -> ViewChange {
@@ -138,9 +104,43 @@ async fn a_watch_begins_with_the_whole_view_and_goes_on_with_changes() {
     let mut watch = server.watch(0);
     let first = change(&mut watch).await;
     assert!(first.whole && first.index == 5);
-    server.apply(whole(6, 1, vec![department(1, &BTreeSet::from([1]), true)]));
+    server.apply(6, with(1, "interior"));
     let second = change(&mut watch).await;
     assert!(!second.whole && second.index == 6 && second.departments.len() == 1 && second.settings.is_some());
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_gets_what_it_missed_and_no_more() {
+    let server = Server::at(5);
+    server.apply(6, with(1, "interior"));
+    server.apply(7, report(0..3));
+    let missed = change(&mut server.watch(6)).await;
+    assert_eq!((missed.index, missed.whole, missed.departments.len(), missed.subjects.len()), (7, false, 0, 3));
+    let nothing = server.watch(7).next().await.expect("an update").expect("no error");
+    assert_eq!((nothing.index, nothing.change.len()), (7, 0));
+}
+
+#[tokio::test]
+async fn a_large_view_comes_in_parts_and_the_last_one_is_of_now() {
+    let server = Server::at(5);
+    (0..3).for_each(|n| server.apply(6 + u64::from(n), report(n * 4_000..(n + 1) * 4_000)));
+    let mut watch = server.watch(0);
+    let (mut subjects, mut parts) = (0, 0);
+    let last = loop {
+        let update = watch.next().await.expect("an update").expect("no error");
+        assert!(update.change.len() < 1024 * 1024 && !update.confirmed);
+        let part: ViewChange = codec::decode("change", &update.change).expect("a change");
+        assert_eq!(part.whole, parts == 0);
+        (subjects, parts) = (subjects + part.subjects.len(), parts + 1);
+        if parts == 1 {
+            server.apply(20, with(1, "interior"));
+        }
+        if !part.more {
+            break part;
+        }
+    };
+    assert!(parts > 3 && subjects == 12_000, "{parts} parts, {subjects} subjects");
+    assert_eq!((last.index, last.policy_version, last.departments.len()), (20, 2, 1));
 }
 
 #[tokio::test]
@@ -148,10 +148,27 @@ async fn a_reader_that_was_slow_gets_one_change_over_all_that_it_missed() {
     let server = Server::at(5);
     let mut watch = server.watch(0);
     change(&mut watch).await;
-    server.apply(whole(6, 1, vec![department(1, &BTreeSet::from([1]), true)]));
-    server.apply(whole(7, 1, vec![department(2, &BTreeSet::from([1]), true)]));
+    server.apply(6, with(1, "interior"));
+    server.apply(7, with(2, "health"));
     let next = change(&mut watch).await;
-    assert_eq!((next.index, next.departments.len(), next.removed.len()), (7, 1, 0));
+    assert_eq!((next.index, next.departments.len(), next.removed.len()), (7, 1, 1));
+}
+
+#[tokio::test]
+async fn reports_go_out_together_and_a_policy_does_not_wait_for_them() {
+    let server = Server::at(5);
+    let mut watch = server.watch(0);
+    change(&mut watch).await;
+    server.apply(6, report(0..1));
+    server.apply(7, report(1..2));
+    assert!(watch.next().now_or_never().is_none(), "paced");
+    server.apply(8, report(2..3));
+    let next = change(&mut watch).await;
+    assert_eq!((next.index, next.subjects.len()), (8, 3));
+    server.apply(9, report(3..4));
+    server.apply(10, with(1, "interior"));
+    let now = change(&mut watch).now_or_never().expect("a policy waits for nothing");
+    assert_eq!((now.index, now.subjects.len(), now.departments.len()), (10, 1, 1));
 }
 
 #[tokio::test]
@@ -160,12 +177,12 @@ async fn a_node_that_has_seen_more_waits_until_the_server_has_caught_up() {
     server.in_touch.store(true, Ordering::SeqCst);
     let mut watch = server.watch(8);
     let catching_up = async {
-        server.apply(whole(7, 1, Vec::new()));
+        server.apply(7, with(1, "interior"));
         tokio::task::yield_now().await;
-        server.apply(whole(8, 2, Vec::new()));
+        server.apply(9, with(2, "health"));
     };
     let (first, ()) = tokio::join!(change(&mut watch), catching_up);
-    assert_eq!((first.index, first.whole), (8, true));
+    assert_eq!((first.index, first.whole), (9, false));
 }
 
 #[tokio::test]
@@ -173,7 +190,7 @@ async fn beats_come_only_while_the_server_is_in_touch_and_held_messages_send_not
     let server = Server::at(5);
     let mut watch = server.watch(0);
     change(&mut watch).await;
-    server.applied.send_replace(Applied { index: 9, policy_version: 5, ..Applied::default() });
+    server.applied.send_modify(|applied| applied.index = 9);
     let silent = tokio::time::timeout(super::BEAT * 2, watch.next()).await;
     assert!(silent.is_err(), "out of touch, but: {silent:?}");
     server.in_touch.store(true, Ordering::SeqCst);
@@ -199,7 +216,7 @@ async fn a_change_that_comes_with_the_quorums_answer_is_sent_before_the_beat() {
     feed.in_touch = Arc::new(move || {
         let again = asked.swap(true, Ordering::SeqCst);
         if again && behind.applied.borrow().index == 5 {
-            behind.apply(whole(6, 1, Vec::new()));
+            behind.apply(6, with(1, "interior"));
         }
         Box::pin(ready(again))
     });

@@ -132,7 +132,7 @@ fn a_cluster_in_use_a_foreign_key_and_a_node_are_refused() {
     let by_node = new.apply(node("mx1"), act(ArchiveAct::Begin(origin(1))));
     assert!(matches!(by_node, Outcome::Refused(Refused::Role { .. })), "{by_node:?}");
     assert_eq!(new.apply(operator("anna"), act(ArchiveAct::Begin(origin(1)))), Outcome::Done);
-    for bad in [b"M".as_slice(), b"Rx", b"Qx", b"mx", b"\0position", &[0xff], b""] {
+    for bad in [b"M".as_slice(), b"Rx", b"Qx", b"mx", b"F", b"Jx", b"\0position", &[0xff], b""] {
         let mut pairs = Vec::new();
         pack(&mut pairs, bad, b"x").expect("short");
         let piece = act(ArchiveAct::Keys { archive: "a".repeat(64), piece: 0, pairs });

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, io::Cursor};
 use proptest::prelude::*;
 use proto::{
     held::MutationId,
-    mutation::{Batch, Change, Mutation, Outcome},
+    mutation::{Batch, Change, Grounds, Mutation, Outcome},
+    reputation::{Heard, Stance, Subject},
     time::UnixMs,
 };
 use ulid::Ulid;
@@ -19,7 +20,7 @@ use crate::state::{
 };
 
 /// Small, so that the random mutations reach them.
-const CAPS: Caps = Caps { held: 4, remembered: 12, versions: 2 };
+const CAPS: Caps = Caps { held: 4, remembered: 12, versions: 2, subjects: 6, said: 2, journal: 9 };
 
 fn change() -> impl Strategy<Value = (bool, Change)> {
     let record = 1_u64..7;
@@ -44,7 +45,23 @@ fn change() -> impl Strategy<Value = (bool, Change)> {
             let departments = all[..count].iter().map(|(id, domain)| department(id, &[domain])).collect();
             (true, policy(base, departments))
         }),
+        prop::collection::vec((0_u8..12, 0_u32..40, 0_u32..40), 0..9).prop_map(|all| {
+            let heard = |(n, good, bad)| Heard { subject: subject(n).key(), good, bad };
+            (false, Change::Report { outcomes: all.into_iter().map(heard).collect() })
+        }),
+        (0_u8..12, prop::option::of(0_u64..400_000)).prop_map(|(n, until)| {
+            let (subject, grounds) = (subject(n), Grounds { why: "a test".into(), ticket: String::new() });
+            let change = match until.map(|ms| UnixMs(1_000_000_000 + ms)) {
+                Some(until) => Change::SetReputation { subject, stance: Stance::Block, until, grounds },
+                None => Change::ForgetReputation { subject, grounds },
+            };
+            (true, change)
+        }),
     ]
+}
+
+fn subject(number: u8) -> Subject {
+    format!("dkim:d{number}.test").parse().expect("a subject")
 }
 
 /// Groups of mutations, each with the proposer's clock, which may be behind that of the group before.
