@@ -1,5 +1,5 @@
 //! Repairs bodies: each server looks, slowly, at the bodies that it must have, and fetches what is missing or damaged from
-//! another one. At its start, once a day, and whenever the membership has changed.
+//! another one. At its start, once a day, after a restore, and whenever the membership has changed.
 //!
 //! The sweep deletes only what no record needs, and this looks only at what a record needs: they cannot be at odds.
 
@@ -9,7 +9,7 @@ use std::{
 };
 
 use proto::{held::BodyRef, time::UnixMs};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinError};
 
 use crate::{
     bodies::{
@@ -58,6 +58,11 @@ pub async fn run(copies: Copies, group: Group, health: Health, mut stopping: wat
             let up_to_date = group.linearize().await.is_ok() && group.state().restoring().is_none();
             if up_to_date && !members.is_empty() {
                 let found = round(&copies, &group, &health).await;
+                // What was not looked at to its end is not well: the last round stays the one that counts, and grows old.
+                let Ok(found) = found.inspect_err(|error| tracing::error!(%error, "look at the bodies")) else {
+                    wait(&group, &members, AGAIN_AFTER).await;
+                    continue;
+                };
                 let lacking = found.lacking;
                 if lacking > 0 {
                     tracing::error!(
@@ -83,10 +88,10 @@ fn keepers(group: &Group) -> Vec<Keeper> {
     group.status().members.into_values().map(Keeper::from).collect()
 }
 
-/// Waits this long, or until the membership has changed.
+/// Waits this long, or until the membership has changed or a restore has begun.
 async fn wait(group: &Group, members: &[Keeper], how_long: Duration) {
     let changed = async {
-        while keepers(group) == members {
+        while keepers(group) == members && group.state().restoring().is_none() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
@@ -95,21 +100,21 @@ async fn wait(group: &Group, members: &[Keeper], how_long: Duration) {
 }
 
 /// Looks at everything once.
-async fn round(copies: &Copies, group: &Group, health: &Health) -> BodyHealth {
+async fn round(copies: &Copies, group: &Group, health: &Health) -> Result<BodyHealth, JoinError> {
     let mut found = BodyHealth::default();
     let mut after = String::new();
     loop {
         let (reading, from) = (group.clone(), after.clone());
-        let page = tokio::task::spawn_blocking(move || reading.state().bodies_after(&from, PAGE)).await;
-        let Some(last) = page.as_ref().ok().and_then(|page| page.last()) else { break };
+        let page = tokio::task::spawn_blocking(move || reading.state().bodies_after(&from, PAGE)).await?;
+        let Some(last) = page.last() else { break };
         after.clone_from(&last.digest);
         let members = keepers(group);
-        for body in page.into_iter().flatten() {
+        for body in page {
             look(copies, group, &members, &body, &mut found, health).await;
         }
     }
     found.round_at = UnixMs::now();
-    found
+    Ok(found)
 }
 
 async fn look(

@@ -124,7 +124,9 @@ fn bodies(findings: &mut Findings, seen: &Seen, who: &str, about: &About) {
         let what = format!("{} bodies are in one site only", bodies.one_site);
         findings.add(Level::Bad, "bodies", what, "posternctl cluster add a server in another site");
     }
-    if bodies.round_at_ms > 0 && seen.ended.0.saturating_sub(bodies.round_at_ms) > 2 * DAY_MS {
+    let ago_ms =
+        if bodies.round_at_ms == 0 { about.uptime_ms } else { seen.ended.0.saturating_sub(bodies.round_at_ms) };
+    if ago_ms > 2 * DAY_MS {
         let todo = "see its log: a look at all bodies takes too long, or fails";
         findings.add(Level::Warn, "bodies", format!("{who} has not looked at its bodies for two days"), todo);
     }

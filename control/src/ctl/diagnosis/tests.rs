@@ -104,6 +104,15 @@ fn each_fault_is_found_with_what_to_do() {
             "backup",
         ),
         (|seen| bodies(seen).one_site = 1, Level::Bad, "in one site only", "cluster add"),
+        (
+            |seen| {
+                bodies(seen).round_at_ms = 0;
+                said(seen, 1).uptime_ms = 3 * DAY_MS;
+            },
+            Level::Warn,
+            "for two days",
+            "log",
+        ),
         (|seen| bodies(seen).round_at_ms = NOW - 3 * DAY_MS, Level::Warn, "for two days", "log"),
         (
             |seen| said(seen, 1).refused = [("expired".to_owned(), 700)].into(),

@@ -100,6 +100,10 @@ fn all_that_was_there_is_there_again_and_the_chain_of_the_audit_log_goes_on() {
     assert_eq!(page.records[0].previous, before.head_hash);
     assert!(page.records[0].what.contains("restored cluster old as of index 12"), "{}", page.records[0].what);
     assert!(page.records[0].what.contains("new-1"), "the new members are named");
+    assert!(
+        !new.keys.keys().any(|key| key.starts_with(b"J")),
+        "nodes are told everything, not what the old cluster told its own"
+    );
     assert_eq!(new.apply(anna(), release(1)), Outcome::Done);
 }
 
