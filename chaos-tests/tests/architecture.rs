@@ -66,6 +66,8 @@ const CONTROL: Layers = &[
     // One room: openraft's traits tie log, state machine and network together.
     ("raft", WIRING),
     ("bodies", EDGE),
+    ("archive", WIRING),
+    ("repair", WIRING),
     ("config", EDGE),
     ("telemetry", EDGE),
     ("rpc", WIRING),

@@ -13,7 +13,8 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     bodies::{Bodies, copies::Copies, peers::Peers},
     config::Config,
-    raft::{Group, GroupConfig, Rules, Server, stamp},
+    raft::{Group, GroupConfig, Rules, Server, about::Vitals, stamp},
+    repair::{self, Health},
     rpc::{self, Shared, gate::Guard, listener},
     telemetry::{self, Observed},
 };
@@ -70,6 +71,14 @@ pub async fn run_with(
         stopping: stopping.clone(),
     };
     observe(&shared);
+    let health = Health::default();
+    let repairer = tokio::spawn(repair::run(shared.copies.clone(), group.clone(), health.clone(), stopping.clone()));
+    let (refusals, credentials) = (guard.refusals.clone(), config.credentials.clone());
+    group.tell_vitals(move || Vitals {
+        certificate_until: credentials.leaf().not_after,
+        bodies: health.now(),
+        refused: refusals.snapshot().into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+    });
     let sweeper = tokio::spawn(sweep(bodies, group.clone(), stopping.clone()));
     let mut ending = stopping;
     let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
@@ -95,7 +104,7 @@ pub async fn run_with(
     };
     stop.send_replace(true);
     let rotated = rotating.await.context("look at the credentials");
-    let swept = sweeper.await.context("sweep the body store");
+    let swept = sweeper.await.context("sweep the body store").and(repairer.await.context("repair bodies"));
     group.stop().await;
     tracing::info!("ended");
     answered.and(swept).and(rotated)

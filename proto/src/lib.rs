@@ -1,6 +1,7 @@
 //! The words of Postern: what nodes, control servers and operators say to each other. No I/O but reading certificates.
 
 pub mod address;
+pub mod archive;
 pub mod audit;
 pub mod codec;
 pub mod department;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     address::Address,
+    archive::ArchiveAct,
     department::Department,
     held::{Held, HeldId, MutationId, TransactionId},
     identity::Role,
@@ -123,6 +124,13 @@ pub enum Change {
         /// Why.
         grounds: Grounds,
     },
+    /// A backup of the whole state, or a step of a restore.
+    Archive {
+        /// What.
+        act: ArchiveAct,
+        /// Why; not needed in the middle of a restore.
+        grounds: Grounds,
+    },
     /// A node takes no new mail, or takes it again.
     DrainNode {
         /// Name in its certificate.
@@ -175,6 +183,7 @@ impl Change {
             | Self::Report { .. }
             | Self::SetReputation { .. }
             | Self::ForgetReputation { .. } => 2,
+            Self::Archive { .. } => 3,
         }
     }
 
@@ -186,6 +195,7 @@ impl Change {
             | Self::Release { .. }
             | Self::Delete { .. }
             | Self::Member { .. }
+            | Self::Archive { .. }
             | Self::DrainNode { .. }
             | Self::SetReputation { .. }
             | Self::ForgetReputation { .. } => role == Role::Operator,

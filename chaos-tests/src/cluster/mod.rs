@@ -50,6 +50,8 @@ pub struct Options {
     pub smtp_port: Option<u16>,
     /// Whether the sinks store the messages.
     pub store_mail: bool,
+    /// Whether the first policy is applied; without it the cluster is as new as `posternctl cluster form` leaves it.
+    pub first_policy: bool,
     /// Where progress is shown.
     pub progress: ProgressBar,
 }
@@ -62,6 +64,7 @@ impl Default for Options {
             node_environment: Vec::new(),
             smtp_port: None,
             store_mail: true,
+            first_policy: true,
             progress: ProgressBar::hidden(),
         }
     }

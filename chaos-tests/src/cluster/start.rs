@@ -229,7 +229,9 @@ async fn bring_up(cluster: &Cluster, options: &Options) -> anyhow::Result<()> {
     for node in &cluster.nodes {
         cluster.restart(node.name).await?;
     }
-    progress.set_message("applying the first policy");
-    cluster.apply_policy(&cluster.policy, "the first policy").await?;
+    if options.first_policy {
+        progress.set_message("applying the first policy");
+        cluster.apply_policy(&cluster.policy, "the first policy").await?;
+    }
     Ok(())
 }

@@ -3,6 +3,8 @@
 
 pub mod chunks;
 pub mod copies;
+pub mod duty;
+pub mod keep;
 pub mod peers;
 
 use std::{

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{output::Format, reputation::ReputationCommand};
+use super::{backup, output::Format, reputation::ReputationCommand};
 
 const EXAMPLES: &str = "Examples:
   posternctl cluster init prod --server alpha=north@10.0.1.5:7001 --server beta=south@10.0.2.5:7001 \\
@@ -15,6 +15,7 @@ const EXAMPLES: &str = "Examples:
   posternctl quarantine list --department health
   posternctl quarantine release ID --why 'asked for by phone'
   posternctl audit --max 1000
+  posternctl backup /backup/2026-11-21.tar --why nightly
   posternctl scan --node 10.0.1.7:7100 samples/
 
 Settings are read from posternctl.yaml in the current folder, or from --config FILE.
@@ -84,6 +85,12 @@ pub enum Command {
     /// See the nodes, drain one, look into one.
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Look for what is wrong: certificates, clocks, disks, versions, quorum, missing bodies. Exit code 1 when anything is.
+    Doctor,
+    /// Copy policy, quarantine, audit log and the bodies of held messages into one file.
+    Backup(backup::Backup),
+    /// Bring a backup into a new cluster.
+    Restore(backup::Restore),
     /// Run messages through a node's checks without delivering them; one JSON line a message.
     Scan(Scan),
 }
@@ -240,6 +247,9 @@ pub struct Issue {
     /// A folder whose certificate and key are to be replaced by new ones of the same role and name.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["role", "name", "out"])]
     pub renew: Option<PathBuf>,
+    /// Days of validity.
+    #[arg(long, value_name = "N", default_value_t = super::pki::CERTIFICATE_DAYS, value_parser = clap::value_parser!(u32).range(1..=3653))]
+    pub days: u32,
     /// A new or empty folder for ca.pem, certificate.pem and key.pem.
     #[arg(required_unless_present = "renew")]
     pub out: Option<PathBuf>,

@@ -51,6 +51,12 @@ impl Reach {
         Ok(Self { credentials, servers: servers.unwrap_or(configured) })
     }
 
+    /// Who we are.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// The first control server that answers and knows a leader; when none knows one, the first that answers.
     ///
     /// # Errors

@@ -96,7 +96,7 @@ pub fn make(args: &Init) -> anyhow::Result<String> {
 /// When an argument is wrong, the CA is not there, the folder holds something, or it cannot be written.
 pub fn issue(args: &Issue) -> anyhow::Result<Ended> {
     if let Some(folder) = &args.renew {
-        return renewal::renew(&args.ca, folder);
+        return renewal::renew(&args.ca, folder, args.days);
     }
     let Issue { role: Some(role), name: Some(name), out: Some(out), .. } = args else {
         bail!("--role, --name and a folder are needed, or --renew with a folder");
@@ -108,13 +108,15 @@ pub fn issue(args: &Issue) -> anyhow::Result<Ended> {
         RoleName::Operator => Role::Operator,
     };
     let authority = Authority::load(&args.ca).context("load the CA (--ca wants the folder of ca.pem and ca.key)")?;
+    let authority = authority.for_days(args.days);
     must_be_empty(out)?;
     authority.issue_into(role, &name, out, UnixMs::now())?;
     let identity = Credentials::load(out)?.identity;
     output::line(&format!(
-        "{} holds ca.pem, certificate.pem and key.pem of {identity}, valid for a year.\n\
+        "{} holds ca.pem, certificate.pem and key.pem of {identity}, valid for {} days.\n\
          Copy them to the folder that `credentials` names in the holder's settings.",
-        out.display()
+        out.display(),
+        args.days
     ))?;
     Ok(Ended::Well)
 }

@@ -3,8 +3,11 @@
 
 pub mod args;
 pub mod audit;
+pub mod backup;
 pub mod cluster;
 pub mod connect;
+pub mod diagnosis;
+pub mod doctor;
 pub mod escape;
 pub mod init;
 pub mod mailbox;
@@ -17,6 +20,7 @@ pub mod policy;
 pub mod quarantine;
 pub mod renewal;
 pub mod reputation;
+pub mod restore;
 pub mod revocation;
 pub mod scan;
 pub mod settings;
@@ -92,6 +96,12 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
         Command::Quarantine(command) => quarantine::run(&reach()?, output, command).await,
         Command::Reputation(command) => reputation::run(&reach()?, output, command).await,
         Command::Audit { max, before } => audit::run(&reach()?, output, max, before).await,
+        Command::Backup(backup::Backup { verify: Some(backup::BackupCommand::Verify { file }), .. }) => {
+            backup::verify(output, &file)
+        }
+        Command::Backup(backup) => backup::run(&reach()?, output, &backup).await,
+        Command::Doctor => doctor::run(&reach()?, output, &args.config).await,
+        Command::Restore(restore) => restore::run(&reach()?, output, restore).await,
         Command::Node(NodeCommand::View { node, version }) => node::view(&reach()?, output, &node, version).await,
         Command::Node(NodeCommand::List) => nodes::list(&reach()?, output).await,
         Command::Node(NodeCommand::Drain(drain)) => nodes::drain(&reach()?, drain, true).await,

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_drained_node_is_told_from_one_that_is_away() {
-        let watching = vec![Watching { server: "alpha".into(), since_ms: 0, index: 7 }];
+        let watching = vec![Watching { server: "alpha".into(), since_ms: 0, index: 7, ..Watching::default() }];
         let node = |name: &str, drained, watching| Node { name: name.into(), drained, watching, ..Node::default() };
         let nodes =
             vec![node("mx1", false, watching.clone()), node("mx2", true, watching), node("mx3", true, Vec::new())];

@@ -28,7 +28,7 @@ pub const ISSUED: &str = "issued";
 /// Validity of the CA.
 const CA_DAYS: u32 = 3653;
 /// Validity of a certificate.
-const CERTIFICATE_DAYS: u32 = 365;
+pub const CERTIFICATE_DAYS: u32 = 365;
 /// Certificates are valid from a little before now, for hosts whose clocks are behind.
 const BACKDATE: Duration = Duration::from_secs(3600);
 
@@ -39,6 +39,8 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its folder, once it has one.
     home: Option<PathBuf>,
+    /// Validity of the certificates that it issues.
+    days: u32,
 }
 
 /// A certificate and its key, in PEM.
@@ -63,7 +65,13 @@ impl Authority {
         // The SPIFFE way of naming a trust domain's own certificate (SPIFFE X509-SVID section 2): no path.
         params.subject_alt_names = vec![SanType::URI(format!("spiffe://{cluster}").try_into()?)];
         let certificate_pem = params.self_signed(&key).context("sign the CA's certificate")?.pem();
-        Ok(Self { cluster: cluster.to_owned(), certificate_pem, issuer: Issuer::new(params, key), home: None })
+        Ok(Self {
+            cluster: cluster.to_owned(),
+            certificate_pem,
+            issuer: Issuer::new(params, key),
+            home: None,
+            days: CERTIFICATE_DAYS,
+        })
     }
 
     /// Reads `ca.pem` and `ca.key` of a folder.
@@ -84,7 +92,13 @@ impl Authority {
         }
         let cluster = cluster_of(&x509).context("ca.pem names no cluster: `cluster init` did not make it")?;
         let home = Some(folder.to_owned());
-        Ok(Self { cluster, issuer: Issuer::from_ca_cert_der(&der, key)?, certificate_pem, home })
+        Ok(Self {
+            cluster,
+            issuer: Issuer::from_ca_cert_der(&der, key)?,
+            certificate_pem,
+            home,
+            days: CERTIFICATE_DAYS,
+        })
     }
 
     /// Writes `ca.pem` and `ca.key`, the latter for its owner alone.
@@ -96,6 +110,12 @@ impl Authority {
         self.home = Some(folder.to_owned());
         write_new(&folder.join("ca.key"), &self.issuer.key().serialize_pem(), 0o600)?;
         write_new(&folder.join("ca.pem"), &self.certificate_pem, 0o644)
+    }
+
+    /// The same CA, whose next certificates are valid for so many days.
+    #[must_use]
+    pub fn for_days(self, days: u32) -> Self {
+        Self { days, ..self }
     }
 
     /// The cluster's id.
@@ -117,7 +137,7 @@ impl Authority {
     /// When the name cannot stand in a certificate, or the copy cannot be written.
     pub fn issue(&self, role: Role, name: &str, now: UnixMs) -> anyhow::Result<Issued> {
         let identity = Identity { cluster: self.cluster.clone(), role, name: name.to_owned() };
-        let mut params = params(&format!("{role} {name}"), now, CERTIFICATE_DAYS);
+        let mut params = params(&format!("{role} {name}"), now, self.days);
         params.subject_alt_names =
             vec![SanType::URI(identity.to_string().try_into()?), SanType::DnsName(role.dns_name().try_into()?)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

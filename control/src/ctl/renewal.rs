@@ -16,8 +16,9 @@ use super::{Ended, args::NewCa, init::must_be_empty, output, pki::Authority};
 ///
 /// # Errors
 /// When the CA or the folder's certificate is not there, they are of two clusters, or the folder cannot be written.
-pub fn renew(ca: &Path, folder: &Path) -> anyhow::Result<Ended> {
-    let authority = Authority::load(ca).context("load the CA (--ca wants the folder of ca.pem and ca.key)")?;
+pub fn renew(ca: &Path, folder: &Path, days: u32) -> anyhow::Result<Ended> {
+    let authority =
+        Authority::load(ca).context("load the CA (--ca wants the folder of ca.pem and ca.key)")?.for_days(days);
     let leaf = renew_in(&authority, folder, UnixMs::now())?;
     output::line(&format!(
         "{} holds a new certificate and key of {}, valid until {} (serial {}).\n\

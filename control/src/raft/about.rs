@@ -20,6 +20,7 @@ use super::{
     leader::{Answer, Ask},
     network::Peers,
 };
+use crate::bodies::keep::BodyHealth;
 
 /// How long a server may take to say how it is before it counts as down.
 const SAY_WITHIN: Duration = Duration::from_millis(1_500);
@@ -64,7 +65,24 @@ pub struct About {
     pub now: UnixMs,
     /// Nodes that watch its view.
     pub nodes: Vec<Seen>,
+    /// What the rest of its process has to say.
+    pub vitals: Vitals,
 }
+
+/// What a server's process says of what is not Raft's. A later version may add fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Vitals {
+    /// Last second of its certificate's validity.
+    pub certificate_until: UnixMs,
+    /// The bodies that it must have.
+    pub bodies: BodyHealth,
+    /// Whom it turned away since its start, by reason.
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// Asks the process for its vitals.
+pub(super) type AskVitals = Box<dyn Fn() -> Vitals + Send + Sync>;
 
 /// The file system of the data folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +142,8 @@ pub struct Seen {
     pub since: UnixMs,
     /// Index of the view that it was last sent.
     pub index: u64,
+    /// Last second of its certificate's validity.
+    pub certificate_until: UnixMs,
 }
 
 /// The nodes that watch this server's view; no more than it has connections. Cheap to clone.
@@ -213,7 +233,14 @@ impl Group {
             disk,
             now: UnixMs::now(),
             nodes: inner.watchers.all(),
+            vitals: inner.vitals.get().map(|ask| ask()).unwrap_or_default(),
         }
+    }
+
+    /// Has `ask` asked for what the process says beside Raft, whenever somebody wants to know how this server is. Once; it must
+    /// not hold the group.
+    pub fn tell_vitals(&self, ask: impl Fn() -> Vitals + Send + Sync + 'static) {
+        drop(self.inner.vitals.set(Box::new(ask)));
     }
 
     /// What each member says of itself, all asked at once, or why it cannot be asked.

@@ -5,7 +5,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Applied, ELECTION_MS_MAX, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
-    about::Watchers,
+    about::{AskVitals, Watchers},
     batcher::{Batcher, Reads},
     comparing,
     leader::{Answer, Ask, Leader, has_quorum},
@@ -60,6 +60,7 @@ pub(super) struct Inner {
     pub(super) data_dir: PathBuf,
     pub(super) started: Instant,
     pub(super) watchers: Watchers,
+    pub(super) vitals: OnceLock<AskVitals>,
 }
 
 /// A handle on the group for as long as another one keeps it open.
@@ -109,6 +110,7 @@ impl Group {
             data_dir: config.data_dir,
             started: Instant::now(),
             watchers: Watchers::default(),
+            vitals: OnceLock::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

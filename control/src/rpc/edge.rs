@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Shared, caller,
     due::due,
+    listener::Peer,
     touch::Touch,
     watch::{Feed, updates},
 };
@@ -97,8 +98,11 @@ impl Edge for EdgeService {
             in_touch: Arc::new(move || Box::pin(in_touch(touching.clone(), touch.clone()))),
         };
         let name = caller(&request)?.name;
+        let leaf = request.extensions().get::<Peer>().and_then(|peer| peer.leaf.as_ref().as_ref().ok().cloned());
+        let certificate_until = leaf.map_or(UnixMs(0), |leaf| leaf.not_after);
         let WatchRequest { from_index, site, version } = request.into_inner();
-        let seen = Seen { name, site: said(site), version: said(version), since: UnixMs::now(), index: 0 };
+        let seen =
+            Seen { name, site: said(site), version: said(version), since: UnixMs::now(), index: 0, certificate_until };
         let watching = self.shared.group.watchers().begin(seen);
         let updates = updates(feed, from_index).inspect(move |update| {
             if let Ok(update) = update {

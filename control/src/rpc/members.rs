@@ -9,8 +9,8 @@ use proto::{
     member::{self, Member as ProtoMember, MemberAct},
     mutation::{Change, Grounds, Outcome, Principal},
     wire::operator::{
-        About as WireAbout, Member, MemberAddRequest, MemberChanged, MemberRequest, Server as WireServer,
-        StatusResponse,
+        About as WireAbout, BodyHealth as WireBodies, Member, MemberAddRequest, MemberChanged, MemberRequest,
+        Server as WireServer, StatusResponse,
     },
 };
 use tokio::{net::TcpStream, time::timeout};
@@ -18,6 +18,7 @@ use tonic::Status;
 
 use super::{Shared, operator::grounds};
 use crate::{
+    bodies::keep::BodyHealth,
     raft::{
         GroupStatus, Server,
         about::About,
@@ -124,6 +125,20 @@ fn wire_about(about: About) -> WireAbout {
         disk_bytes: about.disk.map(|disk| disk.size_bytes),
         used_bytes: about.disk.map(|disk| disk.used_bytes),
         now_ms: about.now.0,
+        certificate_until_ms: about.vitals.certificate_until.0,
+        bodies: Some(wire_bodies(&about.vitals.bodies)),
+        refused: about.vitals.refused.into_iter().collect(),
+    }
+}
+
+fn wire_bodies(bodies: &BodyHealth) -> WireBodies {
+    WireBodies {
+        round_at_ms: bodies.round_at.0,
+        kept: bodies.kept,
+        repaired: bodies.repaired,
+        lacking: bodies.lacking,
+        nowhere: bodies.nowhere,
+        one_site: bodies.one_site,
     }
 }
 

@@ -2,6 +2,7 @@
 //! `operator` for people.
 
 pub mod admission;
+pub mod backup;
 pub mod due;
 pub mod edge;
 pub mod gate;
@@ -14,6 +15,7 @@ pub mod quarantine;
 pub mod raft;
 pub mod refusals;
 pub mod reputation;
+pub mod restore;
 pub mod touch;
 pub mod watch;
 

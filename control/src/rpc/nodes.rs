@@ -34,7 +34,8 @@ fn gathered(said: Vec<(String, Result<About, String>)>, drained: BTreeSet<String
                     let node = nodes.entry(seen.name.clone()).or_default();
                     (node.name, node.site, node.version) = (seen.name, seen.site, seen.version);
                     let (server, since_ms, index) = (server.clone(), seen.since.0, seen.index);
-                    node.watching.push(Watching { server, since_ms, index });
+                    let certificate_until_ms = seen.certificate_until.0;
+                    node.watching.push(Watching { server, since_ms, index, certificate_until_ms });
                 }
             }
         }

@@ -2,26 +2,29 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use proto::{
+    archive::ArchiveAct,
     held::MutationId,
     identity::Identity,
     mutation::{Change, Grounds, Outcome},
     time::UnixMs,
     wire::operator::{
-        ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse,
-        ForgetReputationRequest, FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest, HistoryResponse,
-        ListRequest, ListResponse, MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained,
-        NodeListRequest, NodeListResponse, Plan, PolicyFiles, Reputation, Server as WireServer, SetReputationRequest,
-        StatusRequest, StatusResponse, SubjectRequest, operator_server::Operator,
+        ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupRequest,
+        BodyPart, BodyRestored, ForgetReputationRequest, FormRequest, FormResponse, HeldDetail, HeldRequest,
+        HistoryRequest, HistoryResponse, ListRequest, ListResponse, MemberAddRequest, MemberChanged, MemberRequest,
+        NodeDrainRequest, NodeDrained, NodeListRequest, NodeListResponse, Plan, PolicyFiles, Reputation,
+        RestoreStepDone, RestoreStepRequest, Server as WireServer, SetReputationRequest, StatusRequest, StatusResponse,
+        SubjectRequest, operator_server::Operator,
     },
 };
-use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tokio::{sync::Semaphore, time::Instant};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::{Shared, caller, members, nodes, policy, quarantine, reputation};
+use super::{Shared, backup, caller, members, nodes, policy, quarantine, reputation, restore};
 use crate::{
     raft::{ProposeError, Server, members::SERVERS_MAX},
     state::{audit::check_grounds, store::StateStore},
@@ -40,13 +43,15 @@ const RECORDS_DEFAULT: u32 = 100;
 #[derive(Clone, Debug)]
 pub struct OperatorService {
     shared: Shared,
+    /// One at a time: each reads everything.
+    backups: Arc<Semaphore>,
 }
 
 impl OperatorService {
     /// Over the group.
     #[must_use]
     pub fn new(shared: Shared) -> Self {
-        Self { shared }
+        Self { shared, backups: Arc::new(Semaphore::new(1)) }
     }
 
     async fn linearize(&self) -> Result<(), Status> {
@@ -106,6 +111,17 @@ where
             return Err(error.after(maybe_written));
         }
         tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
+    }
+}
+
+/// Why it was not done, if it was not.
+fn done(outcome: Outcome) -> Result<Option<String>, Status> {
+    match outcome {
+        Outcome::Done => Ok(None),
+        Outcome::Refused(refused) => Ok(Some(refused.to_string())),
+        Outcome::PolicyApplied { .. } | Outcome::Leased(_) => {
+            Err(Status::internal("the state answered something else than was asked"))
+        }
     }
 }
 
@@ -322,6 +338,33 @@ impl Operator for OperatorService {
         };
         let seen = nodes::is_seen(&self.shared, &request.node).await;
         Ok(Response::new(NodeDrained { done: refused.is_empty(), refused, seen }))
+    }
+
+    type BackupStream = backup::Parts;
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let caller = caller(&request)?;
+        let BackupRequest { why, ticket } = request.into_inner();
+        let change = Change::Archive { act: ArchiveAct::Backup, grounds: grounds(&why, &ticket)? };
+        let turn = Arc::clone(&self.backups).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("this server is sending a backup already: wait, or ask another one")
+        })?;
+        done(self.propose(&caller, change).await?)?
+            .map_or_else(|| Ok(()), |why| Err(Status::failed_precondition(why)))?;
+        // So that the archive holds its own trace.
+        self.linearize().await?;
+        Ok(Response::new(backup::send(self.shared.clone(), turn)))
+    }
+
+    async fn restore_step(&self, request: Request<RestoreStepRequest>) -> Result<Response<RestoreStepDone>, Status> {
+        let caller = caller(&request)?;
+        let change = restore::step(request.into_inner())?;
+        let refused = done(self.propose(&caller, change).await?)?;
+        Ok(Response::new(RestoreStepDone { done: refused.is_none(), refused: refused.unwrap_or_default() }))
+    }
+
+    async fn restore_body(&self, request: Request<Streaming<BodyPart>>) -> Result<Response<BodyRestored>, Status> {
+        Ok(Response::new(restore::body(&self.shared, request.into_inner()).await?))
     }
 }
 

@@ -137,6 +137,18 @@ impl<K: Keys> Step<'_, K> {
     }
 }
 
+impl<K: Keys> Step<'_, K> {
+    /// Everything may have changed: whoever stands before this index gets everything.
+    pub(super) fn forget_journal(&mut self) {
+        let (from, to) = (record_key(0), behind(&key(Kind::Journal, &[])));
+        let records: Vec<Vec<u8>> = self.keys.range(&from, &to).map(|(part, _)| part).collect();
+        for part in records {
+            self.keys.remove(part);
+        }
+        self.keys.put(key(Kind::Feed, &[]), &Journal { reach: self.index, last: self.index, items: 0 });
+    }
+}
+
 fn count(moved: &Moved) -> u64 {
     u64::try_from(moved.items()).unwrap_or(u64::MAX)
 }

@@ -3,6 +3,7 @@
 //! Same log, same state on every replica: no clock, randomness, float, hash order or I/O in here (`store` is the edge that
 //! keeps the keys on disk). Time is log time: the largest that a batch was stamped with.
 
+pub mod archive;
 pub mod audit;
 mod delivery;
 pub mod digest;
@@ -74,6 +75,9 @@ pub(crate) struct Meta {
     /// Last audit record.
     audit_seq: u64,
     audit_hash: String,
+    /// While a restore is under way.
+    #[serde(default)]
+    restoring: Option<archive::Restoring>,
 }
 
 impl Meta {
@@ -147,6 +151,7 @@ impl<K: Keys> Step<'_, K> {
         if !mutation.change.allowed_for(role) {
             return Err(Refused::Role { role });
         }
+        self.check_restoring(&mutation.change)?;
         match &mutation.change {
             Change::ApplyPolicy { base_version, settings, departments, changes, grounds } => {
                 let plan = policy::Plan { base_version: *base_version, settings, departments, changes };
@@ -165,6 +170,7 @@ impl<K: Keys> Step<'_, K> {
             Change::Release { held, grounds } => self.release(mutation, *held, grounds),
             Change::Delete { held, grounds } => self.delete(mutation, *held, grounds),
             Change::Member { act, grounds } => self.member(mutation, act, grounds),
+            Change::Archive { act, grounds } => self.archive(mutation, act, grounds),
             Change::DrainNode { node, drained, grounds } => self.drain_node(mutation, node, *drained, grounds),
             Change::Report { outcomes } => self.report(outcomes),
             Change::SetReputation { subject, stance, until, grounds } => {

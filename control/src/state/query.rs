@@ -3,7 +3,7 @@
 use proto::{
     audit::AuditRecord,
     department::{Department, DepartmentId},
-    held::{Held, HeldId},
+    held::{BodyRef, Held, HeldId},
     mutation::Grounds,
     time::UnixMs,
     view::{StateSettings, ViewChange},
@@ -196,4 +196,25 @@ pub fn audit(keys: &impl Keys, before: u64, max: usize) -> AuditPage {
 pub fn needs_body(keys: &impl Keys, digest: &str) -> bool {
     let prefix = key(Kind::ByBody, &[digest.as_bytes()]);
     digest.len() == 64 && keys.range(&prefix, &behind(&prefix)).next().is_some()
+}
+
+/// Bodies that records which have not ended need, in the order of their digests, from behind `after` on; each once, with all
+/// servers that its records name.
+pub fn bodies_after(keys: &impl Keys, after: &str, max: usize) -> Vec<BodyRef> {
+    let kind = key(Kind::ByBody, &[]);
+    // Held ids follow the digest, and none of them begins with 0xff.
+    let from = if after.is_empty() { kind.clone() } else { key(Kind::ByBody, &[after.as_bytes(), &[0xff; 16]]) };
+    let mut found: Vec<BodyRef> = Vec::new();
+    for (index, _) in keys.range(&from, &behind(&kind)) {
+        let Some(record) = held::id_of_index(&index).and_then(|id| held::record(keys, id)) else { continue };
+        let body = record.held.body;
+        if let Some(last) = found.last_mut().filter(|last| last.digest == body.digest) {
+            last.servers.extend(body.servers);
+        } else if found.len() < max {
+            found.push(body);
+        } else {
+            break;
+        }
+    }
+    found
 }

@@ -369,3 +369,30 @@ impl<T: Read> Read for Hashing<T> {
         Ok(read)
     }
 }
+
+/// Whether a stream is a whole snapshot.
+///
+/// # Errors
+/// When it is not, or cannot be read.
+pub fn verify(from: impl Read) -> Result<(), StoreError> {
+    check(from)?;
+    Ok(())
+}
+
+/// Gives each pair of a snapshot that `verify` has seen, in the order of the keys, but not its position.
+///
+/// # Errors
+/// When it cannot be read, or `each` fails.
+pub fn each_pair<E: From<StoreError>>(
+    mut from: impl Read,
+    mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut magic = [0; MAGIC.len()];
+    from.read_exact(&mut magic).map_err(cut_short)?;
+    while let Some((key, value)) = pair(&mut from)? {
+        if key != POSITION {
+            each(key, value)?;
+        }
+    }
+    Ok(())
+}

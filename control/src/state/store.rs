@@ -401,6 +401,20 @@ impl StateStore {
         members::is_removed(self, id)
     }
 
+    /// The restore that is under way.
+    #[must_use]
+    pub fn restoring(&self) -> Option<super::archive::Restoring> {
+        super::archive::restoring(self)
+    }
+
+    /// Bodies that records which have not ended need, in the order of their digests, from behind `after` on, each with the
+    /// servers that its records name.
+    #[must_use]
+    pub fn bodies_after(&self, after: &str, max: usize) -> Vec<proto::held::BodyRef> {
+        let _shared = self.shared();
+        query::bodies_after(self, after, max)
+    }
+
     /// The digest that is kept with the position: equal on all servers at the same log index.
     #[must_use]
     pub fn digest(&self) -> StateDigest {

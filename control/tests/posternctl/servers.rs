@@ -21,11 +21,12 @@ use proto::{
             inspect_server::{Inspect, InspectServer},
         },
         operator::{
-            ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, Fault,
-            ForgetReputationRequest, FormRequest, FormResponse, HeldDetail, HeldRequest, HistoryRequest,
-            HistoryResponse, ListRequest, ListResponse, Member, MemberAddRequest, MemberChanged, MemberRequest,
-            NodeDrainRequest, NodeDrained, NodeListRequest, NodeListResponse, Plan, PolicyFiles, Reputation,
-            Server as Listed, SetReputationRequest, StatusRequest, StatusResponse, SubjectRequest,
+            ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupPart,
+            BackupRequest, BodyPart, BodyRestored, Fault, ForgetReputationRequest, FormRequest, FormResponse,
+            HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse, Member,
+            MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained, NodeListRequest,
+            NodeListResponse, Plan, PolicyFiles, Reputation, RestoreStepDone, RestoreStepRequest, Server as Listed,
+            SetReputationRequest, StatusRequest, StatusResponse, SubjectRequest,
             operator_server::{Operator, OperatorServer},
         },
     },
@@ -199,6 +200,20 @@ impl Operator for MadeUpControl {
 
     async fn node_drain(&self, _: Request<NodeDrainRequest>) -> Result<Response<NodeDrained>, Status> {
         Ok(Response::new(NodeDrained { done: true, ..Default::default() }))
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupPart, Status>> + Send>>;
+
+    async fn backup(&self, _: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::empty())))
+    }
+
+    async fn restore_step(&self, _: Request<RestoreStepRequest>) -> Result<Response<RestoreStepDone>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn restore_body(&self, _: Request<Streaming<BodyPart>>) -> Result<Response<BodyRestored>, Status> {
+        Ok(Response::new(Default::default()))
     }
 
     async fn policy_plan(&self, request: Request<PolicyFiles>) -> Result<Response<Plan>, Status> {
