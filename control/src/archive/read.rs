@@ -83,8 +83,7 @@ impl Archive {
     fn entries(&mut self, file: File, read: &mut impl FnMut(u64)) -> Result<Vec<u8>, ArchiveError> {
         let mut archive = tar::Archive::new(BufReader::with_capacity(BUFFER_BYTES, file));
         let mut manifest = None;
-        let mut number = 0;
-        for entry in archive.entries().map_err(disk("read the archive"))? {
+        for (number, entry) in archive.entries().map_err(disk("read the archive"))?.enumerate() {
             let mut entry = entry.map_err(disk("read the archive"))?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let place = Place { start: entry.raw_file_position(), size_bytes: entry.size() };
@@ -110,7 +109,6 @@ impl Archive {
                 _ => return damaged(format!("the entry {name:?} does not belong there")),
             }
             read(place.size_bytes);
-            number += 1;
         }
         manifest.map_or_else(|| damaged("it has no manifest"), Ok)
     }

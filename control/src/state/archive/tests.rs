@@ -47,10 +47,12 @@ fn origin(pieces: u64) -> Origin {
     Origin { archive: "a".repeat(64), cluster: "old".into(), index: 12, at, pieces }
 }
 
+type Pair<'k> = (&'k Vec<u8>, &'k Vec<u8>);
+
 /// The keys of a world in pieces of three, and its numbers.
 fn pieces(keys: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Vec<Change>, Vec<u8>) {
     let restored: Vec<_> = keys.iter().filter(|(key, _)| is_restored(key)).collect();
-    let piece = |(piece, pairs): (u64, &[(&Vec<u8>, &Vec<u8>)])| {
+    let piece = |(piece, pairs): (u64, &[Pair<'_>])| {
         let mut packed = Vec::new();
         pairs.iter().for_each(|(key, value)| pack(&mut packed, key, value).expect("short"));
         act(ArchiveAct::Keys { archive: "a".repeat(64), piece, pairs: packed })
@@ -61,10 +63,8 @@ fn pieces(keys: &BTreeMap<Vec<u8>, Vec<u8>>) -> (Vec<Change>, Vec<u8>) {
 }
 
 fn refused(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Refused(Refused::Invalid(text)) => text,
-        other => panic!("{other:?}"),
-    }
+    let Outcome::Refused(Refused::Invalid(text)) = outcome else { panic!("{outcome:?}") };
+    text
 }
 
 #[test]
