@@ -226,7 +226,7 @@ impl Group {
     }
 
     /// Answers the `raft` service's calls: AppendEntries, Vote, Forward. Cluster id and certificate have been
-    /// checked by the caller.
+    /// checked by the caller, and `hear` lets it pass.
     ///
     /// # Errors
     /// When the payload cannot be decoded, is meant for another server, or this one has stopped.
@@ -236,7 +236,6 @@ impl Group {
         Ok(match call {
             RaftCall::AppendEntries => {
                 let request: AppendEntriesRequest<TypeConfig> = self.addressed(data)?;
-                self.admit(call, request.vote.leader_id().node_id)?;
                 let answer = raft.append_entries(request).await;
                 match &answer {
                     Ok(AppendEntriesResponse::HigherVote(_)) | Err(_) => {}
@@ -250,7 +249,6 @@ impl Group {
             }
             RaftCall::Vote => {
                 let request: VoteRequest<u64> = self.addressed(data)?;
-                self.admit(call, request.vote.leader_id().node_id)?;
                 codec::encode(&raft.vote(request).await)
             }
             RaftCall::Snapshot => anyhow::bail!("a snapshot comes as a stream"),
@@ -269,7 +267,7 @@ impl Group {
     }
 
     /// Takes the `raft` service's snapshots: the data of the first chunk's head, then the other chunks. Gives the data of the
-    /// answer when the snapshot is installed. Cluster id and certificate have been checked by the caller.
+    /// answer when the snapshot is installed. Cluster id and certificate have been checked by the caller, and `hear` lets it pass.
     ///
     /// # Errors
     /// When another one is being received, or this one is meant for another server, is cut short or damaged: nothing has
@@ -281,7 +279,6 @@ impl Group {
     ) -> anyhow::Result<Vec<u8>> {
         self.running()?;
         let head: transfer::Head = self.addressed(head)?;
-        self.admit(RaftCall::Snapshot, head.vote.leader_id().node_id)?;
         let _only = self.inner.receiving.try_lock().context("another snapshot is being received")?;
         let vote = transfer::receive(&self.inner.leader.raft, head, chunks).await;
         Ok(codec::encode(&vote.inspect_err(|error| tracing::warn!("receive a snapshot: {error:#}"))?))

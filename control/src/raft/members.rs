@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    Group, ProposeError, RaftCall, Server,
+    Group, ProposeError, Server,
     about::{self, About},
     leader::{Answer, Ask, Leader},
 };
@@ -416,26 +416,5 @@ impl Group {
             return Err(ProposeError::Unknown);
         };
         Ok(changed)
-    }
-
-    /// Refuses a server that was removed and came back, and a vote for a stranger while there is a leader: neither may depose
-    /// the leader with a higher term. A server that is behind may not know of its new leader yet, so entries of somebody who
-    /// is not known to be removed are taken.
-    pub(super) fn admit(&self, call: RaftCall, from: u64) -> anyhow::Result<()> {
-        let metrics = self.inner.leader.raft.metrics();
-        let (member, formed) = {
-            let membership = metrics.borrow().membership_config.clone();
-            (membership.membership().get_node(&from).is_some(), membership.nodes().next().is_some())
-        };
-        if member || !formed {
-            return Ok(());
-        }
-        let removed = self.state().is_removed(from);
-        if removed || (call == RaftCall::Vote && self.in_touch()) {
-            let what = if removed { "was removed from the cluster: switch it off" } else { "is no member" };
-            tracing::warn!(from, ?call, "a Raft message was turned away: node {from} {what}");
-            anyhow::bail!("node {from} {what}");
-        }
-        Ok(())
     }
 }

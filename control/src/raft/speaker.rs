@@ -1,7 +1,10 @@
 //! Who may say what: a Raft message must speak for the server that its sender's certificate names. What does not is dropped
 //! before Raft sees it.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
 use proto::codec;
 use serde::{Deserialize, de::IgnoredAny};
@@ -25,8 +28,11 @@ pub enum Abuse {
     #[error("node {0} is another server than the one that the certificate names")]
     Forged(u64),
     /// The sender, or whom it speaks for, is no member while this server knows the members.
-    #[error("neither a member of the group nor its leader: was it removed?")]
+    #[error("neither a member of the group nor its leader")]
     Stranger,
+    /// The sender, or whom it speaks for, was a member and has been removed.
+    #[error("it was removed from the cluster: switch it off")]
+    Removed,
     /// A vote that a leader would send comes from a candidate, or the other way round.
     #[error("the vote does not belong into this message")]
     Vote,
@@ -44,6 +50,7 @@ impl Abuse {
             Self::Target(_) => "raft-target",
             Self::Forged(_) => "raft-forged",
             Self::Stranger => "raft-stranger",
+            Self::Removed => "raft-removed",
             Self::Vote => "raft-vote",
             Self::Term(_) => "raft-term",
         }
@@ -62,16 +69,17 @@ struct Known<'a> {
     /// from the leader that it follows.
     in_touch: bool,
     followed: Option<&'a Followed>,
+    /// Whether the server with this id, if one is given, or with this name was removed. Asked of those who are no members.
+    removed: &'a dyn Fn(Option<u64>, &str) -> bool,
 }
 
 impl Known<'_> {
     /// Whether this caller may be a server of the group.
-    fn is_peer(&self, caller: &str) -> bool {
-        // A server without members has yet to be told of them, and one that is out of touch may not know them all.
-        !self.in_touch
-            || self.members.is_empty()
-            || self.members.values().any(|name| *name == caller)
-            || self.followed.is_some_and(|(_, name)| name == caller)
+    fn is_peer(&self, caller: &str) -> Result<(), Abuse> {
+        if self.members.values().any(|name| *name == caller) {
+            return Ok(());
+        }
+        self.may_be_new(caller, None, self.followed.is_some_and(|(_, name)| name == caller))
     }
 
     /// Whether this caller may be the server `id`.
@@ -82,7 +90,15 @@ impl Known<'_> {
         if id == self.me {
             return Err(Abuse::Forged(id));
         }
-        let is_followed = self.followed.is_some_and(|(followed, name)| *followed == id && name == caller);
+        self.may_be_new(caller, Some(id), self.followed.is_some_and(|(leader, name)| *leader == id && name == caller))
+    }
+
+    /// Whether somebody whom this server does not know may be a member all the same: a server without members has yet to be
+    /// told of them, and one that is out of touch may not know them all. Whoever was removed never comes back.
+    fn may_be_new(&self, caller: &str, id: Option<u64>, is_followed: bool) -> Result<(), Abuse> {
+        if (self.removed)(id, caller) {
+            return Err(Abuse::Removed);
+        }
         if self.members.is_empty() || !self.in_touch || is_followed { Ok(()) } else { Err(Abuse::Stranger) }
     }
 
@@ -93,7 +109,7 @@ impl Known<'_> {
         let leads = match call {
             RaftCall::AppendEntries | RaftCall::Snapshot => true,
             RaftCall::Vote => false,
-            RaftCall::Forward => return if self.is_peer(caller) { Ok(()) } else { Err(Abuse::Stranger) },
+            RaftCall::Forward => return self.is_peer(caller),
         };
         let vote = vote.ok_or(Abuse::Unreadable)?;
         let leader = vote.leader_id();
@@ -131,23 +147,8 @@ impl Group {
                 (head.0, None)
             }
         };
-        self.hear_vote(caller, to, call, vote.as_ref())
-    }
-
-    /// The same for a message whose parts are known: for whom it is meant, and the vote of the leader or candidate that it comes
-    /// from.
-    ///
-    /// # Errors
-    /// `Abuse`.
-    pub fn hear_vote(
-        &self,
-        caller: &str,
-        to: u64,
-        call: RaftCall,
-        vote: Option<&openraft::Vote<u64>>,
-    ) -> Result<(), Abuse> {
         let leader = self.judged(|known| {
-            known.judge(caller, to, call, vote)?;
+            known.judge(caller, to, call, vote.as_ref())?;
             // Remembered until it is in the membership that this server receives from it.
             let leader = vote.filter(|vote| vote.is_committed()).map(|vote| vote.leader_id().node_id);
             Ok(leader.filter(|leader| !known.members.contains_key(leader)))
@@ -162,23 +163,26 @@ impl Group {
     /// Whether the holder of a control server's certificate may ask for what peers ask each other, such as bodies.
     ///
     /// # Errors
-    /// `Abuse::Stranger`.
+    /// `Abuse::Stranger`, `Abuse::Removed`.
     pub fn admit_peer(&self, caller: &str) -> Result<(), Abuse> {
-        self.judged(|known| if known.is_peer(caller) { Ok(()) } else { Err(Abuse::Stranger) })
+        self.judged(|known| known.is_peer(caller))
     }
 
     fn judged<T>(&self, judge: impl FnOnce(&Known<'_>) -> Result<T, Abuse>) -> Result<T, Abuse> {
         let in_touch = self.in_touch();
         let followed = self.inner.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let metrics = self.inner.leader.raft.metrics();
-        let metrics = metrics.borrow();
-        let members = metrics.membership_config.nodes();
+        let (term, membership) = {
+            let metrics = metrics.borrow();
+            (metrics.current_term, Arc::clone(&metrics.membership_config))
+        };
         judge(&Known {
             me: self.inner.leader.me,
-            term: metrics.current_term,
-            members: members.map(|(id, server): (&u64, &Server)| (*id, server.name.as_str())).collect(),
+            term,
+            members: membership.nodes().map(|(id, server): (&u64, &Server)| (*id, server.name.as_str())).collect(),
             in_touch,
             followed: followed.as_ref(),
+            removed: &|id, name| self.state().is_removed(id, name),
         })
     }
 }
@@ -193,7 +197,8 @@ mod tests {
     const MEMBERS: [(u64, &str); 3] = [(1, "alpha"), (2, "beta"), (3, "gamma")];
 
     fn known<'a>(members: &[(u64, &'a str)], in_touch: bool, followed: Option<&'a Followed>) -> Known<'a> {
-        Known { me: 1, term: 7, members: BTreeMap::from_iter(members.iter().copied()), in_touch, followed }
+        let members = BTreeMap::from_iter(members.iter().copied());
+        Known { me: 1, term: 7, members, in_touch, followed, removed: &|id, name| id == Some(6) || name == "zeta" }
     }
 
     fn append(known: &Known<'_>, caller: &str, leader: u64) -> Result<(), Abuse> {
@@ -237,12 +242,33 @@ mod tests {
     }
 
     #[test]
+    fn whoever_was_removed_is_heard_by_nobody_under_its_id_or_its_name() {
+        let leader = (6, "zeta".to_owned());
+        for known in [
+            known(&MEMBERS, true, None),
+            known(&MEMBERS, false, None),
+            known(&[], true, None),
+            known(&MEMBERS, true, Some(&leader)),
+        ] {
+            for (caller, id) in [("zeta", 6), ("eta", 6), ("zeta", 9)] {
+                assert_eq!(append(&known, caller, id), Err(Abuse::Removed), "{caller} as {id}");
+                assert_eq!(ask_vote(&known, caller, id), Err(Abuse::Removed), "{caller} as {id}");
+            }
+            assert_eq!(known.judge("zeta", 1, RaftCall::Forward, None), Err(Abuse::Removed));
+        }
+        // A removal that was broken off: it is a member until Raft has taken it out.
+        let still = known(&[(1, "alpha"), (6, "zeta")], true, None);
+        assert_eq!(append(&still, "zeta", 6), Ok(()));
+        assert_eq!(still.judge("zeta", 1, RaftCall::Forward, None), Ok(()));
+    }
+
+    #[test]
     fn a_server_that_catches_up_goes_on_with_the_leader_that_it_began_with() {
         let leader = (5, "epsilon".to_owned());
         let catching_up = known(&MEMBERS, true, Some(&leader));
         assert_eq!(append(&catching_up, "epsilon", 5), Ok(()));
         assert_eq!(append(&catching_up, "delta", 5), Err(Abuse::Stranger));
-        assert_eq!(append(&catching_up, "epsilon", 6), Err(Abuse::Stranger));
+        assert_eq!(append(&catching_up, "epsilon", 7), Err(Abuse::Stranger));
     }
 
     #[test]

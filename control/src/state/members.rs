@@ -37,9 +37,11 @@ pub fn all(keys: &impl Keys) -> Vec<MemberRecord> {
     keys.range(&prefix, &to).map(|(_, value)| stored("a member", &value)).collect()
 }
 
-/// Whether the removal of the member with this id has begun.
-pub fn is_removed(keys: &impl Keys, id: u64) -> bool {
-    read::<MemberRecord>(keys, "a member", &member_key(id)).is_some_and(|record| record.removed)
+/// Whether the removal of the member with this id, if one is given, or with this name has begun.
+pub fn is_removed(keys: &impl Keys, id: Option<u64>, name: &str) -> bool {
+    let record = id.and_then(|id| read::<MemberRecord>(keys, "a member", &member_key(id)));
+    record.is_some_and(|record| record.removed)
+        || all(keys).into_iter().any(|record| record.removed && record.member.name == name)
 }
 
 /// Whether a new member may have this id and this name.
@@ -169,7 +171,8 @@ mod tests {
         }
         let gone = change(MemberAct::Remove { member: member(3, "gamma"), forced: false });
         assert_eq!(world.apply(operator("anna"), gone), Outcome::Done);
-        assert!(is_removed(&world.keys, 3) && !is_removed(&world.keys, 2) && !is_removed(&world.keys, 9));
+        assert!(is_removed(&world.keys, Some(3), "new") && is_removed(&world.keys, None, "gamma"));
+        assert!(!is_removed(&world.keys, Some(2), "beta") && !is_removed(&world.keys, Some(9), "new"));
         let mut add = |id, name| world.apply(operator("anna"), change(MemberAct::Add { member: member(id, name) }));
         for (id, name) in [(3, "gamma"), (3, "delta"), (4, "gamma")] {
             let refused = add(id, name);

@@ -55,10 +55,15 @@ impl StateStore {
     /// # Errors
     /// When nothing has been applied yet or the disk fails.
     pub fn export(&self, out: impl Write) -> Result<Position, StoreError> {
+        self.export_within(SAVED_BYTES_MAX, out)
+    }
+
+    /// The same with so many bytes of old values in memory.
+    pub(super) fn export_within(&self, bytes_max: usize, out: impl Write) -> Result<Position, StoreError> {
         let _copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let position = {
             let _shared = self.shared();
-            *self.saved() = Some(Saved { next: REPLICATED.start.to_vec(), ..Saved::default() });
+            *self.saved() = Some(Saved { next: REPLICATED.start.to_vec(), bytes_max, ..Saved::default() });
             self.position()
         };
         let written = position.and_then(|position| {
@@ -124,7 +129,7 @@ impl StateStore {
         let gone: usize = before.iter().map(|(key, value)| size(key, value.as_deref())).sum();
         saved.bytes = saved.bytes.saturating_sub(gone);
         let mut large = Before::new();
-        if saved.bytes > SAVED_BYTES_MAX {
+        if saved.bytes > saved.bytes_max {
             large = std::mem::take(&mut saved.values);
             saved.bytes = 0;
         }

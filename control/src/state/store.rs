@@ -96,6 +96,8 @@ pub(crate) struct Saved {
     pub(crate) values: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Of all of them.
     pub(crate) bytes: usize,
+    /// How many may stay in memory.
+    pub(crate) bytes_max: usize,
 }
 
 /// What a saved pair counts for.
@@ -395,10 +397,11 @@ impl StateStore {
         members::all(self)
     }
 
-    /// Whether the removal of the member with this id has begun.
+    /// Whether the removal of the member with this id, if one is given, or with this name has begun. Waits for no
+    /// installation of a snapshot: its sender is who asks.
     #[must_use]
-    pub fn is_removed(&self, id: u64) -> bool {
-        members::is_removed(self, id)
+    pub fn is_removed(&self, id: Option<u64>, name: &str) -> bool {
+        members::is_removed(self, id, name)
     }
 
     /// The restore that is under way.

@@ -13,13 +13,14 @@ use proto::{
     member::Member,
     mutation::{Grounds, Outcome},
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use super::rig::{Rig, Running, mutation};
 use crate::{
     raft::{
         Group,
         about::ask,
+        leader::{Answer, Ask},
         members::{Changed, MemberAsk, MemberStep},
     },
     state::testing::{held_id, hold, node, operator, quarantined},
@@ -208,6 +209,27 @@ async fn leadership_moves_under_load_to_each_server_and_nobody_is_told_no() {
         holds_all(&server.group, acknowledged).await;
     }
     assert!(refused(&group, MemberStep::Transfer { from: 1, to: Some("control-9".into()) }).await.contains("no vote"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_waits_for_writes_under_way_and_lets_nothing_in_while_it_moves() {
+    let rig = Rig::new(3).await;
+    let servers = formed(&rig, 3).await;
+    let leads = servers[0].group.status().leader.expect("a leader");
+    let group = &servers.iter().find(|server| server.group.me().0 == leads).expect("it is one of them").group;
+    let leader = &group.inner.leader;
+    let under_way = leader.turn.gate.read().await;
+    let why = refused(group, MemberStep::Transfer { from: leads, to: None }).await;
+    assert!(why.contains("writes under way do not end"), "{why}");
+    drop(under_way);
+    let moving = leader.turn.gate.write().await;
+    let write = || mutation(node("n1"), hold(&[quarantined(1)]));
+    for ask in [Ask::ReadIndex, Ask::Commit(vec![write()])] {
+        let answer = leader.answer(ask, Instant::now() + Duration::from_secs(5)).await;
+        assert!(matches!(answer, Answer::NotLeader), "{answer:?}");
+    }
+    drop(moving);
+    assert_eq!(group.propose(write()).await, Ok(Outcome::Done));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -162,9 +162,14 @@ pub(super) type Damage = Arc<AtomicBool>;
 struct Service(Group, Damage);
 
 impl Service {
+    fn hear(&self, from: &Identity, call: RaftCall, data: &[u8]) -> Result<(), Status> {
+        self.0.hear(&from.name, call, data).map_err(|abuse| Status::permission_denied(abuse.to_string()))
+    }
+
     async fn answer(&self, call: RaftCall, request: Request<Payload>) -> Result<Response<Payload>, Status> {
-        Identity::of_request(&request, "c1", &[Role::Control])?;
+        let from = Identity::of_request(&request, "c1", &[Role::Control])?;
         let Payload { cluster, data, .. } = request.into_inner();
+        self.hear(&from, call, &data)?;
         let answer = self.0.answer(call, &data).await.map_err(|error| Status::internal(format!("{error:#}")))?;
         Ok(Response::new(Payload { cluster, version: codec::VERSION, data: answer, knows: self.0.knows() }))
     }
@@ -183,9 +188,10 @@ impl Raft for Service {
     type SnapshotStream = SnapshotAnswer;
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotAnswer>, Status> {
-        Identity::of_request(&request, "c1", &[Role::Control])?;
+        let from = Identity::of_request(&request, "c1", &[Role::Control])?;
         let mut chunks = request.into_inner();
         let head = snapshot_head(&mut chunks).await?;
+        self.hear(&from, RaftCall::Snapshot, &head.data)?;
         let damage = Arc::clone(&self.1);
         let chunks = chunks.map(move |chunk| {
             chunk.map(|mut chunk| {

@@ -85,12 +85,12 @@ impl Write for Busy {
     }
 }
 
-#[test]
-fn an_export_shows_one_moment_and_holds_nobody_up() {
+/// Exports while there are changes, of which so many bytes may stay in memory.
+fn one_moment(bytes_max: usize) {
     let (from, to) = (with_records(300), with_records(3));
     let digest = from.store.digest();
     let mut busy = Busy { bytes: Vec::new(), store: Arc::clone(&from.store) };
-    assert_eq!(from.store.export(&mut busy).expect("exported").index, 300);
+    assert_eq!(from.store.export_within(bytes_max, &mut busy).expect("exported").index, 300);
     assert_ne!(from.store.digest(), digest);
     to.store.import(Cursor::new(busy.bytes)).expect("imported");
     assert_eq!(to.store.digest(), digest);
@@ -99,6 +99,16 @@ fn an_export_shows_one_moment_and_holds_nobody_up() {
     from.store.export(&mut bytes).expect("exported");
     to.store.import(Cursor::new(bytes)).expect("imported");
     assert_eq!(to.store.digest(), from.store.digest());
+}
+
+#[test]
+fn an_export_shows_one_moment_and_holds_nobody_up() {
+    one_moment(usize::MAX);
+}
+
+#[test]
+fn what_changes_beyond_the_memory_of_an_export_is_not_forgotten() {
+    one_moment(0);
 }
 
 #[test]
