@@ -190,6 +190,14 @@ impl StateStore {
         Reading::of(self)
     }
 
+    /// Stores writes, as `Reading::commit` does for who has no reading at hand. Only one thread may do this at a time.
+    ///
+    /// # Errors
+    /// When the disk fails; the caller must end the process.
+    pub fn commit(&self, writes: &Writes, position: &Position) -> Result<StateDigest, StoreError> {
+        self.reading().commit(writes, position)
+    }
+
     /// How far it has come; `None` when nothing was ever applied.
     ///
     /// # Errors
