@@ -1,6 +1,6 @@
-//! What the disk can do: appends of 4 KiB, each with its fsync, one after the other.
+//! What the disk can do: writes of 4 KiB, each with its fsync, one after the other.
 
-use std::{fs::File, io::Write as _, path::Path, sync::Arc};
+use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -8,28 +8,34 @@ use super::{Store, work::Work};
 
 const PAGE: [u8; 4096] = [0x5a; 4096];
 
-/// A file that grows.
+/// A file of pages.
 #[derive(Debug)]
-pub struct Appends {
+pub struct Pages {
     file: Arc<File>,
+    grows: bool,
 }
 
-impl Appends {
-    /// A new file in a folder.
+impl Pages {
+    /// A new file in a folder: each write makes it longer, with what the file system has to note for that, or lands on its
+    /// first page.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn in_folder(folder: &Path) -> anyhow::Result<Self> {
-        let path = folder.join("appends");
+    pub fn in_folder(folder: &Path, grows: bool) -> anyhow::Result<Self> {
+        let path = folder.join("pages");
         let file = File::create_new(&path).with_context(|| format!("make {}", path.display()))?;
-        Ok(Self { file: Arc::new(file) })
+        (&file).write_all(&PAGE).and_then(|()| file.sync_all()).context("write a first page")?;
+        Ok(Self { file: Arc::new(file), grows })
     }
 }
 
-impl Store for Appends {
+impl Store for Pages {
     async fn write(&self, _: usize, _: Work) -> anyhow::Result<()> {
-        let file = Arc::clone(&self.file);
-        let append = move || (&*file).write_all(&PAGE).and_then(|()| file.sync_data());
-        tokio::task::spawn_blocking(append).await?.context("append a page")
+        let (file, grows) = (Arc::clone(&self.file), self.grows);
+        let write = move || {
+            let written = if grows { (&*file).write_all(&PAGE) } else { file.write_all_at(&PAGE, 0) };
+            written.and_then(|()| file.sync_data())
+        };
+        tokio::task::spawn_blocking(write).await?.context("write a page")
     }
 }

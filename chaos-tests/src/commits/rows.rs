@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Ground, Load, Sample,
-    disk::Appends,
+    disk::Pages,
     edge::Servers,
     etcd::Etcd,
     installed, measure,
@@ -17,14 +17,19 @@ use super::{
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// One client that appends 4 KiB and waits for fsync.
-    Disk,
+    /// One client that writes 4 KiB and waits for fsync.
+    Disk {
+        /// At the end of a file that grows, as a log does, or over the same page, as the high-water mark does: a file system
+        /// has much less to do for the latter.
+        grows: bool,
+    },
     /// Control servers in this process, with batches as in production.
     Batched {
         /// How many voters.
         voters: usize,
     },
-    /// The same with one mutation an entry.
+    /// One mutation an entry, and one entry at a time: what each proposal costs that shares nothing. openraft waits for an
+    /// append and its fsyncs before it makes the next one, so more on their way would only queue up.
     Single {
         /// How many voters.
         voters: usize,
@@ -59,7 +64,8 @@ const NOT_INSTALLED: &str = "not installed: apt-get install etcd-server redis-se
 #[must_use]
 pub fn all() -> Vec<Row> {
     let row = |target, work| Row { target, work, samples: Vec::new(), missing: None };
-    let mut rows = vec![row(Target::Disk, Work::Discard)];
+    let mut rows =
+        [true, false].into_iter().map(|grows| row(Target::Disk { grows }, Work::Discard)).collect::<Vec<_>>();
     for work in [Work::Discard, Work::Hold] {
         for voters in [1, 3] {
             rows.push(row(Target::Batched { voters }, work));
@@ -76,9 +82,10 @@ impl Row {
     #[must_use]
     pub fn name(&self) -> String {
         match self.target {
-            Target::Disk => "appends of 4 KiB, fsync each, one at a time".into(),
+            Target::Disk { grows: true } => "appends of 4 KiB, fsync each, one at a time".into(),
+            Target::Disk { grows: false } => "writes of 4 KiB in place, fsync each, one at a time".into(),
             Target::Batched { voters } => format!("library, {} voter(s), many mutations an entry", voters),
-            Target::Single { voters } => format!("library, {} voter(s), one mutation an entry", voters),
+            Target::Single { voters } => format!("library, {} voter(s), one mutation an entry, one at a time", voters),
             Target::Edge { voters } => format!("postern-control, {} voter(s), gRPC and mTLS", voters),
             Target::Etcd => "one etcd, gRPC without TLS".into(),
             Target::Redis => "one Redis, appendfsync always".into(),
@@ -89,7 +96,7 @@ impl Row {
     #[must_use]
     pub fn writes(&self) -> String {
         match (self.target, self.work) {
-            (Target::Disk, _) => "4096 bytes".into(),
+            (Target::Disk { .. }, _) => "4096 bytes".into(),
             (_, Work::Hold) => format!("hold, {} bytes", Work::Hold.pair().1.len()),
             (_, Work::Discard) => format!("discard, {} bytes", Work::Discard.pair().1.len()),
         }
@@ -102,10 +109,13 @@ impl Row {
     pub async fn run(&mut self, ground: &Ground, load: Load) -> anyhow::Result<()> {
         let load = Load { work: self.work, ..load };
         let sample = match self.target {
-            Target::Disk => measure(Appends::in_folder(&ground.fresh("disk")?)?, Load { clients: 1, ..load }).await?,
+            Target::Disk { grows } => {
+                measure(Pages::in_folder(&ground.fresh("disk")?, grows)?, Load { clients: 1, ..load }).await?
+            }
             Target::Batched { voters } => library(ground, voters, Batching::default(), load).await?,
             Target::Single { voters } => {
-                library(ground, voters, Batching { mutations_max: 1, ..Batching::default() }, load).await?
+                let batching = Batching { mutations_max: 1, in_flight_max: 1, ..Batching::default() };
+                library(ground, voters, batching, load).await?
             }
             Target::Edge { voters } => {
                 let servers = Servers::start(ground, voters).await?;
@@ -193,9 +203,13 @@ mod tests {
 
     #[test]
     fn a_ratio_is_that_of_the_medians_and_a_missing_row_has_none() {
-        let rows = [row(Target::Etcd, &[10.0, 90.0, 20.0]), row(Target::Redis, &[5.0]), row(Target::Disk, &[])];
+        let rows = [
+            row(Target::Etcd, &[10.0, 90.0, 20.0]),
+            row(Target::Redis, &[5.0]),
+            row(Target::Disk { grows: true }, &[]),
+        ];
         assert_eq!(ratio(&rows, Work::Hold, Target::Etcd, Target::Redis).map(f64::to_bits), Some(4.0_f64.to_bits()));
-        assert_eq!(ratio(&rows, Work::Hold, Target::Etcd, Target::Disk), None);
+        assert_eq!(ratio(&rows, Work::Hold, Target::Etcd, Target::Disk { grows: true }), None);
         assert_eq!(ratio(&rows, Work::Discard, Target::Etcd, Target::Redis), None);
     }
 }

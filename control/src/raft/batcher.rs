@@ -1,13 +1,14 @@
 //! Group commit and shared reads: many callers, one entry or one round to the leader.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use proto::{
     codec,
     mutation::{Mutation, Outcome, Refused},
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -23,13 +24,24 @@ pub struct Batching {
     pub mutations_max: usize,
     /// A batch closes when it has reached this many encoded bytes. One larger mutation makes a batch of its own.
     pub bytes_max: usize,
-    /// A batch closes this long after its first mutation.
+    /// A batch closes this long after its first mutation, or after the end of those before it: sooner when as many have come
+    /// as were answered last.
     pub close_after: Duration,
+    /// While others are on their way, a batch with room grows this long.
+    pub grow_for: Duration,
+    /// Batches on their way at the same time; at least one.
+    pub in_flight_max: usize,
 }
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { mutations_max: 256, bytes_max: 256 * 1024, close_after: Duration::from_millis(3) }
+        Self {
+            mutations_max: 256,
+            bytes_max: 256 * 1024,
+            close_after: Duration::from_millis(3),
+            grow_for: Duration::from_millis(20),
+            in_flight_max: 4,
+        }
     }
 }
 
@@ -37,8 +49,6 @@ impl Default for Batching {
 const MUTATION_BYTES_MAX: usize = 9 * 1024 * 1024;
 /// Mutations that wait for a batch, at most. Who comes later waits at the door until the deadline.
 const QUEUE_MAX: usize = 2_048;
-/// Batches on their way at the same time.
-const IN_FLIGHT_MAX: usize = 4;
 
 /// A mutation that waits for its outcome.
 struct Waiting {
@@ -58,7 +68,7 @@ impl Batcher {
     /// Starts the task that makes batches.
     pub(super) fn start(leader: Leader, batching: Batching) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(leader, batching, waiting));
+        tokio::spawn(run(batching, waiting, move |batch| deliver(leader.clone(), batch)));
         Self { queue }
     }
 
@@ -84,52 +94,107 @@ fn stopped() -> ProposeError {
     ProposeError::Stopped("it is ending".into())
 }
 
-async fn run(leader: Leader, batching: Batching, mut queue: mpsc::Receiver<Waiting>) {
-    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-    let mut first = None;
-    loop {
-        let Some(next) = first.take().or(queue.recv().await) else { return };
-        let mut bytes = next.bytes;
-        let mut batch = vec![next];
-        let close = Instant::now() + batching.close_after;
-        while batch.len() < batching.mutations_max && bytes < batching.bytes_max {
-            let Ok(Some(next)) = tokio::time::timeout_at(close, queue.recv()).await else { break };
-            if bytes + next.bytes > batching.bytes_max {
-                first = Some(next);
-                break;
-            }
-            bytes += next.bytes;
-            batch.push(next);
+/// A batch that is being filled.
+struct Filling {
+    batch: Vec<Waiting>,
+    bytes: usize,
+}
+
+impl Filling {
+    fn begin(first: Waiting) -> Self {
+        Self { bytes: first.bytes, batch: vec![first] }
+    }
+
+    fn is_full(&self, batching: &Batching) -> bool {
+        self.batch.len() >= batching.mutations_max || self.bytes >= batching.bytes_max
+    }
+
+    /// Gives back what does not fit.
+    fn add(&mut self, next: Waiting, batching: &Batching) -> Option<Waiting> {
+        if self.bytes + next.bytes > batching.bytes_max {
+            return Some(next);
         }
-        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        let leader = leader.clone();
-        tokio::spawn(async move {
-            deliver(&leader, batch).await;
-            drop(permit);
-        });
+        self.bytes += next.bytes;
+        self.batch.push(next);
+        None
     }
 }
 
-async fn deliver(leader: &Leader, batch: Vec<Waiting>) {
+/// While a batch is on its way the next one grows, because each entry costs two fsyncs whatever it carries. When it is
+/// answered, those who got their answers often ask again at once: the next batch waits for as many, but not for long.
+async fn run<D: Future<Output = usize> + Send + 'static>(
+    batching: Batching,
+    mut queue: mpsc::Receiver<Waiting>,
+    deliver: impl Fn(Vec<Waiting>) -> D,
+) {
+    // What ends gives its size.
+    let mut on_their_way: JoinSet<usize> = JoinSet::new();
+    let mut left_over = None;
+    while let Some(first) = match left_over.take() {
+        Some(first) => Some(first),
+        None => queue.recv().await,
+    } {
+        let mut answered = 0;
+        while let Some(ended) = on_their_way.try_join_next() {
+            answered += ended.unwrap_or(0);
+        }
+        let mut filling = Filling::begin(first);
+        let mut wanted = answered.max(1);
+        let patience = if on_their_way.is_empty() { batching.close_after } else { batching.grow_for };
+        let mut close = Instant::now() + patience;
+        while !filling.is_full(&batching) {
+            if on_their_way.is_empty() && filling.batch.len() >= wanted && queue.is_empty() {
+                break;
+            }
+            tokio::select! {
+                next = queue.recv() => {
+                    left_over = next.and_then(|next| filling.add(next, &batching));
+                    if left_over.is_some() || queue.is_closed() {
+                        break;
+                    }
+                }
+                Some(ended) = on_their_way.join_next() => {
+                    answered += ended.unwrap_or(0);
+                    wanted = filling.batch.len() + answered;
+                    if on_their_way.is_empty() {
+                        close = Instant::now() + batching.close_after;
+                    }
+                }
+                () = tokio::time::sleep_until(close) => break,
+            }
+        }
+        if on_their_way.len() >= batching.in_flight_max {
+            on_their_way.join_next().await;
+        }
+        on_their_way.spawn(deliver(filling.batch));
+    }
+    while on_their_way.join_next().await.is_some() {}
+}
+
+/// Commits a batch, answers all who wait, and gives its size.
+async fn deliver(leader: Leader, batch: Vec<Waiting>) -> usize {
     // Who has given up or waited too long is not proposed; of the others who waited longest sets the deadline.
     let batch = still_waiting(batch, Instant::now());
-    let Some(deadline) = batch.iter().map(|waiting| waiting.deadline).min() else { return };
-    let mutations = batch.iter().map(|waiting| waiting.mutation.clone()).collect();
+    let Some(deadline) = batch.iter().map(|waiting| waiting.deadline).min() else { return 0 };
+    let (mutations, replies): (Vec<Mutation>, Vec<_>) =
+        batch.into_iter().map(|waiting| (waiting.mutation, waiting.reply)).unzip();
     let answer = leader.ask(&Ask::Commit(mutations), deadline).await;
     let outcomes = match answer {
-        Ok(Answer::Outcomes(outcomes)) if outcomes.len() == batch.len() => outcomes.into_iter().map(Ok).collect(),
+        Ok(Answer::Outcomes(outcomes)) if outcomes.len() == replies.len() => outcomes.into_iter().map(Ok).collect(),
         Ok(other) => {
             // Counts only: outcomes may carry held records, with subjects and recipients.
             let outcomes = if let Answer::Outcomes(outcomes) = &other { outcomes.len() } else { 0 };
-            tracing::error!(mutations = batch.len(), outcomes, "a batch got an answer that does not fit");
-            repeated(&ProposeError::Unknown, batch.len())
+            tracing::error!(mutations = replies.len(), outcomes, "a batch got an answer that does not fit");
+            repeated(&ProposeError::Unknown, replies.len())
         }
-        Err(error) => repeated(&error, batch.len()),
+        Err(error) => repeated(&error, replies.len()),
     };
-    for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+    let size = replies.len();
+    for (reply, outcome) in replies.into_iter().zip(outcomes) {
         // A caller that has gone needs no answer.
-        waiting.reply.send(outcome).ok();
+        reply.send(outcome).ok();
     }
+    size
 }
 
 /// Those whose time has not come; the others learn that nothing was written.
@@ -201,25 +266,67 @@ async fn round(leader: &Leader, applied: &mut watch::Receiver<Applied>) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
-    use proto::{held::MutationId, mutation::Mutation};
-    use tokio::{sync::oneshot, time::Instant};
+    use proto::{
+        held::MutationId,
+        mutation::{Mutation, Outcome},
+    };
+    use tokio::{
+        sync::{Semaphore, mpsc, oneshot},
+        time::Instant,
+    };
 
-    use super::{Batcher, ProposeError, Waiting, still_waiting};
+    use super::{Batcher, Batching, ProposeError, Waiting, run, still_waiting};
     use crate::state::testing::{node, release};
 
     fn mutation() -> Mutation {
         Mutation { id: MutationId::fresh(), by: node("n1"), change: release(1) }
     }
 
+    fn waiting(deadline: Instant) -> (Waiting, oneshot::Receiver<Result<Outcome, ProposeError>>) {
+        let (reply, outcome) = oneshot::channel();
+        (Waiting { mutation: mutation(), bytes: 1, deadline, reply }, outcome)
+    }
+
+    #[tokio::test]
+    async fn a_batch_grows_while_another_is_on_its_way_and_then_waits_for_those_who_were_answered() {
+        let never = Duration::from_secs(3_600);
+        let batching = Batching { close_after: never, grow_for: never, mutations_max: 8, ..Batching::default() };
+        let (queue, queued) = mpsc::channel(16);
+        let (sizes, mut size) = mpsc::channel(16);
+        let answers = Arc::new(Semaphore::new(0));
+        let may_answer = Arc::clone(&answers);
+        let batcher = tokio::spawn(run(batching, queued, move |batch| {
+            let (sizes, may_answer) = (sizes.clone(), Arc::clone(&may_answer));
+            async move {
+                sizes.send(batch.len()).await.expect("the test listens");
+                may_answer.acquire().await.expect("open").forget();
+                batch.len()
+            }
+        }));
+        let ask = async |count| {
+            for _ in 0..count {
+                queue.send(waiting(Instant::now() + never).0).await.expect("taken");
+            }
+        };
+        ask(1).await;
+        assert_eq!(size.recv().await, Some(1), "alone it does not wait");
+        ask(5).await;
+        ask(3).await;
+        assert_eq!(size.recv().await, Some(8), "what is full goes beside the other");
+        answers.add_permits(2);
+        ask(1).await;
+        ask(7).await;
+        assert_eq!(size.recv().await, Some(8), "nine were answered");
+        answers.add_permits(1);
+        drop(queue);
+        batcher.await.expect("no panic");
+    }
+
     #[tokio::test]
     async fn who_has_waited_too_long_is_told_so_and_not_proposed() {
         let now = Instant::now();
-        let waiting = |deadline| {
-            let (reply, outcome) = oneshot::channel();
-            (Waiting { mutation: mutation(), bytes: 1, deadline, reply }, outcome)
-        };
         let (late, late_outcome) = waiting(now);
         let (gone, _) = waiting(now + Duration::from_secs(1));
         let (left, _left_outcome) = waiting(now + Duration::from_secs(2));

@@ -24,7 +24,7 @@ use super::{
 use crate::state::{
     State,
     keys::Writes,
-    store::{Position, StateStore, StoreError, end_process},
+    store::{Position, Reading, StateStore, StoreError, end_process},
 };
 
 /// What Raft wants kept together with the state.
@@ -169,15 +169,16 @@ impl Inner {
         for entry in entries {
             standing.applied = Some(entry.log_id);
             let index = entry.log_id.index;
+            let reading = self.state.reading();
             let (writes, outcomes) = match entry.payload {
                 EntryPayload::Blank => (Writes::default(), Vec::new()),
                 EntryPayload::Membership(membership) => {
                     standing.membership = Membership::new(Some(entry.log_id), membership);
                     (Writes::default(), Vec::new())
                 }
-                EntryPayload::Normal(proposal) => self.normal(index, &proposal, &mut standing)?,
+                EntryPayload::Normal(proposal) => self.normal(&reading, index, &proposal, &mut standing)?,
             };
-            let digest = self.state.commit(&writes, &standing.position())?;
+            let digest = reading.commit(&writes, &standing.position())?;
             self.checks.comparison.remember(index, digest);
             answers.push(Outcomes(outcomes));
         }
@@ -188,6 +189,7 @@ impl Inner {
     /// What an entry of ours wants written.
     fn normal(
         &self,
+        reading: &Reading<'_>,
         index: u64,
         proposal: &Proposal,
         standing: &mut Standing,
@@ -195,7 +197,7 @@ impl Inner {
         let contents = proposal.read(self.checks.knows).map_err(|error| ApplyError::Entry(index, error))?;
         standing.used = standing.used.max(proposal.version());
         match contents {
-            Contents::Batch(batch) => return Ok(State::apply(&*self.state, index, &batch)),
+            Contents::Batch(batch) => return Ok(State::apply(reading, index, &batch)),
             Contents::Knows(_) => {}
             Contents::Digests { at, found } => {
                 let voters = standing.membership.membership().voter_ids().collect();

@@ -4,6 +4,7 @@
 //! sled holds may be lost with the power, and the Raft log rebuilds it. So `sync` comes before the log is purged.
 
 pub(crate) mod pages;
+mod reading;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::reading::Reading;
 use super::{
     digest::StateDigest,
     feed::{self, Cursor},
@@ -184,25 +186,18 @@ impl StateStore {
         self.db.flush().map(drop).map_err(disk("flush the state"))
     }
 
-    /// Stores what an apply wants written, together with the position, atomically; the digest in `position` is not looked
-    /// at but follows from the writes, and comes back. Only one thread may do this at a time.
+    /// The state as it is, for one apply.
+    #[must_use]
+    pub fn reading(&self) -> Reading<'_> {
+        Reading::of(self)
+    }
+
+    /// Stores writes, as `Reading::commit` does for who has no reading at hand. Only one thread may do this at a time.
     ///
     /// # Errors
     /// When the disk fails; the caller must end the process.
     pub fn commit(&self, writes: &Writes, position: &Position) -> Result<StateDigest, StoreError> {
-        let before = self.position()?.unwrap_or_default().digest;
-        let digest = before.after(self, writes);
-        let position = Position { digest, ..position.clone() };
-        let mut batch = sled::Batch::default();
-        // Nothing else writes between this and the batch: applies and installations come one after the other.
-        pages::stage(&self.tree, writes.iter(), &mut batch)?;
-        batch.insert(POSITION, codec::encode(&position));
-        let _alone = self.alone();
-        self.save_for_export(writes);
-        fail::fail_point!("state.before_batch");
-        self.tree.apply_batch(batch).map_err(disk("write the state"))?;
-        fail::fail_point!("state.after_batch");
-        Ok(digest)
+        self.reading().commit(writes, position)
     }
 
     /// How far it has come; `None` when nothing was ever applied.
@@ -244,12 +239,12 @@ impl StateStore {
     }
 
     /// Keeps for an export that is under way what these writes are about to change.
-    fn save_for_export(&self, writes: &Writes) {
+    fn save_for_export(&self, before: &impl Keys, writes: &Writes) {
         let mut saved = self.saved();
         let Some(saved) = saved.as_mut() else { return };
         for (key, _) in writes.iter().filter(|(key, _)| *key >= saved.next.as_slice()) {
             if !saved.values.contains_key(key) {
-                let value = self.value(key);
+                let value = before.value(key);
                 saved.bytes += size(key, value.as_deref());
                 saved.values.insert(key.to_vec(), value);
             }

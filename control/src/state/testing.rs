@@ -18,7 +18,7 @@ use ulid::Ulid;
 
 use super::{
     CAPS, Caps, State,
-    store::{StateStore, pages},
+    store::{StateStore, pages::Pages},
 };
 
 /// A state in memory with a clock of its own.
@@ -152,6 +152,6 @@ pub(crate) fn attempted(number: u64, delivered: &[&str], refused: &[&str], next_
 /// Writes a value under a key, or removes it, behind the back of the digest.
 pub(crate) fn tamper(store: &StateStore, key: &[u8], value: Option<&[u8]>) {
     let mut batch = sled::Batch::default();
-    pages::stage(&store.tree, std::iter::once((key, value)), &mut batch).expect("readable");
+    Pages::of(&store.tree).stage(std::iter::once((key, value)), &mut batch).expect("readable");
     store.tree.apply_batch(batch).expect("written");
 }

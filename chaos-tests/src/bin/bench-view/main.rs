@@ -17,6 +17,7 @@ use chaos_tests::{
     runtime,
 };
 use clap::{Parser, ValueEnum};
+use comfy_table::{Table, presets};
 use node::{cluster::Cluster as Client, limits::Limits};
 use proto::{
     identity::Credentials,
@@ -96,10 +97,34 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         println!("{figures:#}");
         return Ok(());
     }
-    for (what, value) in figures.as_object().into_iter().flatten() {
-        println!("{what:<44} {value}");
-    }
+    println!("{}", table(&figures));
     Ok(())
+}
+
+/// For people: a row a figure, and of the waits what counts.
+fn table(figures: &Value) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["what", "figure", "aim"]);
+    for (what, value) in figures.as_object().into_iter().flatten() {
+        let shown = match value.as_object() {
+            None => value.to_string(),
+            Some(waits) => format!(
+                "longest {}, {} over 5 ms of {}; without the queue for a core: longest {}, {} over 5 ms",
+                waits["longest"],
+                waits["over_5_ms"],
+                waits["rounds"],
+                waits["longest_without_queue_for_a_core"],
+                waits["over_5_ms_without_queue"],
+            ),
+        };
+        let aim = match what.as_str() {
+            "node's memory at its most, MiB" => "< 256",
+            "whole load, wait of the task, ms" | "changes, wait of the task, ms" => "longest <= 5",
+            _ => "",
+        };
+        table.add_row([what.as_str(), &shown, aim]);
+    }
+    table
 }
 
 async fn with(cluster: &Cluster, arguments: &Arguments) -> anyhow::Result<Value> {

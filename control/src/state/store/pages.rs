@@ -7,7 +7,11 @@
 //! A page lies under its lower bound and holds all pairs from there to the next page's bound. The first page's bound is
 //! the first key that the state may have. Bounds stay when pairs come and go; a page without pairs goes.
 
-use std::{collections::VecDeque, ops::Bound};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+};
 
 use super::{StoreError, disk};
 use crate::state::keys::FIRST;
@@ -16,6 +20,8 @@ use crate::state::keys::FIRST;
 pub(crate) const PAGE_BYTES: usize = 1024;
 /// Bytes of a pair that are neither key nor value.
 const HEAD_BYTES: usize = 6;
+/// Pages that are remembered during an apply.
+const REMEMBERED_MAX: usize = 16_384;
 
 pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 /// A key with its new value, or its removal.
@@ -138,36 +144,80 @@ fn page_of(tree: &sled::Tree, key: &[u8]) -> Result<Option<(sled::IVec, sled::IV
     tree.range(FIRST..=key).next_back().transpose().map_err(read_page)
 }
 
+/// The pages as they are, each read from sled once: an apply looks at the same few over and over, because most keys begin
+/// with a time or a number. Only for as long as nothing is stored.
+pub(crate) struct Pages<'t> {
+    tree: &'t sled::Tree,
+    /// By lower bound.
+    read: RefCell<BTreeMap<sled::IVec, Page>>,
+}
+
+#[derive(Clone)]
+struct Page {
+    bytes: sled::IVec,
+    /// Where the next page begins, if there is one.
+    next: Option<sled::IVec>,
+}
+
+impl<'t> Pages<'t> {
+    pub(crate) fn of(tree: &'t sled::Tree) -> Self {
+        Self { tree, read: RefCell::default() }
+    }
+
+    /// The page that a key belongs into, with its bound.
+    fn page_of(&self, key: &[u8]) -> Result<(sled::IVec, Page), StoreError> {
+        let mut read = self.read.borrow_mut();
+        let upto: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Included(key));
+        let before = read.range::<[u8], _>(upto).next_back();
+        if let Some((bound, page)) = before.filter(|(_, page)| page.next.as_ref().is_none_or(|next| key < &**next)) {
+            return Ok((bound.clone(), page.clone()));
+        }
+        let (bound, bytes) = page_of(self.tree, key)?.unwrap_or_else(|| (FIRST.into(), sled::IVec::default()));
+        let behind: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Excluded(key), Bound::Unbounded);
+        let next = self.tree.range::<&[u8], _>(behind).next().transpose().map_err(read_page)?;
+        let page = Page { bytes, next: next.map(|(next, _)| next) };
+        if read.len() >= REMEMBERED_MAX {
+            read.clear();
+        }
+        read.insert(bound.clone(), page.clone());
+        Ok((bound, page))
+    }
+
+    /// The value under a key.
+    pub(super) fn value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let (_, page) = self.page_of(key)?;
+        Ok(find(&page.bytes, key).map_err(read_page)?.map(<[u8]>::to_vec))
+    }
+
+    /// Adds what these changes do to the pages. They are in order, and no other batch may be stored meanwhile.
+    pub(crate) fn stage<'w>(
+        &self,
+        changes: impl Iterator<Item = Change<'w>>,
+        batch: &mut sled::Batch,
+    ) -> Result<(), StoreError> {
+        let mut changes = changes.peekable();
+        while let Some(first) = changes.next() {
+            let (bound, Page { bytes: page, next }) = self.page_of(first.0)?;
+            let mut here = vec![first];
+            while let Some(change) = changes.next_if(|(key, _)| next.as_ref().is_none_or(|next| *key < &**next)) {
+                here.push(change);
+            }
+            let pages = rewrite(&bound, &page, &here).map_err(read_page)?;
+            if pages.is_empty() && !page.is_empty() {
+                batch.remove(bound);
+            }
+            for (bound, page) in pages {
+                batch.insert(bound, page);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The value under a key.
 pub(super) fn value(tree: &sled::Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
     let Some((_, page)) = page_of(tree, key)? else { return Ok(None) };
     Ok(find(&page, key).map_err(read_page)?.map(<[u8]>::to_vec))
-}
-
-/// Adds what these changes do to the pages. They are in order, and no other batch may be stored meanwhile.
-pub(crate) fn stage<'w>(
-    tree: &sled::Tree,
-    changes: impl Iterator<Item = Change<'w>>,
-    batch: &mut sled::Batch,
-) -> Result<(), StoreError> {
-    let mut changes = changes.peekable();
-    while let Some(first) = changes.next() {
-        let (bound, page) = page_of(tree, first.0)?.unwrap_or_else(|| (FIRST.into(), sled::IVec::default()));
-        let behind: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Excluded(first.0), Bound::Unbounded);
-        let next = tree.range::<&[u8], _>(behind).next().transpose().map_err(read_page)?;
-        let mut here = vec![first];
-        while let Some(change) = changes.next_if(|(key, _)| next.as_ref().is_none_or(|(next, _)| *key < &**next)) {
-            here.push(change);
-        }
-        let pages = rewrite(&bound, &page, &here).map_err(read_page)?;
-        if pages.is_empty() && !page.is_empty() {
-            batch.remove(bound);
-        }
-        for (bound, page) in pages {
-            batch.insert(bound, page);
-        }
-    }
-    Ok(())
 }
 
 /// The pairs between two keys, from both ends.

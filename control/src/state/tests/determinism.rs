@@ -101,8 +101,9 @@ fn store(folder: &tempfile::TempDir, name: &str) -> StateStore {
 }
 
 fn commit(store: &StateStore, batch: &Batch) -> Vec<Outcome> {
-    let (writes, outcomes) = State::apply_within(CAPS, store, 7, batch);
-    store.commit(&writes, &Position { index: 7, ..Position::default() }).expect("written");
+    let reading = store.reading();
+    let (writes, outcomes) = State::apply_within(CAPS, &reading, 7, batch);
+    reading.commit(&writes, &Position { index: 7, ..Position::default() }).expect("written");
     outcomes
 }
 

@@ -36,7 +36,7 @@ fn apply(store: &StateStore, index: u64, at: UnixMs, by: Principal, change: Chan
     let id = proto::held::MutationId(Ulid(u128::from(index) + 1000));
     let batch = Batch { at, mutations: vec![Mutation { id, by, change }] };
     let (writes, mut outcomes) = State::apply(store, index, &batch);
-    store.commit(&writes, &Position { index, raft: vec![7], ..Position::default() }).expect("written");
+    store.reading().commit(&writes, &Position { index, raft: vec![7], ..Position::default() }).expect("written");
     outcomes.remove(0)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{Damaged, PAGE_BYTES, Read, find, range, rewrite, stage, value};
+use super::{Damaged, PAGE_BYTES, Pages, Read, find, range, rewrite, value};
 use crate::state::keys::Keys;
 
 type Map = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -18,7 +18,7 @@ fn tree() -> (tempfile::TempDir, sled::Db) {
 fn store(tree: &sled::Tree, map: &mut Map, changes: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) {
     let mut batch = sled::Batch::default();
     let each = changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
-    stage(tree, each, &mut batch).expect("staged");
+    Pages::of(tree).stage(each, &mut batch).expect("staged");
     tree.apply_batch(batch).expect("stored");
     for (key, value) in changes {
         match value {
