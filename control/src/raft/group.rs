@@ -5,10 +5,10 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context;
@@ -23,11 +23,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Applied, ELECTION_MS_MAX, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
+    Applied, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
     about::Watchers,
     batcher::{Batcher, Reads},
     comparing,
-    leader::{Answer, Ask, Leader, has_quorum},
+    leader::{Answer, Ask, Leader},
     members::Turn,
     network::Peers,
     opening,
@@ -50,8 +50,6 @@ pub(super) struct Inner {
     reads: Reads,
     state: Arc<StateStore>,
     applied: watch::Receiver<Applied>,
-    /// When a leader's entries or heartbeat were last accepted here.
-    heard: Mutex<Option<Instant>>,
     pub(super) followed: Mutex<Option<Followed>>,
     /// One snapshot at a time.
     receiving: tokio::sync::Mutex<()>,
@@ -90,8 +88,16 @@ impl Group {
         let peers = Arc::new(Peers::new(config.credentials.clone(), knows));
         let opened = opening::open(&config, Arc::clone(&peers)).await?;
         let (state, comparison) = (Arc::clone(&opened.state), opened.comparison);
-        let leader =
-            Leader { me: config.id, raft: opened.raft, peers, state, comparison, knows, turn: Turn::default() };
+        let leader = Leader {
+            me: config.id,
+            raft: opened.raft,
+            peers,
+            contact: Arc::default(),
+            state,
+            comparison,
+            knows,
+            turn: Turn::default(),
+        };
         let applied = opened.machine.applied();
         tokio::spawn(comparing::run(leader.clone(), applied.clone()));
         let inner = Inner {
@@ -101,7 +107,6 @@ impl Group {
             leader,
             state: opened.state,
             applied,
-            heard: Mutex::new(None),
             followed: Mutex::new(None),
             receiving: tokio::sync::Mutex::new(()),
             stopped: AtomicBool::new(false),
@@ -133,7 +138,8 @@ impl Group {
         self.inner.leader.raft.initialize(servers).await.context("form the cluster")
     }
 
-    /// Proposes a mutation, wherever the leader is, and waits until it is applied here or there: at most five seconds.
+    /// Proposes a mutation, wherever the leader is, and waits until it is applied here or there: at most five seconds, and
+    /// not at all at a server that has long lost touch with the others.
     ///
     /// # Errors
     /// See `ProposeError`; `Change::allowed_for` has been checked by the caller.
@@ -186,13 +192,8 @@ impl Group {
         if self.running().is_err() {
             return false;
         }
-        let metrics = self.inner.leader.raft.metrics();
-        let metrics = metrics.borrow();
-        if metrics.current_leader == Some(self.inner.leader.me) {
-            return has_quorum(&metrics);
-        }
-        let heard = *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.is_some_and(|heard| heard.elapsed() <= Duration::from_millis(ELECTION_MS_MAX))
+        let leader = &self.inner.leader;
+        leader.contact.in_touch(&leader.raft.metrics().borrow())
     }
 
     /// For `cluster status`.
@@ -242,14 +243,19 @@ impl Group {
                         AppendEntriesResponse::Success
                         | AppendEntriesResponse::PartialSuccess(_)
                         | AppendEntriesResponse::Conflict,
-                    ) => *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now()),
+                    ) => self.inner.leader.contact.heard(),
                 }
                 codec::encode(&answer)
             }
             RaftCall::Vote => {
                 let request: VoteRequest<u64> = self.addressed(data)?;
                 self.admit(call, request.vote.leader_id().node_id)?;
-                codec::encode(&raft.vote(request).await)
+                let led = raft.metrics().borrow().current_leader == Some(self.inner.leader.me);
+                let answer = raft.vote(request).await;
+                if led && answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                    self.inner.leader.contact.yielded();
+                }
+                codec::encode(&answer)
             }
             RaftCall::Snapshot => anyhow::bail!("a snapshot comes as a stream"),
             RaftCall::Forward => {
