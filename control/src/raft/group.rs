@@ -299,6 +299,12 @@ impl Group {
         Ok(question)
     }
 
+    /// Hands leadership over, if this server leads and another one can: before it ends, so that nobody has to wait for an
+    /// election time-out.
+    pub async fn step_aside(&self) {
+        self.inner.leader.step_aside().await;
+    }
+
     /// Leaves Raft and closes the files; the state stays readable until the last handle is dropped.
     pub async fn stop(&self) {
         self.inner.stopped.store(true, Ordering::Release);
