@@ -36,27 +36,28 @@ pub async fn programs(progress: &ProgressBar) -> anyhow::Result<&'static Program
     PROGRAMS.get_or_try_init(|| build(progress)).await
 }
 
-/// The folder with the programs of this build: `target/debug` or the like.
-fn profile_folder() -> anyhow::Result<PathBuf> {
+/// The folder with the programs of this build, `target/debug` or the like, and the name of its profile.
+pub(crate) fn profile() -> anyhow::Result<(PathBuf, String)> {
     let me = std::env::current_exe().context("find the running program")?;
     let folder = me.parent().context("the running program lies in a folder")?;
     // Tests lie in `deps` below it.
-    Ok(if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
-}
-
-async fn build(progress: &ProgressBar) -> anyhow::Result<Programs> {
-    let folder = profile_folder()?;
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    let name = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") => "dev",
         Some(other) => other,
         None => bail!("{} has no name", folder.display()),
     };
+    Ok((folder.to_owned(), name.to_owned()))
+}
+
+async fn build(progress: &ProgressBar) -> anyhow::Result<Programs> {
+    let (folder, profile) = profile()?;
     let target = folder.parent().context("a profile's folder lies in the target folder")?;
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     progress.set_message("building postern-control, postern-node and posternctl");
     let mut command = Command::new(cargo);
-    command.current_dir(workspace).args(["build", "--workspace", "--bins", "--profile", profile]);
+    command.current_dir(workspace).args(["build", "--workspace", "--bins", "--profile", &profile]);
     command.arg("--target-dir").arg(target);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().context("start cargo")?;

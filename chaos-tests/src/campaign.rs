@@ -15,7 +15,7 @@ use crate::{
     faults::{Spell, strike},
     histories::{History, Spec},
     invariants::{
-        Violation, a_cut_off_server_answers_nothing, a_healed_cluster_serves_again,
+        Violation, a_cut_off_server_answers_nothing, a_cut_off_server_refuses_soon, a_healed_cluster_serves_again,
         a_release_takes_effect_at_most_once, a_view_never_moves_back, all_replicas_end_with_the_same_digest,
         histories_are_linearizable, no_server_ends_by_itself, nothing_acknowledged_is_lost,
     },
@@ -88,6 +88,9 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Tally> {
         sites.finish().await?;
         tally.runs += 1;
         let shown = run.schedule();
+        if plan.progress.is_hidden() {
+            eprintln!("run of seed {seed}: {} windows; {}", tally.windows, tally.line());
+        }
         tally.found.extend(found.into_iter().map(|violation| Found { seed, schedule: shown.clone(), violation }));
         if plan.until_found && !tally.found.is_empty() {
             break;
@@ -175,6 +178,7 @@ impl Run<'_> {
         violations.extend(nothing_acknowledged_is_lost::check(&ended.histories, &versions));
         violations.extend(a_release_takes_effect_at_most_once::check(&ended.histories));
         violations.extend(a_cut_off_server_answers_nothing::check(&ended.histories, &seen, &spell));
+        violations.extend(a_cut_off_server_refuses_soon::check(&ended.histories, &spell));
         self.seen.extend(seen);
         count(&ended.histories, &spell, tally)?;
         let histories = ended.histories;

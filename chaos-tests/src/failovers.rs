@@ -8,16 +8,22 @@ use std::{
 use anyhow::{Context as _, bail};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde_json::{Value, json};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Interval, interval, sleep, timeout},
+};
 
 use crate::{
+    histories::held::HeldAnswer,
     report::percentile,
     sites::{Options, Sites},
     workload,
 };
 
 /// Between two tries of the client.
-const TRY_EVERY: Duration = Duration::from_millis(100);
+const TRY_EVERY: Duration = Duration::from_millis(50);
+/// How long the client writes on after a server has ended in order.
+const AFTER: Duration = Duration::from_secs(2);
 /// After so long without a write something is broken.
 const WRITE_MAX: Duration = Duration::from_secs(60);
 /// How long a cluster may take to be well again.
@@ -31,29 +37,80 @@ pub struct Figures {
     times: BTreeMap<&'static str, Vec<Duration>>,
 }
 
-/// From now until a write is committed that was asked for after now: a client tries on, a try each 100 ms, at each server in turn,
-/// without waiting for earlier tries.
-async fn next_write(sites: &Sites) -> anyhow::Result<Duration> {
-    let start = Instant::now();
-    let mut tries = JoinSet::new();
-    for server in (0..sites.count()).cycle() {
-        let (doors, record) = (sites.doors[server].clone(), workload::record(&mut fastrand::Rng::new())?);
-        tries.spawn(async move { doors.hold(0, record).await.is_some() });
-        let next = sleep(TRY_EVERY);
-        tokio::pin!(next);
+/// Clients that write on: a try each 50 ms, at each server in turn, without waiting for earlier tries.
+struct Writers<'s> {
+    sites: &'s Sites,
+    next: usize,
+    every: Interval,
+    tries: JoinSet<bool>,
+}
+
+impl<'s> Writers<'s> {
+    fn new(sites: &'s Sites) -> Self {
+        Self { sites, next: 0, every: interval(TRY_EVERY), tries: JoinSet::new() }
+    }
+
+    fn try_once(&mut self) -> anyhow::Result<()> {
+        let doors = self.sites.doors[self.next % self.sites.count()].clone();
+        let record = workload::record(&mut fastrand::Rng::new())?;
+        self.next += 1;
+        self.tries.spawn(async move { doors.hold(0, record).await == Some(HeldAnswer::Done) });
+        Ok(())
+    }
+
+    /// When something is written next.
+    ///
+    /// # Errors
+    /// When nothing is.
+    async fn written(&mut self) -> anyhow::Result<Instant> {
+        let Ok(written) = timeout(WRITE_MAX, self.write()).await else {
+            bail!("nothing was written within {WRITE_MAX:?}")
+        };
+        written
+    }
+
+    async fn write(&mut self) -> anyhow::Result<Instant> {
         loop {
             tokio::select! {
-                () = &mut next => break,
-                Some(written) = tries.join_next() => if written.context("a try")? {
-                    return Ok(start.elapsed());
+                _ = self.every.tick() => self.try_once()?,
+                Some(written) = self.tries.join_next() => if written.context("a try")? {
+                    return Ok(Instant::now());
                 },
             }
         }
-        if start.elapsed() > WRITE_MAX {
-            break;
+    }
+}
+
+/// From now until a write is committed that was asked for after now.
+async fn next_write(sites: &Sites) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    Ok(Writers::new(sites).written().await?.duration_since(start))
+}
+
+/// The longest time without a committed write, from now until something is done and for two seconds more.
+async fn longest_pause(sites: &Sites, done: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Duration> {
+    let mut writers = Writers::new(sites);
+    // Connections are made before.
+    let (mut last, mut longest) = (writers.written().await?, Duration::ZERO);
+    let whole = async {
+        done.await?;
+        sleep(AFTER).await;
+        anyhow::Ok(())
+    };
+    let mut whole = std::pin::pin!(whole);
+    loop {
+        tokio::select! {
+            ended = &mut whole => {
+                ended?;
+                return Ok(longest.max(last.elapsed()));
+            }
+            written = writers.written() => {
+                let written = written?;
+                longest = longest.max(written.duration_since(last));
+                last = written;
+            }
         }
     }
-    bail!("nothing was written within {WRITE_MAX:?}")
 }
 
 /// Kills, stops and cuts off the leader `times` times each.
@@ -67,7 +124,12 @@ pub async fn measure(options: &Options, times: usize) -> anyhow::Result<Figures>
         for what in ["leader killed", "leader stopped in order", "leader's site cut off"] {
             options.progress.set_message(format!("round {} of {times}: {what}", round + 1));
             let leader = sites.settled(SETTLE_MAX).await?.leader;
-            let mut note = |name, time| figures.times.entry(name).or_default().push(time);
+            let mut note = |name, time: Duration| {
+                if options.progress.is_hidden() {
+                    eprintln!("round {} of {times}: {name} {:.2} s", round + 1, time.as_secs_f64());
+                }
+                figures.times.entry(name).or_default().push(time);
+            };
             match what {
                 "leader killed" => {
                     sites.kill9(leader).await?;
@@ -76,9 +138,8 @@ pub async fn measure(options: &Options, times: usize) -> anyhow::Result<Figures>
                     note("start of the killed leader: all caught up", sites.settled(SETTLE_MAX).await?.took);
                 }
                 "leader stopped in order" => {
-                    let (write, stopped) = tokio::join!(next_write(&sites), sites.terminate(leader));
-                    stopped?;
-                    note("SIGTERM of the leader: next write", write?);
+                    let pause = longest_pause(&sites, sites.terminate(leader)).await?;
+                    note("SIGTERM of the leader: longest time without a write", pause);
                     sites.start_again(leader).await?;
                 }
                 _ => {

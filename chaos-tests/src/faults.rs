@@ -28,6 +28,8 @@ pub struct Spell {
     pub to: Moment,
     /// Whether the struck server could reach nobody, or nobody it, all the time.
     pub cut_off: bool,
+    /// So long after `from` at the latest the struck server says no at once to whatever needs a majority.
+    pub refuses_after: Option<Duration>,
     /// The term of whoever led with a quorum at its end; zero when nobody did.
     pub term: u64,
     /// The server has ended by itself.
@@ -40,7 +42,8 @@ pub struct Spell {
 /// When the system refuses, or a server does not start again.
 pub async fn strike(sites: &Sites, clock: &Clock, window: &Window, leader: usize) -> anyhow::Result<Spell> {
     sleep(window.after).await;
-    let server = window.target.server(sites.leader().await.unwrap_or(leader), sites.count());
+    let leader = sites.leader().await.unwrap_or(leader);
+    let server = window.target.server(leader, sites.count());
     begin(sites, server, &window.fault).await?;
     let from = clock.now();
     last(sites, server, window).await;
@@ -54,6 +57,7 @@ pub async fn strike(sites: &Sites, clock: &Clock, window: &Window, leader: usize
         from,
         to,
         cut_off: window.fault.cuts_off(),
+        refuses_after: window.fault.refuses_after(server == leader),
         term,
         ended_by_itself: started && window.fault != Fault::Kill,
     })

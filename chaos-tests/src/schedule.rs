@@ -5,6 +5,11 @@ use std::{fmt, time::Duration};
 use clap::ValueEnum;
 use fastrand::Rng;
 
+/// A leader without a majority refuses after the longest election time-out and a second.
+const LEADER_REFUSES: Duration = Duration::from_secs(2);
+/// Others wait for an election, also for one that has to be repeated.
+const FOLLOWER_REFUSES: Duration = Duration::from_secs(3);
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
 pub enum FaultKind {
@@ -147,6 +152,24 @@ impl Fault {
             | Self::Slowdisk { .. }
             | Self::Eio
             | Self::Clock { .. } => false,
+        }
+    }
+
+    /// How long after its start, at the latest, its target says no at once to whatever needs a majority. None where it still may
+    /// have a majority, or hears a leader that cannot hear it.
+    #[must_use]
+    pub fn refuses_after(&self, led: bool) -> Option<Duration> {
+        match self {
+            Self::Cut | Self::LineDown | Self::Deaf { .. } if led => Some(LEADER_REFUSES),
+            Self::Cut | Self::LineDown | Self::Deaf { sends: false } => Some(FOLLOWER_REFUSES),
+            Self::Deaf { sends: true }
+            | Self::Kill
+            | Self::Pause
+            | Self::Flap { .. }
+            | Self::Diskfull
+            | Self::Slowdisk { .. }
+            | Self::Eio
+            | Self::Clock { .. } => None,
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{
 
 /// Time from one sweep of the body store to the next.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How long handing leadership over may take before this server ends without it.
+const HAND_OVER: Duration = Duration::from_millis(1_500);
 /// How long requests may take to finish once the server is to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -84,6 +86,13 @@ pub async fn run_with(
     let ended = async move { drop(ending.wait_for(|stopping| *stopping).await) };
     let answering = rpc::services(&shared).serve_with_incoming_shutdown(listener::incoming(port, &guard), ended);
     let mut answering = std::pin::pin!(answering);
+    // Requests are answered meanwhile.
+    let end = async {
+        end.await;
+        if tokio::time::timeout(HAND_OVER, group.step_aside()).await.is_err() {
+            tracing::info!("leadership is not handed over in time");
+        }
+    };
     ready(address, &group);
     tracing::info!(name = config.name, site = config.site, %address, "answering");
 

@@ -9,7 +9,8 @@ use std::{
 
 use chaos_tests::{
     campaign::{self, Plan},
-    failovers, planted,
+    failovers,
+    planted::{self, Planted},
     schedule::FaultKind,
     sites::Options,
 };
@@ -39,9 +40,10 @@ struct Arguments {
     /// Keeps schedule, logs, data and violations of each run below this folder.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
-    /// Plants a fault in a copy of the sources (acknowledge before commit), builds it and runs until it is found.
-    #[arg(long)]
-    planted: bool,
+    /// Plants a fault in a copy of the sources, builds it and runs until it is found: ack (before the commit), read (without a
+    /// majority), release (twice).
+    #[arg(long, value_name = "FAULT", num_args = 0..=1, default_missing_value = "ack")]
+    planted: Option<Planted>,
     /// Only measures: kills, stops and cuts off the leader N times each, and how long nobody can write then.
     #[arg(long, value_name = "N", conflicts_with = "planted")]
     failovers: Option<usize>,
@@ -73,7 +75,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         show(arguments.output, figures.text(), &figures.json());
         return Ok(ExitCode::SUCCESS);
     }
-    let control = if arguments.planted { Some(planted::build(&progress).await?) } else { None };
+    let control = match arguments.planted {
+        Some(fault) => Some(planted::build(fault, &progress).await?),
+        None => None,
+    };
     let plan = Plan {
         runs: arguments.runs,
         seed,
@@ -82,19 +87,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         servers,
         control,
         keep: arguments.keep,
-        until_found: arguments.planted,
+        until_found: arguments.planted.is_some(),
         progress: progress.clone(),
     };
     let tally = campaign::run(&plan).await?;
     progress.finish_and_clear();
     show(arguments.output, tally.text(), &tally.json());
-    if arguments.planted {
+    if let Some(fault) = arguments.planted {
         let (runs, windows) = (tally.runs, tally.windows);
         let said = if tally.found.is_empty() { "NOT found" } else { "found" };
-        eprintln!("the planted fault was {said} in {runs} runs and {windows} windows");
+        eprintln!("the planted fault ({fault}) was {said} in {runs} runs and {windows} windows");
     }
     // With a planted fault it is finding nothing that is wrong.
-    Ok(if tally.found.is_empty() == arguments.planted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if tally.found.is_empty() == arguments.planted.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 #[tokio::main]

@@ -72,7 +72,16 @@ mod tests {
 
     fn spell(cut_off: bool) -> Spell {
         let (from, to) = (moment(1_000), moment(9_000));
-        Spell { kind: FaultKind::Cut, server: 0, from, to, cut_off, term: 1, ended_by_itself: false }
+        Spell {
+            kind: FaultKind::Cut,
+            server: 0,
+            from,
+            to,
+            cut_off,
+            refuses_after: None,
+            term: 1,
+            ended_by_itself: false,
+        }
     }
 
     fn histories(from: u64, to: u64) -> Histories {

@@ -2,6 +2,7 @@
 //! the disks, to what is wrong with it; nothing wrong is an empty list.
 
 pub mod a_cut_off_server_answers_nothing;
+pub mod a_cut_off_server_refuses_soon;
 pub mod a_healed_cluster_serves_again;
 pub mod a_release_takes_effect_at_most_once;
 pub mod a_view_never_moves_back;

@@ -36,7 +36,16 @@ mod tests {
     #[test]
     fn only_a_broken_disk_excuses_an_end() {
         let at = Moment { tick: 1, at: Duration::ZERO };
-        let spell = |kind| Spell { kind, server: 0, from: at, to: at, cut_off: false, term: 1, ended_by_itself: true };
+        let spell = |kind| Spell {
+            kind,
+            server: 0,
+            from: at,
+            to: at,
+            cut_off: false,
+            refuses_after: None,
+            term: 1,
+            ended_by_itself: true,
+        };
         assert_eq!(check(&spell(FaultKind::Pause), &[]).len(), 1);
         assert_eq!(check(&spell(FaultKind::Eio), &[]), []);
         assert_eq!(check(&spell(FaultKind::Eio), &["beta".into()]).len(), 1, "another one than was struck");

@@ -10,7 +10,8 @@ use tokio::{
 
 use super::{
     Applied, RaftCall, Server,
-    leader::{Answer, Ask, Leader, has_quorum},
+    contact::has_quorum,
+    leader::{Answer, Ask, Leader},
     types::{Contents, DIGESTS_VERSION},
 };
 use crate::state::digest::StateDigest;

@@ -5,10 +5,10 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context;
@@ -23,11 +23,11 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Applied, ELECTION_MS_MAX, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
+    Applied, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
     about::{AskVitals, Watchers},
     batcher::{Batcher, Reads},
     comparing,
-    leader::{Answer, Ask, Leader, has_quorum},
+    leader::{Answer, Ask, Leader},
     members::Turn,
     network::Peers,
     opening,
@@ -50,8 +50,6 @@ pub(super) struct Inner {
     reads: Reads,
     state: Arc<StateStore>,
     applied: watch::Receiver<Applied>,
-    /// When a leader's entries or heartbeat were last accepted here.
-    heard: Mutex<Option<Instant>>,
     pub(super) followed: Mutex<Option<Followed>>,
     /// One snapshot at a time.
     receiving: tokio::sync::Mutex<()>,
@@ -91,8 +89,16 @@ impl Group {
         let peers = Arc::new(Peers::new(config.credentials.clone(), knows));
         let opened = opening::open(&config, Arc::clone(&peers)).await?;
         let (state, comparison) = (Arc::clone(&opened.state), opened.comparison);
-        let leader =
-            Leader { me: config.id, raft: opened.raft, peers, state, comparison, knows, turn: Turn::default() };
+        let leader = Leader {
+            me: config.id,
+            raft: opened.raft,
+            peers,
+            contact: Arc::default(),
+            state,
+            comparison,
+            knows,
+            turn: Turn::default(),
+        };
         let applied = opened.machine.applied();
         tokio::spawn(comparing::run(leader.clone(), applied.clone()));
         let inner = Inner {
@@ -102,7 +108,6 @@ impl Group {
             leader,
             state: opened.state,
             applied,
-            heard: Mutex::new(None),
             followed: Mutex::new(None),
             receiving: tokio::sync::Mutex::new(()),
             stopped: AtomicBool::new(false),
@@ -135,7 +140,8 @@ impl Group {
         self.inner.leader.raft.initialize(servers).await.context("form the cluster")
     }
 
-    /// Proposes a mutation, wherever the leader is, and waits until it is applied here or there: at most five seconds.
+    /// Proposes a mutation, wherever the leader is, and waits until it is applied here or there: at most five seconds, and
+    /// not at all at a server that has long lost touch with the others.
     ///
     /// # Errors
     /// See `ProposeError`; `Change::allowed_for` has been checked by the caller.
@@ -188,13 +194,8 @@ impl Group {
         if self.running().is_err() {
             return false;
         }
-        let metrics = self.inner.leader.raft.metrics();
-        let metrics = metrics.borrow();
-        if metrics.current_leader == Some(self.inner.leader.me) {
-            return has_quorum(&metrics);
-        }
-        let heard = *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.is_some_and(|heard| heard.elapsed() <= Duration::from_millis(ELECTION_MS_MAX))
+        let leader = &self.inner.leader;
+        leader.contact.in_touch(&leader.raft.metrics().borrow())
     }
 
     /// For `cluster status`.
@@ -243,13 +244,18 @@ impl Group {
                         AppendEntriesResponse::Success
                         | AppendEntriesResponse::PartialSuccess(_)
                         | AppendEntriesResponse::Conflict,
-                    ) => *self.inner.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now()),
+                    ) => self.inner.leader.contact.heard(),
                 }
                 codec::encode(&answer)
             }
             RaftCall::Vote => {
                 let request: VoteRequest<u64> = self.addressed(data)?;
-                codec::encode(&raft.vote(request).await)
+                let led = raft.metrics().borrow().current_leader == Some(self.inner.leader.me);
+                let answer = raft.vote(request).await;
+                if led && answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+                    self.inner.leader.contact.yielded();
+                }
+                codec::encode(&answer)
             }
             RaftCall::Snapshot => anyhow::bail!("a snapshot comes as a stream"),
             RaftCall::Forward => {
@@ -290,6 +296,12 @@ impl Group {
         let me = self.inner.leader.me;
         anyhow::ensure!(to == me, "the question is meant for node {to}, but this is node {me}");
         Ok(question)
+    }
+
+    /// Hands leadership over, if this server leads and another one can: before it ends, so that nobody has to wait for an
+    /// election time-out.
+    pub async fn step_aside(&self) {
+        self.inner.leader.step_aside().await;
     }
 
     /// Leaves Raft and closes the files; the state stays readable until the last handle is dropped.

@@ -9,12 +9,15 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     ELECTION_MS_MAX, RaftCall, Server, about,
+    contact::has_quorum,
     leader::{Answer, Ask, Leader},
     members::{Known, LAG_MAX, MemberAsk, Stop, best, refused},
 };
 
 /// How long writes under way may take to end, and the other's log to become whole.
 const LEVEL_WITHIN: Duration = Duration::from_secs(1);
+/// Who is to lead because this server ends answers within this time.
+const NEAR: Duration = Duration::from_millis(300);
 /// How long an election may take before the old leader goes on: the other's own first try and one more.
 const ELECTED_WITHIN: Duration = Duration::from_millis(3 * ELECTION_MS_MAX);
 /// For so long after a heartbeat a follower votes for nobody else.
@@ -55,16 +58,10 @@ impl Leader {
                 }
                 (id, server)
             }
-            None => {
-                let others = known.members.iter().filter(|(id, _)| known.voters.contains(*id) && **id != self.me);
-                let asked = others.map(async |(id, server)| (*id, about::ask(&self.peers, *id, server).await.is_ok()));
-                let up: BTreeSet<u64> =
-                    join_all(asked).await.into_iter().filter(|(_, answers)| *answers).map(|(id, _)| id).collect();
-                match best(&known, &up) {
-                    Some(found) => found,
-                    None => return refused("no other voter answers: see `posternctl cluster status`"),
-                }
-            }
+            None => match self.furthest(&known, LEVEL_WITHIN).await {
+                Some(found) => found,
+                None => return refused("no other voter answers: see `posternctl cluster status`"),
+            },
         };
         let to = server.name.clone();
         let lag = known.lag(id);
@@ -75,6 +72,31 @@ impl Leader {
         let (leads, took) = self.hand_over(&known, id, server).await?;
         let name = known.members.get(&leads).map_or_else(|| leads.to_string(), |server| server.name.clone());
         Ok(vec![format!("{name} leads; there was no leader for {} ms.", took.as_millis())])
+    }
+
+    /// The voter that has come furthest of the others that answer within `limit`.
+    async fn furthest<'k>(&self, known: &'k Known, limit: Duration) -> Option<(u64, &'k Server)> {
+        let others = known.members.iter().filter(|(id, _)| known.voters.contains(*id) && **id != self.me);
+        let asked = others.map(async |(id, server)| {
+            let answer = timeout(limit, about::ask(&self.peers, *id, server)).await;
+            (*id, answer.is_ok_and(|answer| answer.is_ok()))
+        });
+        let up: BTreeSet<u64> =
+            join_all(asked).await.into_iter().filter(|(_, answers)| *answers).map(|(id, _)| id).collect();
+        best(known, &up)
+    }
+
+    /// Hands leadership to whoever has come furthest, if this server leads. Where that fails, an election after its end will do.
+    pub(super) async fn step_aside(&self) {
+        let _turn = self.turn.changing.lock().await;
+        let known = self.known();
+        if !has_quorum(&self.raft.metrics().borrow()) {
+            return;
+        }
+        let Some((id, server)) = self.furthest(&known, NEAR).await else { return };
+        if let Err(Stop::Refused { why, .. }) = self.hand_over(&known, id, server).await {
+            tracing::info!(why, "leadership is not handed over");
+        }
     }
 
     /// Moves leadership: who leads then, and for how long nothing could be written.

@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
-    ELECTION_MS_MAX, ProposeError, RaftCall, Server,
+    ProposeError, RaftCall, Server,
     about::About,
     comparison::Comparison,
+    contact::{Contact, has_quorum},
     members::{CHANGE_LIMIT, Changed, MemberAsk, Turn},
     network::Peers,
     state_machine::Standing,
@@ -25,7 +26,7 @@ use crate::state::{
     store::{StateStore, end_process},
 };
 
-/// How long a caller waits in all: longer than an election or two.
+/// How long a caller waits in all, as long as this server is in touch with the group: longer than an election or two.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one call to a leader may take before the leader is looked up again.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
@@ -102,6 +103,7 @@ pub(super) struct Leader {
     pub(super) me: u64,
     pub(super) raft: Raft,
     pub(super) peers: Arc<Peers>,
+    pub(super) contact: Arc<Contact>,
     pub(super) state: Arc<StateStore>,
     pub(super) comparison: Arc<Comparison>,
     /// Latest version of entries that this server knows.
@@ -110,34 +112,28 @@ pub(super) struct Leader {
 }
 
 impl Leader {
-    /// Asks until there is an answer or `deadline` has come. Mutations carry their ids, so asking twice is harmless.
+    /// Asks until there is an answer, `deadline` has come, or this server has lost touch with the group: then at once. Mutations
+    /// carry their ids, so asking twice is harmless.
     pub(super) async fn ask(&self, ask: &Ask, deadline: Instant) -> Result<Answer, ProposeError> {
+        let writes = matches!(ask, Ask::Commit(_) | Ask::Member(_));
         let mut maybe_written = false;
         let metrics = self.raft.metrics();
         // Moves with leader, vote and membership, not with each entry.
         let mut moves = self.raft.server_metrics();
         loop {
             moves.mark_unchanged();
-            let known = leader_of(&metrics.borrow());
-            let answer = match known {
-                Some((leader, _)) if leader == self.me => self.answer(ask.clone(), deadline).await,
-                Some((leader, server)) => {
-                    let limit = ask.limit().min(deadline.saturating_duration_since(Instant::now()));
-                    match self.peers.ask((leader, &server), RaftCall::Forward, ask, limit).await {
-                        Ok(answer) => answer,
-                        Err(error) => {
-                            tracing::debug!(leader, "{error}");
-                            if error.maybe_arrived { Answer::Unknown } else { Answer::NotLeader }
-                        }
-                    }
-                }
-                None => Answer::NotLeader,
+            if self.contact.is_lost(&metrics.borrow()) {
+                return Err(ProposeError::NoLeader.after(maybe_written));
+            }
+            let answer = tokio::select! {
+                answer = self.ask_once(ask, deadline) => answer,
+                () = self.contact.lost(metrics.clone()) => Answer::Unknown,
             };
             match answer {
                 Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) | Answer::Member(_) => {
                     return Ok(answer);
                 }
-                Answer::Unknown => maybe_written = true,
+                Answer::Unknown => maybe_written = writes,
                 // Another server that has stopped will be followed by another leader.
                 Answer::NotLeader | Answer::Stopped | Answer::About(_) | Answer::Standing => {}
             }
@@ -153,6 +149,25 @@ impl Leader {
                 Ok(()) = moves.changed() => {}
                 () = tokio::time::sleep(PAUSE) => {}
             }
+        }
+    }
+
+    /// Asks whoever is known to lead.
+    async fn ask_once(&self, ask: &Ask, deadline: Instant) -> Answer {
+        let known = leader_of(&self.raft.metrics().borrow());
+        match known {
+            Some((leader, _)) if leader == self.me => self.answer(ask.clone(), deadline).await,
+            Some((leader, server)) => {
+                let limit = ask.limit().min(deadline.saturating_duration_since(Instant::now()));
+                match self.peers.ask((leader, &server), RaftCall::Forward, ask, limit).await {
+                    Ok(answer) => answer,
+                    Err(error) => {
+                        tracing::debug!(leader, "{error}");
+                        if error.maybe_arrived { Answer::Unknown } else { Answer::NotLeader }
+                    }
+                }
+            }
+            None => Answer::NotLeader,
         }
     }
 
@@ -284,12 +299,6 @@ fn leader_of(metrics: &RaftMetrics<u64, Server>) -> Option<(u64, Server)> {
     let leader = metrics.current_leader?;
     let server = metrics.membership_config.membership().get_node(&leader)?;
     Some((leader, server.clone()))
-}
-
-/// Whether this server leads and a majority has answered within an election time-out.
-pub(super) fn has_quorum(metrics: &RaftMetrics<u64, Server>) -> bool {
-    metrics.current_leader == Some(metrics.id)
-        && metrics.millis_since_quorum_ack.is_some_and(|age_ms| age_ms <= ELECTION_MS_MAX)
 }
 
 #[cfg(test)]

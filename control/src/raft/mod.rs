@@ -6,6 +6,7 @@ mod batcher;
 mod compaction;
 mod comparing;
 pub mod comparison;
+mod contact;
 mod export;
 pub mod gate;
 mod group;

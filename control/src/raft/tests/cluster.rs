@@ -1,10 +1,13 @@
 //! Three servers over mTLS on loopback.
 
+use std::time::Duration;
+
 use proto::mutation::Outcome;
+use tokio::time::Instant;
 
 use super::rig::{Rig, Running, mutation};
 use crate::{
-    raft::ProposeError,
+    raft::{ProposeError, leader::Ask},
     state::testing::{department, hold, node, operator, policy, quarantined},
 };
 
@@ -55,6 +58,34 @@ async fn any_server_takes_a_proposal_and_all_have_the_same_state() {
     assert!(!back.group.in_touch());
     assert_eq!(back.group.linearize().await, Err(ProposeError::NoLeader));
     back.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_has_lost_its_quorum_refuses_long_before_the_caller_gives_up() {
+    let rig = Rig::new(3).await;
+    let mut servers = Vec::new();
+    for id in 1..=3 {
+        servers.push(rig.start(id).await);
+    }
+    servers[0].group.form(rig.servers.clone()).await.expect("formed");
+    servers[0].group.linearize().await.expect("a quorum");
+    let place = usize::try_from(leader(&servers[0]).await - 1).expect("small");
+    let alone = servers.remove(place);
+    for server in servers {
+        server.stop().await;
+    }
+    // Nobody waits for ever here, though the deadline would allow it.
+    let deadline = Instant::now() + Duration::from_secs(24 * 3600);
+    let way = &alone.group.inner.leader;
+    let ask = |number| Ask::Commit(vec![mutation(node("n1"), hold(&[quarantined(number)]))]);
+    let (write, read) = (ask(1), Ask::ReadIndex);
+    let (written, read) = tokio::join!(way.ask(&write, deadline), way.ask(&read, deadline));
+    assert!(matches!(written, Err(ProposeError::NoLeader | ProposeError::Unknown)), "{written:?}");
+    assert!(matches!(read, Err(ProposeError::NoLeader)), "{read:?}");
+    // From now on nothing is even tried.
+    assert!(way.contact.is_lost(&way.raft.metrics().borrow()));
+    assert!(matches!(way.ask(&ask(2), deadline).await, Err(ProposeError::NoLeader)));
+    alone.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

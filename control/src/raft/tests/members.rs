@@ -233,6 +233,26 @@ async fn leadership_waits_for_writes_under_way_and_lets_nothing_in_while_it_move
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_to_end_hands_over_first_and_nobody_is_told_no() {
+    let rig = Rig::new(3).await;
+    let servers = formed(&rig, 3).await;
+    let before = servers[0].group.status();
+    let leads = |id| servers.iter().find(|server| server.group.me().0 == id).expect("one of them");
+    let old = leads(before.leader.expect("a leader"));
+    let load = Load::start(old.group.clone());
+    load.goes_on().await;
+    old.group.step_aside().await;
+    let after = old.group.status();
+    assert_ne!(after.leader, before.leader, "another one leads");
+    let new = leads(after.leader.expect("a leader"));
+    // Who does not lead has nothing to hand over.
+    old.group.step_aside().await;
+    assert_eq!(old.group.status().term, after.term);
+    load.goes_on().await;
+    holds_all(&new.group, load.end().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_is_removed_hands_over_first_and_the_last_sites_are_kept() {
     let mut rig = Rig::new(5).await;
     // All in one site but the third.
