@@ -29,6 +29,7 @@ pub mod shim;
 pub mod sink;
 pub mod sink_feed;
 pub mod sites;
+pub mod sizes;
 pub mod smtp_client;
 pub mod wan;
 pub mod watchers;

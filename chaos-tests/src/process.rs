@@ -131,6 +131,12 @@ async fn forward(mut output: Lines<BufReader<ChildStdout>>, lines: mpsc::Sender<
 }
 
 impl Process {
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Writes a line to its standard input.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Real `postern-control` processes, written to as nodes do: gRPC with mTLS.
 
-use std::path::Path;
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, bail};
 use control::config::Config;
@@ -8,7 +8,7 @@ use proto::{
     codec,
     held::MutationId,
     identity::{Credentials, Role},
-    mutation::Outcome,
+    mutation::{Change, Outcome},
     wire::edge::{ProposeRequest, edge_client::EdgeClient},
 };
 use tokio::{process::Command, sync::mpsc};
@@ -50,8 +50,7 @@ impl Servers {
         let folder = ground.fresh("postern")?;
         let directory = folder.join("cluster");
         voters::init(&directory, count)?;
-        let credentials = Credentials::load(&directory.join("nodes/mx1"))?;
-        let (mut processes, mut channels, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut processes, mut addresses) = (Vec::new(), Vec::new());
         for (name, _) in NAMES.iter().take(count) {
             let settings = directory.join("servers").join(name).join("control.yaml");
             let address = Config::load(&settings)?.listen;
@@ -65,15 +64,12 @@ impl Servers {
             let (lines, _) = mpsc::channel(1);
             processes.push(program.start(&ground.janitor, lines).await?.0);
             addresses.push(((*name).to_owned(), address));
-            for _ in 0..CHANNELS {
-                channels.push(channel(&credentials, Role::Control, address)?);
-            }
         }
+        let proposals = Proposals::open(&directory, addresses.iter().map(|(_, address)| *address))?;
         let operator = Operator::open(&directory.join("operators/anna"), addresses.into_iter(), std::iter::empty())?;
         form(ground, &directory).await?;
         operator.leader().await?;
-        let clients = channels.into_iter().map(EdgeClient::new).collect();
-        Ok(Self { processes, proposals: Proposals { clients } })
+        Ok(Self { processes, proposals })
     }
 
     /// Stops them in order.
@@ -99,12 +95,37 @@ async fn form(ground: &Ground, directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Store for Proposals {
-    async fn write(&self, client: usize, work: Work) -> anyhow::Result<()> {
-        let proposal = codec::encode(&(MutationId::fresh(), work.change()));
+impl Proposals {
+    /// At these servers of the cluster whose certificates are in `directory`.
+    ///
+    /// # Errors
+    /// When the node's certificate cannot be used.
+    pub fn open(directory: &Path, servers: impl Iterator<Item = SocketAddr>) -> anyhow::Result<Self> {
+        let credentials = Credentials::load(&directory.join("nodes/mx1"))?;
+        let mut clients = Vec::new();
+        for address in servers {
+            for _ in 0..CHANNELS {
+                clients.push(EdgeClient::new(channel(&credentials, Role::Control, address)?));
+            }
+        }
+        Ok(Self { clients })
+    }
+
+    /// Has a change committed, and gives its outcome.
+    ///
+    /// # Errors
+    /// When there is none: it may or may not have been committed.
+    pub async fn propose(&self, client: usize, change: &Change) -> anyhow::Result<Outcome> {
+        let proposal = codec::encode(&(MutationId::fresh(), change));
         let mut client = self.clients[client % self.clients.len()].clone();
         let answer = client.propose(ProposeRequest { proposal }).await.context("propose")?.into_inner();
-        match codec::decode("an outcome", &answer.outcome)? {
+        Ok(codec::decode("an outcome", &answer.outcome)?)
+    }
+}
+
+impl Store for Proposals {
+    async fn write(&self, client: usize, work: Work) -> anyhow::Result<()> {
+        match self.propose(client, &work.change()).await? {
             Outcome::Done => Ok(()),
             other @ (Outcome::PolicyApplied { .. } | Outcome::Leased(_) | Outcome::Refused(_)) => {
                 bail!("the mutation was not committed: {other:?}")
