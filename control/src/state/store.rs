@@ -146,7 +146,7 @@ impl StateStore {
 
     /// Marks a new store, and refuses one whose pairs lie there in another way.
     fn check_format(&self) -> Result<(), StoreError> {
-        let format = self.private(FORMAT);
+        let format = self.private(FORMAT)?;
         if format.is_none() && self.tree.is_empty() {
             return self.tree.insert(FORMAT, FORMAT_NOW).map(drop).map_err(disk("mark a new state"));
         }
@@ -157,11 +157,9 @@ impl StateStore {
     }
 
     /// What this server keeps for itself, beside the pages.
-    fn private(&self, key: &[u8]) -> Option<Vec<u8>> {
-        match self.tree.get(key) {
-            Ok(value) => value.map(|value| value.to_vec()),
-            Err(error) => end_process("read the state", &error),
-        }
+    fn private(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.tree.get(key).map_err(disk("read the state"))?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
     /// Makes everything applied so far safe from a loss of power.
@@ -208,13 +206,15 @@ impl StateStore {
     /// # Errors
     /// When what is stored is no position.
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
-        let bytes = self.private(POSITION);
+        let bytes = self.private(POSITION)?;
         bytes.map(|bytes| codec::decode("the position", &bytes)).transpose().map_err(disk("read the state's position"))
     }
 
     /// Whose store this is, as stamped at its creation.
-    #[must_use]
-    pub fn stamp(&self) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// When sled cannot read it.
+    pub fn stamp(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.private(STAMP)
     }
 
@@ -228,9 +228,11 @@ impl StateStore {
     }
 
     /// Whether the process ended while a snapshot was replacing the keys.
-    #[must_use]
-    pub fn is_torn(&self) -> bool {
-        self.private(INSTALLING).is_some()
+    ///
+    /// # Errors
+    /// When sled cannot read that.
+    pub fn is_torn(&self) -> Result<bool, StoreError> {
+        Ok(self.private(INSTALLING)?.is_some())
     }
 
     pub(crate) fn shared(&self) -> RwLockReadGuard<'_, ()> {
