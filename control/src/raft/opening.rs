@@ -119,6 +119,8 @@ pub struct Findings {
     pub last: Option<LogId>,
     /// The last entry that was purged from the log.
     pub purged: Option<LogId>,
+    /// CRC-32 of all entries that are in the log, as they are stored.
+    pub checksum: u32,
     /// The last entry that the state has applied.
     pub applied: Option<LogId>,
     /// Digest of all that is in the state; that kept with the state is the same.
@@ -144,6 +146,7 @@ pub async fn look(config: &GroupConfig) -> anyhow::Result<Findings> {
             vote: log.vote,
             last: log.last,
             purged: log.purged,
+            checksum: log.checksum,
             applied: state.applied,
             digest: state.digests.1.to_string(),
         })

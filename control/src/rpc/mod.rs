@@ -90,7 +90,7 @@ impl Shared {
         let began = Instant::now();
         let outcome = self.group.propose(Mutation { id, by, change }).await;
         let word = match &outcome {
-            Ok(outcome) if matches!(outcome, Outcome::Refused(_)) => "refused",
+            Ok(Outcome::Refused(_)) => "refused",
             Ok(_) => "done",
             Err(_) => "failed",
         };

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     fs::File,
+    io,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -41,6 +42,9 @@ pub(crate) const INSTALLING: &[u8] = b"\0installing";
 /// Version of the way in which the pairs lie in sled.
 const FORMAT: &[u8] = b"\0format";
 const FORMAT_NOW: &[u8] = b"pages-1";
+
+/// Extension of a file that sled is writing and will rename.
+const UNFINISHED: &str = "generating";
 
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
@@ -129,6 +133,7 @@ impl StateStore {
     /// # Errors
     /// When sled cannot open it: locked by another process, unreadable, damaged.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        remove_unfinished(folder).map_err(disk("remove what sled has not finished"))?;
         let config = sled::Config::new()
             .path(folder)
             .segment_size(SEGMENT_BYTES)
@@ -259,6 +264,22 @@ impl StateStore {
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.order.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes the files that sled writes before it gives them their name. A process that ended meanwhile leaves one half written,
+/// and sled 0.34 takes it for a whole one, and cannot open the rest.
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the names in a new folder durable, and the small files that sled writes once.

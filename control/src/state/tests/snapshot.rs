@@ -168,3 +168,23 @@ fn another_server_cannot_open_the_same_store() {
     let _store = StateStore::open(folder.path()).expect("a store");
     assert!(matches!(StateStore::open(folder.path()), Err(StoreError::Disk { .. })));
 }
+
+#[test]
+fn what_sled_had_not_finished_when_the_process_ended_is_no_damage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state");
+    drop(StateStore::open(&state).expect("a store"));
+    let unfinished = state.join("snap.00000000FFFFFFFF.generating");
+    std::fs::write(&unfinished, "the first bytes of").expect("written");
+    let copied = folder.path().join("copied");
+    // A folder of its own: within one process sled may keep its lock for a moment.
+    std::fs::create_dir(&copied).expect("a folder");
+    for entry in std::fs::read_dir(&state).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            std::fs::copy(&path, copied.join(path.file_name().expect("a name"))).expect("copied");
+        }
+    }
+    assert!(!StateStore::open(&copied).expect("it opens").is_torn().expect("readable"));
+    assert!(!copied.join("snap.00000000FFFFFFFF.generating").exists());
+}
