@@ -75,7 +75,10 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
         };
         let rules = Rules { open_within: Duration::from_secs(arguments.open_within), ..Rules::default() };
         let ended = if arguments.check {
-            server::look(&config, rules).await.and_then(|found| Ok(print(&serde_json::to_value(found)?)))
+            server::look(&config, rules).await.and_then(|found| {
+                print(&serde_json::to_value(found)?);
+                Ok(())
+            })
         } else {
             server::run_with(config, rules, end, |address, _| ready(address)).await
         };

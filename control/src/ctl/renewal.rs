@@ -137,7 +137,7 @@ mod tests {
         assert!(ca.contains(first.certificate_pem()) && ca.contains(second.certificate_pem()), "both are trusted");
 
         let other = Authority::generate("c2", now).expect("a CA");
-        let error = renew_in(&other, &path("mx1"), now).err().expect("refused").to_string();
+        let error = renew_in(&other, &path("mx1"), now).expect_err("refused").to_string();
         assert!(error.contains("not of the cluster c2"), "{error}");
     }
 }
