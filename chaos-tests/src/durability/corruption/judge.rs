@@ -18,9 +18,9 @@ use tokio::process::Command;
 use crate::durability::Bench;
 
 /// A server that has not read its folder within this time gives up, in seconds.
-const OPEN_WITHIN_S: u64 = 10;
+const OPEN_WITHIN_S: u64 = 60;
 /// A server that has neither opened nor refused a folder after this time hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_secs(120);
 /// What a server was at that was let pass and did not come to serve.
 pub(super) const APPLY: &str = "apply the log that the gate has let pass";
 
