@@ -43,9 +43,6 @@ pub(crate) const INSTALLING: &[u8] = b"\0installing";
 const FORMAT: &[u8] = b"\0format";
 const FORMAT_NOW: &[u8] = b"pages-1";
 
-/// Extension of a file that sled is writing and will rename.
-const UNFINISHED: &str = "generating";
-
 const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -269,13 +266,12 @@ impl StateStore {
 /// Removes the files that sled writes before it gives them their name. A process that ended meanwhile leaves one half written,
 /// and sled 0.34 takes it for a whole one, and cannot open the rest.
 fn remove_unfinished(folder: &Path) -> io::Result<()> {
-    let entries = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+        if path.extension().is_some_and(|extension| extension == "generating") {
             std::fs::remove_file(path)?;
         }
     }
