@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use chaos_tests::{
-    durability::{Bench, Figures, ledger::Proposal, life::End, solo::Solo},
+    durability::{Bench, Figures, corruption, ledger::Proposal, life::End, solo::Solo},
     runtime,
     shim::{DiskError, Faults, Shim},
 };
@@ -38,6 +38,18 @@ fn a_server_that_lost_its_power_comes_back_with_all_that_it_acknowledged() {
 fn without_fsync_a_loss_of_power_is_found_to_lose_what_was_acknowledged() {
     let figures = runtime::run(faults(End::PowerCut, 16, true)).expect("the harness works");
     assert!(!figures.violations.is_empty(), "{} power cuts without an fsync lost nothing", figures.faults);
+}
+
+#[test]
+fn a_damaged_file_changes_nothing_or_is_refused_with_the_way_out() {
+    let found = runtime::run(async {
+        let bench = Arc::new(Bench::new(SEED, None, &ProgressBar::hidden()).await?);
+        corruption::run(&bench, 60, 2, &ProgressBar::hidden()).await
+    })
+    .expect("the harness works");
+    assert_eq!(found.violations, Vec::<String>::new());
+    let times = |wanted| found.counts.iter().filter(|((_, _, verdict), _)| *verdict == wanted).count();
+    assert!(times(corruption::Verdict::AsItWas) > 0 && times(corruption::Verdict::Refused) > 0, "{found:?}");
 }
 
 /// An fsync that fails once and works from then on: whoever asks again is told that all is well, and it is not.

@@ -1,10 +1,10 @@
 //! postern-control: one of the servers that agree upon policy, quarantine and reputation.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser;
-use control::{config::Config, server, telemetry};
+use control::{config::Config, raft::Rules, server, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -21,7 +21,9 @@ Example of FILE (YAML; folders are relative to the file's own):
 
 When it answers it prints one line on stdout: {\"ready\":{\"grpc\":\"10.1.0.5:7001\"}}
 Its log is JSON on stderr; traces, metrics and logs go where OTEL_EXPORTER_OTLP_ENDPOINT says. SIGHUP: it looks for new
-certificates at once, not within 30 s. SIGTERM or SIGINT ends it. Exit code 1: the reason is on stderr.";
+certificates at once, not within 30 s. SIGTERM or SIGINT ends it. Exit code 1: the reason is on stderr.
+
+  postern-control --config FILE --check     # would it start? Stop it first";
 
 /// What is logged without --log and RUST_LOG.
 const LOG_DEFAULT: &str = "info,openraft=warn,sled=warn,h2=warn,hyper=warn,tower=warn";
@@ -38,6 +40,13 @@ struct Arguments {
     /// variable RUST_LOG, else info].
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// Starts nothing, but looks at what a stopped server holds: exit code 0 and one line of JSON with what is there, when it
+    /// would start; exit code 1 and the reason and the way out, when it would not.
+    #[arg(long)]
+    check: bool,
+    /// How long opening and checking the data folder may take before this server gives up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    open_within: u64,
 }
 
 fn main() -> ExitCode {
@@ -64,7 +73,15 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        let ended = server::run(config, end, ready).await;
+        let rules = Rules { open_within: Duration::from_secs(arguments.open_within), ..Rules::default() };
+        let ended = if arguments.check {
+            server::look(&config, rules).await.and_then(|found| {
+                print(&serde_json::to_value(found)?);
+                Ok(())
+            })
+        } else {
+            server::run_with(config, rules, end, |address, _| ready(address)).await
+        };
         telemetry.shutdown().await;
         ended
     })
@@ -82,7 +99,10 @@ fn filter(level: Option<&str>) -> anyhow::Result<EnvFilter> {
 
 /// The one line on stdout. Whoever started us may have closed it; that is no reason to end.
 fn ready(address: SocketAddr) {
-    let line = serde_json::json!({ "ready": { "grpc": address.to_string() } });
+    print(&serde_json::json!({ "ready": { "grpc": address.to_string() } }));
+}
+
+fn print(line: &serde_json::Value) {
     let mut stdout = std::io::stdout();
     drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
 }

@@ -8,12 +8,13 @@ use std::{
 
 use anyhow::Context as _;
 use proto::identity::keep_fresh;
+use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    bodies::{Bodies, copies::Copies, peers::Peers},
+    bodies::{self, Bodies, Checked, copies::Copies, peers::Peers},
     config::Config,
-    raft::{Group, GroupConfig, Rules, Server, about::Vitals, stamp},
+    raft::{self, Findings, Group, GroupConfig, Rules, Server, about::Vitals, stamp},
     repair::{self, Health},
     rpc::{self, Shared, gate::Guard, listener},
     telemetry::{self, Observed},
@@ -134,6 +135,26 @@ fn observe(shared: &Shared) {
             refused,
         }
     });
+}
+
+/// What `look` has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// Log and state.
+    pub raft: Findings,
+    /// The bodies of messages. One that is damaged or missing is fetched from another server when it is asked for.
+    pub bodies: Checked,
+}
+
+/// Opens what a stopped server holds, judges it as a start does, and reads everything. Nobody is answered.
+///
+/// # Errors
+/// When the server would not start: the reason and what to do.
+pub async fn look(config: &Config, rules: Rules) -> anyhow::Result<Look> {
+    let raft = raft::look(&membership(config, rules)).await?;
+    let folder = config.data.clone();
+    let bodies = tokio::task::spawn_blocking(move || bodies::check(&folder)).await?;
+    Ok(Look { raft, bodies: bodies.context("read the bodies")? })
 }
 
 fn server(config: &Config) -> Server {

@@ -2,6 +2,12 @@
 
 use std::process::{Command, Output};
 
+use control::{
+    config::Config,
+    ctl::{args::Init, init},
+    server,
+};
+
 fn start(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_postern-control")).args(arguments).output().expect("started")
 }
@@ -29,6 +35,35 @@ fn every_fault_of_the_file_is_on_stderr_with_its_line() {
     for part in [":1:5: id:", ":5:9: listen:", "credentials: is missing"] {
         assert!(told.contains(part), "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_check_says_what_is_there_or_why_the_server_would_not_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("cluster");
+    // Free until the server takes it.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    let server = vec![format!("alpha=north@{free}")];
+    let init = Init { dir: dir.clone(), server, node: vec!["mx1=north".into()], operator: vec!["anna".into()] };
+    init::make(&init).expect("made");
+    let file = dir.join("servers/alpha/control.yaml");
+    let check = || start(&["--check", "--config", &file.display().to_string()]);
+    let ended = check();
+    assert!(ended.status.code() == Some(1) && text(&ended.stderr).contains("correct the key data"), "{ended:?}");
+
+    let config = Config::load(&file).expect("settings");
+    let data = config.data.clone();
+    server::run(config, std::future::ready(()), |_| {}).await.expect("it starts and ends");
+    let ended = check();
+    assert!(ended.status.success(), "{ended:?}");
+    let found: server::Look = serde_json::from_slice(&ended.stdout).expect("JSON");
+    assert_eq!(found.raft.owner.expect("its stamp").node, 1);
+
+    std::fs::write(data.join("high-water"), "not what was written").expect("damaged");
+    let ended = check();
+    let told = text(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && told.contains("high-water") && told.contains("The way out"), "{told}");
+    assert!(ended.stdout.is_empty());
 }
 
 #[test]

@@ -118,8 +118,7 @@ async fn faults(arguments: &Arguments, seed: u64, progress: &ProgressBar) -> any
     let mut corruptions = Corruptions::default();
     if arguments.corruptions > 0 {
         progress.set_message(format!("corruption (seed {seed})"));
-        // They mostly wait for an election.
-        corruptions = corruption::run(&bench, arguments.corruptions, arguments.jobs * 4, progress).await?;
+        corruptions = corruption::run(&bench, arguments.corruptions, arguments.jobs, progress).await?;
     }
     bench.janitor.finish();
     Ok(Found { faults, corruptions })
@@ -164,7 +163,7 @@ fn print_text(seed: u64, found: &Found) {
         for ((file, damage, verdict), times) in &found.corruptions.counts {
             table.add_row([file.clone(), format!("{damage:?}"), format!("{verdict:?}"), times.to_string()]);
         }
-        println!("{table}");
+        println!("{table}\n{} of the folders were damaged", found.corruptions.damaged);
     }
     println!("seed {seed}");
     for violation in found.violations().take(SHOWN_MAX) {
@@ -190,6 +189,7 @@ fn as_json(seed: u64, found: &Found) -> Value {
     json!({
         "seed": seed,
         "faults": found.faults.iter().map(one).collect::<Vec<_>>(),
+        "damaged": found.corruptions.damaged,
         "corruptions": found.corruptions.counts.iter().map(corruption).collect::<Vec<_>>(),
         "violations": found.violations().collect::<Vec<_>>(),
     })

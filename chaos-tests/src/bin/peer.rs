@@ -10,14 +10,22 @@ use std::{
 use anyhow::Context as _;
 use chaos_tests::{
     dns::{self, Record},
-    durability::corruption,
+    durability::corruption::judge,
     janitor,
     sink::{self, Order, Sink},
 };
 use clap::{Parser, Subcommand};
+use control::{
+    config::Config,
+    raft::{Group, Rules},
+    server,
+};
 use serde::Serialize;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 
 /// What stands around the cluster in tests and in the demo. Each prints a JSON line when it is ready and one for each
 /// event, and ends with its standard input.
@@ -57,15 +65,24 @@ enum Peer {
         #[arg(long)]
         records: PathBuf,
     },
-    /// Opens a control server's data folder as the server does, and prints what is in it: one JSON line. Exit code 1: refused,
-    /// and why.
+    /// A control server that keeps only a short log, as one with much to do would; ends in order on SIGTERM.
+    Control {
+        /// The server's settings.
+        #[arg(long)]
+        config: PathBuf,
+        /// The log is purged behind a snapshot when it has grown by so many bytes.
+        #[arg(long)]
+        log_bytes_max: u64,
+        /// Entries that stay in the log then.
+        #[arg(long)]
+        logs_kept: u64,
+    },
+    /// Runs a control server on a data folder until it leads, and prints what is in it: one JSON line. Exit code 1: refused, and
+    /// why.
     Judge {
         /// The server's settings.
         #[arg(long)]
         config: PathBuf,
-        /// Another folder than the one in the settings.
-        #[arg(long)]
-        data: PathBuf,
     },
     /// Reads "+PID", "-PID", "mount FOLDER" and "netns NAME" lines until its input ends; then kills these process groups,
     /// takes mounts and namespaces away and removes the folder.
@@ -122,7 +139,14 @@ async fn main() -> anyhow::Result<()> {
             print(&json!({"ready": {"dns": at}}));
             until_input_ends(|_| {});
         }
-        Peer::Judge { config, data } => print(&corruption::judge(&config, data).await?),
+        Peer::Control { config, log_bytes_max, logs_kept } => {
+            let rules = Rules { log_bytes_max, logs_kept, ..Rules::default() };
+            let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+            let end = async move { terminate.recv().await.map_or((), drop) };
+            let ready = |address: SocketAddr, _: &Group| print(&json!({"ready": {"grpc": address}}));
+            server::run_with(Config::load(&config)?, rules, end, ready).await?;
+        }
+        Peer::Judge { config } => print(&judge::run(Config::load(&config)?).await?),
         Peer::Janitor { folder } => {
             let input = BufReader::new(std::io::stdin());
             tokio::task::block_in_place(|| janitor::serve(input, folder.as_deref()))?;

@@ -1,6 +1,9 @@
 //! A cluster of one control server: its folder, its process and the clients that speak to it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use proto::{
@@ -87,6 +90,11 @@ impl Solo {
     /// Added to the environment of the server from its next start on.
     pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
         self.program.environment = environment;
+    }
+
+    /// Another program than `postern-control`, that behaves like it.
+    pub fn set_program(&mut self, path: PathBuf, arguments: Vec<OsString>) {
+        (self.program.path, self.program.arguments) = (path, arguments);
     }
 
     /// Starts the server.

@@ -70,7 +70,7 @@ pub fn fill(folder: &Path, records: u64, progress: &ProgressBar) -> anyhow::Resu
 pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let (stamp, position) = {
         let store = StateStore::open(to)?;
-        (store.stamp().context("the state has an owner")?, store.position()?.context("the state belongs to a group")?)
+        (store.stamp()?.context("the state has an owner")?, store.position()?.context("the state belongs to a group")?)
     };
     std::fs::remove_dir_all(to).context("remove a state")?;
     copy_folder(from, to).context("copy a state")?;

@@ -1,6 +1,7 @@
 //! Message bodies on this server's disk, each under its SHA-256 digest. A file counts only with its length and checksum
 //! right.
 
+mod check;
 pub mod chunks;
 pub mod copies;
 pub mod duty;
@@ -23,6 +24,8 @@ use object_store::{
 use proto::{held::is_digest, policy::MESSAGE_BYTES_MAX};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
+
+pub use self::check::{Checked, check};
 
 /// Largest body, in bytes: the largest message and room for the fields that a node adds.
 pub const BODY_BYTES_MAX: u64 = MESSAGE_BYTES_MAX + 1024 * 1024;

@@ -90,6 +90,18 @@ pub enum Refusal {
         /// What was said.
         problem: String,
     },
+    /// sled or redb runs in circles, or the disk does not answer.
+    #[error(
+        "{what} could not be read within {seconds} s: the disk does not answer, or its files are damaged in such a way that \
+         reading them never ends. Look at the disk, and start again with more time (--open-within); if that does not help, \
+         {WAY_OUT}"
+    )]
+    Endless {
+        /// What was being read.
+        what: &'static str,
+        /// How long was waited for.
+        seconds: u64,
+    },
     /// A bit has changed on the disk.
     #[error("{0} is not as it was written: the disk has changed it; {WAY_OUT}")]
     LogDamaged(Damage),

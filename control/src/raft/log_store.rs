@@ -52,6 +52,8 @@ pub struct LogFacts {
     pub damaged: Option<Damage>,
     /// Length of all entries as stored, in bytes.
     pub bytes: u64,
+    /// CRC-32 of all entries as stored, one after the other.
+    pub checksum: u32,
 }
 
 /// The open database, before the gate has let it pass.
@@ -98,11 +100,12 @@ impl LogFile {
         let table = read.open_table(LOG)?;
         let purged: Option<LogId> = self.fact("purged")?;
         let mut next = purged.map_or(0, |id| id.index + 1);
-        let (mut hole, mut bytes) = (None, 0);
+        let (mut hole, mut bytes, mut hasher) = (None, 0, crc32fast::Hasher::new());
         for pair in table.iter()? {
             let (index, value) = pair?;
             let index = index.value();
             entry(index, value.value())?;
+            hasher.update(value.value());
             bytes += u64::try_from(value.value().len()).unwrap_or(u64::MAX);
             if index != next && hole.is_none() {
                 hole = Some(next.min(index));
@@ -112,7 +115,8 @@ impl LogFile {
         let last = self.last()?;
         // Not asked for, but it is read later on.
         self.fact::<LogId>("committed")?;
-        Ok(LogFacts { stamp: self.fact("stamp")?, vote: self.fact("vote")?, last, purged, hole, damaged: None, bytes })
+        let (stamp, vote, checksum) = (self.fact("stamp")?, self.fact("vote")?, hasher.finalize());
+        Ok(LogFacts { stamp, vote, last, purged, hole, damaged: None, bytes, checksum })
     }
 
     fn fact<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, LogError> {

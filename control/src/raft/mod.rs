@@ -27,16 +27,22 @@ pub mod state_machine;
 mod tests;
 mod transfer;
 pub mod types;
+mod watched;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    time::Duration,
 };
 
 use proto::identity::Credentials;
 use serde::{Deserialize, Serialize};
 
-pub use self::{batcher::Batching, group::Group};
+pub use self::{
+    batcher::Batching,
+    group::Group,
+    opening::{Findings, look},
+};
 
 /// Milliseconds between a leader's heartbeats.
 const HEARTBEAT_MS: u64 = 150;
@@ -80,6 +86,10 @@ pub struct Rules {
     pub compare_every: u64,
     /// When the log has grown by more, a snapshot is made that lets Raft purge it, in bytes.
     pub log_bytes_max: u64,
+    /// Entries that stay in the log behind a snapshot, for servers that are only a little behind.
+    pub logs_kept: u64,
+    /// How long opening log and state may take at the start; a million records take seconds.
+    pub open_within: Duration,
     /// How many mutations share an entry.
     pub batching: Batching,
 }
@@ -90,6 +100,8 @@ impl Default for Rules {
             knows: types::PROPOSAL_VERSION,
             compare_every: 1_000,
             log_bytes_max: 256 * 1024 * 1024,
+            logs_kept: 1_000,
+            open_within: Duration::from_secs(600),
             batching: Batching::default(),
         }
     }

@@ -1,14 +1,11 @@
 //! Opens log, mark and state, lets the gate judge them, and starts Raft.
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use anyhow::Context;
 use openraft::{Config, SnapshotPolicy};
 use proto::codec;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::{
@@ -21,14 +18,13 @@ use super::{
     snapshots::Snapshots,
     stamp::{Stamp, make_folder, sync_folder},
     state_machine::{Checks, Standing, StateMachine},
-    types::Raft,
+    types::{LogId, Raft, Vote},
+    watched::{self, Step},
 };
 use crate::state::store::{StateStore, StoreError};
 
 /// A snapshot is made after about this many entries: it reads and writes the whole state.
 const SNAPSHOT_EVERY: u64 = 50_000;
-/// Entries that stay in the log behind a snapshot, for servers that are only a little behind.
-const LOGS_KEPT: u64 = 1_000;
 /// A server further behind than this is filled by a snapshot. More than `SNAPSHOT_EVERY`, or a snapshot would not help.
 const LAG_MAX: u64 = 100_000;
 
@@ -42,6 +38,46 @@ pub(super) struct Opened {
     pub(super) closed: mpsc::Receiver<()>,
 }
 
+/// What lies in a data folder, opened and not judged yet.
+struct Found {
+    log: LogFile,
+    mark: Option<HighWaterFile>,
+    state: StateStore,
+    snapshots: Snapshots,
+    facts: Facts,
+    /// Latest version of an entry that was applied.
+    used: u32,
+}
+
+impl Found {
+    fn open(folder: &Path, wanted: Stamp, step: &Step) -> anyhow::Result<Self> {
+        let identity = step.read("the identity file", || Stamp::read(folder))?;
+        let log = step.read("the log", || LogFile::open(folder))?;
+        let log_facts = step.read("the log", || log.facts())?;
+        let state = step.read("the state", || StateStore::open(&folder.join("state")))?;
+        let snapshots = step.read("the snapshots", || Snapshots::open(folder))?;
+        step.read("the state", || match snapshots.recover(&state) {
+            // The gate says what a store is that an unreadable snapshot has left torn.
+            Err(error @ StoreError::Snapshot(_)) => {
+                tracing::error!("finish the installation of a snapshot: {error}");
+                Ok(())
+            }
+            recovered => recovered,
+        })?;
+        let (found, mark) = step.read("the high-water mark", || HighWaterFile::open(folder))?;
+        let diverged = step.read("why this server has left", || comparison::left(folder))?;
+        let (state_facts, used) = step.read("the state", || state_facts(&state, diverged))?;
+        let facts = Facts { wanted, identity, mark: found, log: log_facts, state: state_facts };
+        Ok(Self { log, mark, state, snapshots, facts, used })
+    }
+
+    /// Whether this server may take part: what the gate says, and whether it knows all that was applied.
+    fn judge(&self, knows: u32) -> Result<Start, Refusal> {
+        let start = gate::judge(&self.facts)?;
+        if self.used > knows { Err(Refusal::Newer { used: self.used, knows }) } else { Ok(start) }
+    }
+}
+
 /// Everything on disk, judged and stamped.
 pub(super) struct Files {
     pub(super) log: LogFile,
@@ -53,91 +89,91 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens what is in the folder and lets the gate judge it.
-    pub(super) fn open(folder: &std::path::Path, wanted: Stamp) -> anyhow::Result<Self> {
+    /// Opens what is in the folder and lets the gate judge it, for a server that knows entries up to version `knows`.
+    pub(super) fn open(folder: &Path, wanted: Stamp, knows: u32, step: &Step) -> anyhow::Result<Self> {
         make_folder(folder).with_context(|| format!("create the data folder {}", folder.display()))?;
-        let what = || format!("in the data folder {}", folder.display());
-        let identity = Stamp::read(folder).context("read the identity file").with_context(what)?;
-        let log = readable("the log", || LogFile::open(folder)).with_context(what)?;
-        let log_facts = readable("the log", || log.facts()).with_context(what)?;
-        let state = readable("the state", || StateStore::open(&folder.join("state"))).with_context(what)?;
-        let snapshots = Snapshots::open(folder).context("open the snapshots").with_context(what)?;
-        readable("the state", || match snapshots.recover(&state) {
-            // The gate says what a store is that an unreadable snapshot has left torn.
-            Err(error @ StoreError::Snapshot(_)) => {
-                tracing::error!("finish the installation of a snapshot: {error}");
-                Ok(())
-            }
-            recovered => recovered,
-        })
-        .with_context(what)?;
-        let (mark, file) = HighWaterFile::open(folder).context("open the high-water mark").with_context(what)?;
-        let diverged = comparison::left(folder).context("read why this server has left").with_context(what)?;
-        let log_bytes = log_facts.bytes;
-        let facts = Facts {
-            wanted: wanted.clone(),
-            identity,
-            mark,
-            log: log_facts,
-            state: readable("the state", || state_facts(&state, diverged)).with_context(what)?,
-        };
-        let start = gate::judge(&facts).with_context(what)?;
+        Self::open_made(folder, wanted, knows, step).with_context(|| format!("in the data folder {}", folder.display()))
+    }
+
+    fn open_made(folder: &Path, wanted: Stamp, knows: u32, step: &Step) -> anyhow::Result<Self> {
+        let found = Found::open(folder, wanted.clone(), step)?;
+        let start = found.judge(knows)?;
+        let Found { log, mark, state, snapshots, facts, .. } = found;
         tracing::info!(?start, last = ?facts.log.last, applied = ?facts.state.applied, "the start-up gate lets this server pass");
-        let mark = match (start, file) {
-            (Start::Resume, Some(file)) => file,
+        let mark = match (start, mark) {
+            (Start::Resume, Some(mark)) => mark,
             (Start::Fresh, _) | (Start::Resume, None) => stamp_all(folder, &log, &state, &wanted)?,
         };
-        Ok(Self { log, mark, state: Arc::new(state), snapshots, log_bytes })
+        Ok(Self { log, mark, state: Arc::new(state), snapshots, log_bytes: facts.log.bytes })
     }
 }
 
-/// Opens or reads what may be damaged. redb and sled panic at some damage and report other; both come out as a refusal with
-/// the way out. What the operating system says (locked, no permission, disk full) is told as it is.
-fn readable<T, E: Into<anyhow::Error>>(what: &'static str, read: impl FnOnce() -> Result<T, E>) -> anyhow::Result<T> {
-    let problem = match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => {
-            let error = error.into();
-            let text = format!("{error:#}");
-            if ["acquire lock", "os error"].iter().any(|said| text.contains(said)) {
-                return Err(error.context(format!("open {what}")));
-            }
-            text
-        }
-        Err(panic) => told(&*panic),
-    };
-    Err(Refusal::Unreadable { what, problem }.into())
+/// What a look at a data folder has found that a server may start with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Whose folder, as it names itself; `None` when it is new.
+    pub owner: Option<Stamp>,
+    /// The last vote.
+    pub vote: Option<Vote>,
+    /// The last entry of the log.
+    pub last: Option<LogId>,
+    /// The last entry that was purged from the log.
+    pub purged: Option<LogId>,
+    /// CRC-32 of all entries that are in the log, as they are stored.
+    pub checksum: u32,
+    /// The last entry that the state has applied.
+    pub applied: Option<LogId>,
+    /// Digest of all that is in the state; that kept with the state is the same.
+    pub digest: String,
 }
 
-/// The words of a panic.
-fn told(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it broke off without words").to_owned()
+/// Opens a data folder and judges it as a start does, and does not take part. What a start finishes (the installation of a
+/// snapshot that was interrupted, a repair that redb makes) is finished.
+///
+/// # Errors
+/// When a server would not start: the reason and the way out.
+pub async fn look(config: &GroupConfig) -> anyhow::Result<Findings> {
+    let stamp = Stamp::new(&config.credentials.identity.cluster, config.id);
+    let (folder, knows) = (config.data_dir.clone(), config.rules.knows);
+    let what = format!("in the data folder {}", folder.display());
+    let looked = watched::within(config.rules.open_within, move |step| {
+        anyhow::ensure!(folder.is_dir(), "there is no such folder: correct the key data");
+        let found = Found::open(&folder, stamp, step)?;
+        found.judge(knows)?;
+        let Facts { identity, log, state, .. } = found.facts;
+        Ok(Findings {
+            owner: identity,
+            vote: log.vote,
+            last: log.last,
+            purged: log.purged,
+            checksum: log.checksum,
+            applied: state.applied,
+            digest: state.digests.1.to_string(),
+        })
+    });
+    looked.await.context(what)
 }
 
-fn state_facts(state: &StateStore, diverged: Option<String>) -> anyhow::Result<StateFacts> {
-    // First, because it reports what cannot be read, where a single read would end the process.
+/// With the latest version of an entry that was applied.
+fn state_facts(state: &StateStore, diverged: Option<String>) -> anyhow::Result<(StateFacts, u32)> {
     let found = state.measure()?;
     let position = state.position()?;
     let kept = position.as_ref().map_or_else(Default::default, |position| position.digest);
-    let stamp = state.stamp().map(|stamp| codec::decode("the state's stamp", &stamp)).transpose()?;
-    Ok(StateFacts {
+    let stamp = state.stamp()?.map(|stamp| codec::decode("the state's stamp", &stamp)).transpose()?;
+    let Standing { applied, used, .. } = Standing::within(position.as_ref())?;
+    let facts = StateFacts {
         stamp,
-        applied: Standing::of(state)?.applied,
+        applied,
         installed: position.is_some_and(|position| position.installed),
-        torn: state.is_torn(),
+        torn: state.is_torn()?,
         digests: (kept, found),
         diverged,
-    })
+    };
+    Ok((facts, used))
 }
 
 /// Stamps a new folder; the identity file comes last, because from then on the gate expects the others.
-fn stamp_all(
-    folder: &std::path::Path,
-    log: &LogFile,
-    state: &StateStore,
-    stamp: &Stamp,
-) -> anyhow::Result<HighWaterFile> {
+fn stamp_all(folder: &Path, log: &LogFile, state: &StateStore, stamp: &Stamp) -> anyhow::Result<HighWaterFile> {
     log.set_stamp(stamp).context("stamp the log")?;
     state.set_stamp(&codec::encode(stamp)).context("stamp the state")?;
     let mark = HighWaterFile::create(folder, stamp.clone()).context("create the high-water mark")?;
@@ -151,19 +187,15 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let cluster = config.credentials.identity.cluster.clone();
     let stamp = Stamp::new(&cluster, config.id);
     let folder = config.data_dir.clone();
-    // Recovery may read everything: not on a worker thread.
-    let files = tokio::task::spawn_blocking(move || Files::open(&folder, stamp)).await??;
+    let knows = config.rules.knows;
+    let files = watched::within(config.rules.open_within, move |step| Files::open(&folder, stamp, knows, step)).await?;
     let (open, closed) = mpsc::channel(1);
     let state = Arc::clone(&files.state);
-    let (used, knows) = (Standing::of(&state)?.used, config.rules.knows);
-    if used > knows {
-        return Err(Refusal::Newer { used, knows }.into());
-    }
     let comparison = Arc::new(Comparison::new(config.id, &config.data_dir, config.rules.compare_every));
     let checks = Checks { knows, comparison: Arc::clone(&comparison) };
     let machine = StateMachine::new(Arc::clone(&state), files.snapshots, checks, open.clone());
     let log = LogStore::new(files.log, files.mark, (files.state, machine.applied()), open);
-    let settings = Arc::new(raft_config(cluster, config.id).validate().context("check Raft's settings")?);
+    let settings = Arc::new(raft_config(cluster, config).validate().context("check Raft's settings")?);
     let appended = log.appended();
     let raft = Raft::new(config.id, settings, Network(peers), log, machine.clone()).await.context("start Raft")?;
     tokio::spawn(compaction::run(raft.clone(), files.log_bytes, appended, config.rules.log_bytes_max));
@@ -176,14 +208,14 @@ fn snapshot_every(id: u64) -> u64 {
     SNAPSHOT_EVERY / 100 * (90 + (id % 21) * 8 % 21)
 }
 
-fn raft_config(cluster_name: String, id: u64) -> Config {
+fn raft_config(cluster_name: String, config: &GroupConfig) -> Config {
     Config {
         cluster_name,
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS_MIN,
         election_timeout_max: ELECTION_MS_MAX,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every(id)),
-        max_in_snapshot_log_to_keep: LOGS_KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_every(config.id)),
+        max_in_snapshot_log_to_keep: config.rules.logs_kept,
         replication_lag_threshold: LAG_MAX,
         ..Config::default()
     }

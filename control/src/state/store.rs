@@ -10,6 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     fs::File,
+    io,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
@@ -133,6 +134,7 @@ impl StateStore {
     /// # Errors
     /// When sled cannot open it: locked by another process, unreadable, damaged.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        remove_unfinished(folder).map_err(disk("remove what sled has not finished"))?;
         let config = sled::Config::new()
             .path(folder)
             .segment_size(SEGMENT_BYTES)
@@ -150,7 +152,7 @@ impl StateStore {
 
     /// Marks a new store, and refuses one whose pairs lie there in another way.
     fn check_format(&self) -> Result<(), StoreError> {
-        let format = self.private(FORMAT);
+        let format = self.private(FORMAT)?;
         if format.is_none() && self.tree.is_empty() {
             return self.tree.insert(FORMAT, FORMAT_NOW).map(drop).map_err(disk("mark a new state"));
         }
@@ -161,11 +163,9 @@ impl StateStore {
     }
 
     /// What this server keeps for itself, beside the pages.
-    fn private(&self, key: &[u8]) -> Option<Vec<u8>> {
-        match self.tree.get(key) {
-            Ok(value) => value.map(|value| value.to_vec()),
-            Err(error) => end_process("read the state", &error),
-        }
+    fn private(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.tree.get(key).map_err(disk("read the state"))?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
     /// Makes everything applied so far safe from a loss of power.
@@ -205,13 +205,15 @@ impl StateStore {
     /// # Errors
     /// When what is stored is no position.
     pub fn position(&self) -> Result<Option<Position>, StoreError> {
-        let bytes = self.private(POSITION);
+        let bytes = self.private(POSITION)?;
         bytes.map(|bytes| codec::decode("the position", &bytes)).transpose().map_err(disk("read the state's position"))
     }
 
     /// Whose store this is, as stamped at its creation.
-    #[must_use]
-    pub fn stamp(&self) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// When sled cannot read it.
+    pub fn stamp(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.private(STAMP)
     }
 
@@ -225,9 +227,11 @@ impl StateStore {
     }
 
     /// Whether the process ended while a snapshot was replacing the keys.
-    #[must_use]
-    pub fn is_torn(&self) -> bool {
-        self.private(INSTALLING).is_some()
+    ///
+    /// # Errors
+    /// When sled cannot read that.
+    pub fn is_torn(&self) -> Result<bool, StoreError> {
+        Ok(self.private(INSTALLING)?.is_some())
     }
 
     pub(crate) fn shared(&self) -> RwLockReadGuard<'_, ()> {
@@ -254,6 +258,21 @@ impl StateStore {
     pub(crate) fn alone(&self) -> RwLockWriteGuard<'_, ()> {
         self.order.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Removes the files that sled writes before it gives them their name. A process that ended meanwhile leaves one half written,
+/// and sled 0.34 takes it for a whole one, and cannot open the rest.
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the names in a new folder durable, and the small files that sled writes once.

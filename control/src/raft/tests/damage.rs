@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{
     rig::mutation,
-    storage::{stamp, stores},
+    storage::{opened, stamp, stores},
 };
 use crate::{
     raft::{
@@ -66,7 +66,7 @@ async fn written_and_purged(purged: bool) -> (TempDir, Vec<StateDigest>) {
 }
 
 fn refusal(folder: &Path) -> Refusal {
-    let error = Files::open(folder, stamp()).err().expect("the gate refuses");
+    let error = opened(folder, stamp()).err().expect("the gate refuses");
     error.downcast_ref::<Refusal>().unwrap_or_else(|| panic!("{error:#}")).clone()
 }
 
@@ -139,7 +139,7 @@ async fn refused(file: &str, harms: &[&Harm]) -> usize {
     let expected: LogFacts = {
         let copied = tempfile::tempdir().expect("a folder");
         copy(whole.path(), copied.path());
-        facts(&Files::open(copied.path(), stamp()).expect("the gate lets it pass"))
+        facts(&opened(copied.path(), stamp()).expect("the gate lets it pass"))
     };
     for harm in harms {
         let harmed = tempfile::tempdir().expect("a folder");
@@ -147,7 +147,7 @@ async fn refused(file: &str, harms: &[&Harm]) -> usize {
         let mut bytes = std::fs::read(harmed.path().join(file)).expect("a file");
         harm(&mut bytes);
         std::fs::write(harmed.path().join(file), bytes).expect("written");
-        match Files::open(harmed.path(), stamp()) {
+        match opened(harmed.path(), stamp()) {
             Ok(files) => {
                 assert_eq!(facts(&files), expected);
                 // What sled has lost at its end is applied again from the log.

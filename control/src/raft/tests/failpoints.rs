@@ -19,10 +19,10 @@ use proto::{identity::Credentials, mutation::Outcome};
 
 use super::{
     rig::{Rig, mutation},
-    storage::{snapshot_at, stamp, stores_in},
+    storage::{opened, snapshot_at, stamp, stores_in},
 };
 use crate::{
-    raft::{Group, GroupConfig, opening::Files, types::TypeConfig},
+    raft::{Group, GroupConfig, types::TypeConfig},
     state::testing::{held_id, hold, node, quarantined},
 };
 
@@ -188,7 +188,7 @@ async fn a_server_that_ends_while_a_snapshot_is_installed_has_the_old_state_or_t
         let test = "a_server_that_ends_while_a_snapshot_is_installed_has_the_old_state_or_the_new";
         let (_, reached) = end_at(test, folder.path(), (point, 1), 0);
         assert!(reached, "{point}");
-        let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+        let files = opened(folder.path(), stamp()).expect("the gate lets it pass");
         let index = files.state.position().expect("readable").expect("a position").index;
         // What sled had not flushed yet is in the log.
         assert!(index <= 9 || index == 20, "{point}: {index}");

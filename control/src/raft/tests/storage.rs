@@ -22,6 +22,7 @@ use crate::raft::{
     stamp::Stamp,
     state_machine::{Checks, StateMachine},
     types::{Contents, Entry, PROPOSAL_VERSION, Proposal, TypeConfig, Vote},
+    watched::Step,
 };
 use crate::state::testing::{department, operator, policy};
 
@@ -29,12 +30,17 @@ pub(super) fn stamp() -> Stamp {
     Stamp::new("c1", 1)
 }
 
+/// Opens a folder as a server does.
+pub(super) fn opened(folder: &Path, stamp: Stamp) -> anyhow::Result<Files> {
+    Files::open(folder, stamp, PROPOSAL_VERSION, &Step::default())
+}
+
 pub(super) fn stores(folder: &TempDir) -> (LogStore, StateMachine) {
     stores_in(folder.path())
 }
 
 pub(super) fn stores_in(folder: &Path) -> (LogStore, StateMachine) {
-    let files = Files::open(folder, stamp()).expect("a folder that the gate lets pass");
+    let files = opened(folder, stamp()).expect("a folder that the gate lets pass");
     let (open, _) = mpsc::channel(1);
     let checks = Checks { knows: PROPOSAL_VERSION, comparison: Arc::new(Comparison::new(1, folder, 1_000)) };
     let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, checks, open.clone());
@@ -71,7 +77,7 @@ async fn written() -> TempDir {
 #[tokio::test]
 async fn log_vote_and_mark_are_there_after_opening_again() {
     let folder = written().await;
-    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    let files = opened(folder.path(), stamp()).expect("the gate lets it pass");
     let facts = files.log.facts().expect("readable");
     assert_eq!((facts.vote, facts.last), (Some(Vote::new(2, 1)), Some(log_id(2, 1, 9))));
     assert_eq!((facts.purged, facts.hole, facts.stamp), (Some(log_id(2, 1, 2)), None, Some(stamp())));
@@ -97,7 +103,7 @@ async fn a_server_that_is_killed_between_purge_and_installation_starts_again_wit
         assert_eq!((seen.last_purged_log_id, seen.last_log_id), (Some(log_id(2, 1, 20)), Some(log_id(2, 1, 20))));
         assert!(log.try_get_log_entries(0..30).await.expect("readable").is_empty());
     }
-    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    let files = opened(folder.path(), stamp()).expect("the gate lets it pass");
     let facts = files.log.facts().expect("readable");
     assert_eq!((facts.purged, facts.last), (Some(log_id(2, 1, 2)), Some(log_id(2, 1, 9))));
 }
@@ -118,7 +124,7 @@ async fn entries_behind_a_snapshot_wait_until_it_is_installed_and_leave_no_hole(
         let (appended, ()) = tokio::join!(append, install);
         appended.expect("appended");
     }
-    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    let files = opened(folder.path(), stamp()).expect("the gate lets it pass");
     let facts = files.log.facts().expect("readable");
     assert_eq!((facts.purged, facts.last, facts.hole), (Some(log_id(2, 1, 20)), Some(log_id(2, 1, 21)), None));
 }
@@ -154,7 +160,7 @@ async fn a_truncated_log_is_let_pass_and_grows_again() {
         log.blocking_append([blank_ent::<TypeConfig>(2, 1, 10)]).await.expect("appended");
         log.truncate(log_id(2, 1, 10)).await.expect("truncated");
     }
-    let files = Files::open(folder.path(), stamp()).expect("the gate lets it pass");
+    let files = opened(folder.path(), stamp()).expect("the gate lets it pass");
     assert_eq!(files.log.facts().expect("readable").last, Some(log_id(2, 1, 9)));
 }
 
@@ -170,7 +176,7 @@ async fn what_was_lost_from_the_folder_keeps_the_server_out() {
     for (lose, expected) in table {
         let folder = written().await;
         lose(&folder);
-        let error = Files::open(folder.path(), stamp()).err().expect("the gate refuses");
+        let error = opened(folder.path(), stamp()).err().expect("the gate refuses");
         assert_eq!(error.downcast_ref::<Refusal>(), Some(&expected));
     }
 }
@@ -182,14 +188,14 @@ async fn a_transaction_that_redb_lost_is_missed() {
         let (_, file) = HighWaterFile::open(folder.path()).expect("readable");
         file.expect("a file").advance(|mark| mark.last = Some(log_id(2, 1, 10))).expect("written");
     }
-    let error = Files::open(folder.path(), stamp()).err().expect("the gate refuses");
+    let error = opened(folder.path(), stamp()).err().expect("the gate refuses");
     assert_eq!(error.downcast_ref::<Refusal>(), Some(&Refusal::LogBehind));
 }
 
 #[tokio::test]
 async fn another_nodes_folder_is_refused() {
     let folder = written().await;
-    let error = Files::open(folder.path(), Stamp::new("c1", 2)).err().expect("the gate refuses");
+    let error = opened(folder.path(), Stamp::new("c1", 2)).err().expect("the gate refuses");
     assert!(matches!(error.downcast_ref(), Some(Refusal::OtherIdentity { .. })), "{error:#}");
 }
 
@@ -200,5 +206,10 @@ async fn an_entry_of_a_later_version_is_not_applied() {
     let mut entry = Entry::from_app_data(Proposal::unknown(PROPOSAL_VERSION + 1));
     entry.log_id = log_id(1, 1, 0);
     let told = machine.apply([entry]).await.expect_err("refused").to_string();
-    assert!(told.contains("entry at 0") && told.contains(&format!("version {}", PROPOSAL_VERSION + 1)) && told.contains("update this server"), "{told}");
+    assert!(
+        told.contains("entry at 0")
+            && told.contains(&format!("version {}", PROPOSAL_VERSION + 1))
+            && told.contains("update this server"),
+        "{told}"
+    );
 }
