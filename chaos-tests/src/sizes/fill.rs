@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(digest(&one).expect("whole"), digest(&other).expect("whole"));
         let store = StateStore::open(&other).expect("opened");
         assert_eq!(store.held_count(), 600);
-        assert_eq!(store.stamp(), Some(other.to_string_lossy().as_bytes().to_vec()));
+        assert_eq!(store.stamp().expect("readable"), Some(other.to_string_lossy().as_bytes().to_vec()));
         assert_eq!(store.position().expect("read").expect("a position").index, 6);
     }
 }
