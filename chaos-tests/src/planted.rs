@@ -55,7 +55,8 @@ const READ: Place = Place {
 
 const RELEASE: Place = Place {
     file: "control/src/state/delivery.rs",
-    behind: "        match held.status {
+    behind: "        let held = &old.held;
+        match held.status {
             HeldStatus::Waiting | HeldStatus::Undeliverable { .. } => {}
 ",
     fault: "            HeldStatus::Due { .. } => {}
