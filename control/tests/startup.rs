@@ -1,6 +1,10 @@
 //! postern-control as a process that cannot start: what it says, and its exit code.
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
 
 use control::{
     config::Config,
@@ -37,8 +41,21 @@ fn every_fault_of_the_file_is_on_stderr_with_its_line() {
     }
 }
 
-#[tokio::test]
-async fn a_check_says_what_is_there_or_why_the_server_would_not_start() {
+/// Runs a server of its own process until it is ready, and ends it: within one process sled lets go of its lock only later.
+fn start_and_end(file: &Path) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_postern-control"));
+    command.arg("--config").arg(file).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = command.spawn().expect("started");
+    let mut ready = String::new();
+    BufReader::new(server.stdout.take().expect("piped")).read_line(&mut ready).expect("a line");
+    assert!(ready.contains("ready"), "{ready}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::TERM)
+        .expect("told to end");
+    assert!(server.wait().expect("ended").success());
+}
+
+#[test]
+fn a_check_says_what_is_there_or_why_the_server_would_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().join("cluster");
     // Free until the server takes it.
@@ -53,7 +70,7 @@ async fn a_check_says_what_is_there_or_why_the_server_would_not_start() {
 
     let config = Config::load(&file).expect("settings");
     let data = config.data.clone();
-    server::run(config, std::future::ready(()), |_| {}).await.expect("it starts and ends");
+    start_and_end(&file);
     let ended = check();
     assert!(ended.status.success(), "{ended:?}");
     let found: server::Look = serde_json::from_slice(&ended.stdout).expect("JSON");
