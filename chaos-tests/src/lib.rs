@@ -5,6 +5,7 @@ pub mod campaign;
 pub mod cases;
 pub mod cluster;
 pub mod collector;
+pub mod command;
 pub mod commits;
 pub mod dns;
 pub mod durability;

@@ -1,22 +1,19 @@
 //! `cargo bench-mail`: the three figures of the README, measured on a cluster of real processes on this machine.
 
-use std::{
-    path::Path,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, bail};
 use chaos_tests::{
     cluster::{Cluster, Options, Side, operator::until},
+    command::{self, Form},
     letters::{self, Letter},
     load::{Load, Parcel, Percentiles},
     runtime,
     smtp_client::Envelope,
     zones,
 };
-use clap::{Parser, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::Parser;
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 /// Measures, on a cluster of real processes on this machine: messages a second through one node, the time from `policy
@@ -47,31 +44,13 @@ struct Arguments {
     output: Form,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match runtime::run(bench(arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::ended(runtime::run(bench(arguments)))
 }
 
 async fn bench(arguments: Arguments) -> anyhow::Result<()> {
-    let progress = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {bar:30} {pos}/{len} {msg}") {
-        progress.set_style(style);
-    }
-    progress.enable_steady_tick(Duration::from_millis(100));
+    let progress = command::bar();
     let measuring = measure(&arguments, &progress);
     let figures = tokio::select! {
         figures = measuring => figures?,

@@ -6,6 +6,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail};
 use chaos_tests::{
     binaries::programs,
+    command::{self, Form},
     commits::{
         Ground, Load,
         rows::{self, Row, Target, ratio},
@@ -14,9 +15,9 @@ use chaos_tests::{
     janitor::Janitor,
     runtime,
 };
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 /// Measures committed mutations a second: group commit against one mutation an entry, and Postern against a single etcd and a
@@ -47,31 +48,13 @@ struct Arguments {
     output: Form,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match runtime::run(bench(arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::ended(runtime::run(bench(arguments)))
 }
 
 async fn bench(arguments: Arguments) -> anyhow::Result<()> {
-    let progress = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {bar:30} {pos}/{len} {msg}") {
-        progress.set_style(style);
-    }
-    progress.enable_steady_tick(Duration::from_millis(100));
+    let progress = command::bar();
     let rows = tokio::select! {
         rows = measure(&arguments, &progress) => rows?,
         interrupted = tokio::signal::ctrl_c() => {

@@ -9,12 +9,13 @@ use std::{
 
 use chaos_tests::{
     campaign::{self, Plan},
+    command::Form,
     failovers,
     planted::{self, Planted},
     schedule::FaultKind,
     sites::Options,
 };
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use indicatif::ProgressBar;
 
 /// Starts a cluster of real control servers in network namespaces, 10 to 40 ms apart, lets clients compete for held messages and
@@ -48,18 +49,12 @@ struct Arguments {
     #[arg(long, value_name = "N", conflicts_with = "planted")]
     failovers: Option<usize>,
     /// How the result is shown.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
+    #[arg(short, long, value_enum, default_value_t = Form::Text)]
+    output: Form,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Text,
-    Json,
-}
-
-fn show(output: Output, text: String, json: &serde_json::Value) {
-    let shown = if output == Output::Json { format!("{json:#}\n") } else { text };
+fn show(output: Form, text: String, json: &serde_json::Value) {
+    let shown = if output == Form::Json { format!("{json:#}\n") } else { text };
     // Nobody reads any more: the exit code still tells.
     let _ = std::io::stdout().write_all(shown.as_bytes());
 }

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use chaos_tests::{
+    command::Form,
     durability::{
         Bench, Figures,
         corruption::{self, Corruptions, Damage, Verdict},
@@ -11,7 +12,7 @@ use chaos_tests::{
     },
     runtime,
 };
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -48,14 +49,6 @@ struct Arguments {
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     output: Form,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
 }
 
 fn main() -> ExitCode {

@@ -5,14 +5,14 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, bail};
 use chaos_tests::{
     binaries::programs,
+    command::{self, Form},
     commits::{Ground, voters::NAMES},
     janitor::Janitor,
     runtime,
     sizes::{self, Figures, Plan},
 };
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use comfy_table::{Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -42,31 +42,13 @@ struct Arguments {
     output: Form,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match runtime::run(bench(arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::ended(runtime::run(bench(arguments)))
 }
 
 async fn bench(arguments: Arguments) -> anyhow::Result<()> {
-    let progress = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {bar:30} {pos}/{len} {msg}") {
-        progress.set_style(style);
-    }
-    progress.enable_steady_tick(Duration::from_millis(100));
+    let progress = command::bar();
     let programs = programs(&progress).await?.clone();
     let mut builder = tempfile::Builder::new();
     builder.prefix("postern-bench-");

@@ -264,7 +264,8 @@ impl Group {
                 codec::encode(&match ask {
                     Ask::About => Answer::About(Box::new(self.about().await)),
                     Ask::Elect { term } => self.inner.leader.stand(term).await,
-                    ask @ (Ask::Commit(_) | Ask::ReadIndex | Ask::DigestAt(_) | Ask::Member(_)) => {
+                    Ask::DigestAt(index) => Answer::Digest(self.inner.leader.comparison.at(index)),
+                    ask @ (Ask::Commit(_) | Ask::ReadIndex | Ask::Member(_)) => {
                         self.inner.leader.answer(ask, deadline).await
                     }
                 })

@@ -173,9 +173,6 @@ impl Leader {
 
     /// Answers as the leader, if this server is.
     pub(super) async fn answer(&self, ask: Ask, deadline: Instant) -> Answer {
-        if let Ask::DigestAt(index) = ask {
-            return Answer::Digest(self.comparison.at(index));
-        }
         // A leader that has lost its quorum does not know yet that it may have been replaced.
         if !has_quorum(&self.raft.metrics().borrow()) {
             return Answer::NotLeader;
@@ -196,11 +193,9 @@ impl Leader {
     async fn answer_within(&self, ask: Ask, deadline: Instant) -> Answer {
         match ask {
             Ask::Commit(mutations) => self.commit(mutations, deadline).await,
-            Ask::DigestAt(index) => Answer::Digest(self.comparison.at(index)),
             Ask::Member(ask) => self.member(ask, deadline).await,
-            Ask::Elect { term } => self.stand(term).await,
-            // The group answers it.
-            Ask::About => Answer::NotLeader,
+            // Not only a leader answers these: the group does.
+            Ask::DigestAt(_) | Ask::About | Ask::Elect { .. } => Answer::NotLeader,
             Ask::ReadIndex => match self.raft.get_read_log_id().await {
                 Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id: LogId| id.index)),
                 Err(RaftError::APIError(_)) => Answer::NotLeader,

@@ -14,9 +14,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use chaos_tests::{
     cluster::{Cluster, Options},
+    command::Form,
     runtime,
 };
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use comfy_table::{Table, presets};
 use node::{cluster::Cluster as Client, limits::Limits};
 use proto::{
@@ -63,12 +64,6 @@ struct Arguments {
     /// Control servers of the node.
     #[arg(long, hide = true)]
     control: Vec<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Text,
-    Json,
 }
 
 fn main() -> ExitCode {
