@@ -6,13 +6,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::ThreadId,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use node::{cluster::Cluster as Client, limits::Limits};
 use proto::{address::Domain, identity::Credentials, time::UnixMs, view::View};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -50,9 +50,10 @@ impl Waits {
     }
 }
 
-/// How long this thread has waited for a core since it began.
-fn queued() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+/// How long a thread of this process has waited for a core since it began.
+fn queued(thread: Pid) -> Duration {
+    let file = format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero());
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     let ns = text.split_whitespace().nth(1).and_then(|ns| ns.parse().ok()).unwrap_or_default();
     Duration::from_nanos(ns)
 }
@@ -75,21 +76,18 @@ async fn task(
     waits: Arc<Mutex<Waits>>,
     stop: Arc<AtomicBool>,
 ) {
-    let mut before: Option<(ThreadId, Instant, Duration)> = None;
+    let mut before: Option<(Pid, Instant, Duration)> = None;
     for round in 0_u64.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let (thread, at, waited) = (std::thread::current().id(), Instant::now(), queued());
-        if let Some((_, was, queued_then)) = before.filter(|before| before.0 == thread) {
-            let mut waits = waits.lock().unwrap_or_else(PoisonError::into_inner);
-            waits.add(at - was, waited.saturating_sub(queued_then));
+        let (thread, at) = (rustix::thread::gettid(), Instant::now());
+        if let Some((then, was, queued_then)) = before {
+            // In which queue it stood: the thread that was busy, not the one that took it over.
+            let queued = queued(then).saturating_sub(queued_then);
+            waits.lock().unwrap_or_else(PoisonError::into_inner).add(at - was, queued);
         }
-        // Another thread has other figures: the wait across a move counts by the clock.
-        if let Some((_, was, _)) = before.filter(|before| before.0 != thread) {
-            waits.lock().unwrap_or_else(PoisonError::into_inner).add(at - was, Duration::ZERO);
-        }
-        before = Some((thread, at, waited));
+        before = Some((thread, at, queued(thread)));
         let view = Arc::clone(&views.borrow());
         for step in 0..20 {
             std::hint::black_box(look_up(&view, round * 20 + step, &arguments));
