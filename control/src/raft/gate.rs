@@ -4,7 +4,7 @@
 use super::{
     high_water::{HighWater, Mark},
     log_error::Damage,
-    log_store::LogFacts,
+    log_file::LogFacts,
     stamp::Stamp,
     types::{LogId, Vote},
 };

@@ -3,7 +3,6 @@
 use std::{
     fmt::Debug,
     ops::RangeBounds,
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,178 +11,23 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 use proto::codec;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
-use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::{mpsc, watch};
 
 use super::{
     Applied,
-    high_water::HighWaterFile,
-    log_error::{Damage, LogError},
-    sealed::{seal, unseal},
-    stamp::Stamp,
+    high_water::{HighWater, HighWaterFile},
+    log_error::LogError,
+    log_file::{LogFile, Piece, put, remove_piece},
+    sealed::seal,
     types::{Entry, LogId, StorageError, StorageIOError, TypeConfig, Vote},
 };
 use crate::state::store::{StateStore, end_process};
 
-/// Name of the file in the data folder.
-pub(super) const FILE: &str = "log.redb";
-const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
-const CACHE_BYTES: usize = 64 * 1024 * 1024;
 /// What one read for replication returns at most; one entry always. openraft gives up an AppendEntries after one heartbeat
 /// interval and sends the same again, so that what does not fit through the line in that time never arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// What the start-up gate wants to know of the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogFacts {
-    /// Whose log; `None` in a new file.
-    pub stamp: Option<Stamp>,
-    /// The vote saved last.
-    pub vote: Option<Vote>,
-    /// Last entry, or the last one purged when none is left.
-    pub last: Option<LogId>,
-    /// Last entry purged.
-    pub purged: Option<LogId>,
-    /// First index that is missing between the purged and the last entry.
-    pub hole: Option<u64>,
-    /// First place that is damaged; nothing else is told then.
-    pub damaged: Option<Damage>,
-    /// Length of all entries as stored, in bytes.
-    pub bytes: u64,
-    /// CRC-32 of all entries as stored, one after the other.
-    pub checksum: u32,
-}
-
-/// The open database, before the gate has let it pass.
-#[derive(Debug)]
-pub struct LogFile(Database);
-
-impl LogFile {
-    /// Opens or creates the database.
-    ///
-    /// # Errors
-    /// When redb finds it damaged or locked.
-    pub fn open(folder: &Path) -> Result<Self, LogError> {
-        let mut db = Database::builder().set_cache_size(CACHE_BYTES).create(folder.join(FILE))?;
-        // Else damage to its list of free pages would have it write over entries later on.
-        if !db.check_integrity()? {
-            tracing::warn!("redb had to repair the log; the start-up gate looks at what is left");
-        }
-        let this = Self(db);
-        this.write(|_, _| Ok(()))?;
-        Ok(this)
-    }
-
-    /// Stamps a new log, durably.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn set_stamp(&self, stamp: &Stamp) -> Result<(), LogError> {
-        self.write(|_, facts| put(facts, "stamp", stamp))
-    }
-
-    /// Reads the whole log and checks each entry.
-    ///
-    /// # Errors
-    /// When redb finds damage.
-    pub fn facts(&self) -> Result<LogFacts, LogError> {
-        match self.read_all() {
-            Err(LogError::Damaged(damage)) => Ok(LogFacts { damaged: Some(damage), ..LogFacts::default() }),
-            read => read,
-        }
-    }
-
-    fn read_all(&self) -> Result<LogFacts, LogError> {
-        let read = self.0.begin_read()?;
-        let table = read.open_table(LOG)?;
-        let purged: Option<LogId> = self.fact("purged")?;
-        let mut next = purged.map_or(0, |id| id.index + 1);
-        let (mut hole, mut bytes, mut hasher) = (None, 0, crc32fast::Hasher::new());
-        for pair in table.iter()? {
-            let (index, value) = pair?;
-            let index = index.value();
-            entry(index, value.value())?;
-            hasher.update(value.value());
-            bytes += u64::try_from(value.value().len()).unwrap_or(u64::MAX);
-            if index != next && hole.is_none() {
-                hole = Some(next.min(index));
-            }
-            next = index + 1;
-        }
-        let last = self.last()?;
-        // Not asked for, but it is read later on.
-        self.fact::<LogId>("committed")?;
-        let (stamp, vote, checksum) = (self.fact("stamp")?, self.fact("vote")?, hasher.finalize());
-        Ok(LogFacts { stamp, vote, last, purged, hole, damaged: None, bytes, checksum })
-    }
-
-    fn fact<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, LogError> {
-        let table = self.0.begin_read()?.open_table(FACTS)?;
-        let value = table.get(name)?;
-        let Some(value) = value else { return Ok(None) };
-        let body = unseal(name.as_bytes(), value.value()).ok_or(LogError::Damaged(Damage::Fact(name)))?;
-        Ok(Some(codec::decode(name, body)?))
-    }
-
-    fn last(&self) -> Result<Option<LogId>, LogError> {
-        let table = self.0.begin_read()?.open_table(LOG)?;
-        match table.last()? {
-            Some((index, value)) => Ok(Some(entry(index.value(), value.value())?.log_id)),
-            None => self.fact("purged"),
-        }
-    }
-
-    /// The entries of a range from `first` on.
-    fn entries(&self, range: impl RangeBounds<u64>, first: u64, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
-        let table = self.0.begin_read()?.open_table(LOG)?;
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        for pair in table.range(range)? {
-            let (index, value) = pair?;
-            if index.value() < first {
-                continue;
-            }
-            bytes += value.value().len();
-            if bytes > bytes_max && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry(index.value(), value.value())?);
-        }
-        Ok(entries)
-    }
-
-    /// One transaction, on disk when this returns.
-    fn write(
-        &self,
-        change: impl FnOnce(&mut Table<'_, u64, &'static [u8]>, &mut Facts<'_>) -> Result<(), LogError>,
-    ) -> Result<(), LogError> {
-        let mut transaction: WriteTransaction = self.0.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        {
-            let mut log = transaction.open_table(LOG)?;
-            let mut facts = transaction.open_table(FACTS)?;
-            change(&mut log, &mut facts)?;
-        }
-        fail::fail_point!("log.before_commit");
-        transaction.commit()?;
-        fail::fail_point!("log.after_commit");
-        Ok(())
-    }
-}
-
-type Facts<'t> = Table<'t, &'static str, &'static [u8]>;
-
-fn put<T: Serialize>(facts: &mut Facts<'_>, name: &'static str, value: &T) -> Result<(), LogError> {
-    facts.insert(name, seal(name.as_bytes(), &codec::encode(value)).as_slice())?;
-    Ok(())
-}
-
-/// Checks and decodes what is stored at an index.
-fn entry(index: u64, sealed: &[u8]) -> Result<Entry, LogError> {
-    let body = unseal(&index.to_be_bytes(), sealed).ok_or(LogError::Damaged(Damage::Entry(index)))?;
-    Ok(codec::decode("a log entry", body)?)
-}
+/// What a write removes of a purge at least. Raft waits for each write, and to remove 256 MiB at once takes seconds.
+const PURGED_AT_ONCE: Piece = Piece { entries: 500, bytes: 512 * 1024 };
 
 /// The log as openraft uses it. Cheap to clone; all writes go through one lock.
 #[derive(Clone, Debug)]
@@ -201,8 +45,8 @@ struct Inner {
     applied: watch::Receiver<Applied>,
     /// Length of all entries appended since the start, in bytes.
     appended: watch::Sender<u64>,
-    /// A purge that is not carried out yet. Raft purges as soon as it has handed a received snapshot to the state machine;
-    /// until the state holds that snapshot, the old entries are all that this server has.
+    /// A purge that is not carried out yet, or not in full. Raft purges as soon as it has handed a received snapshot to the
+    /// state machine; until the state holds that snapshot, the old entries are all that this server has.
     purging: Mutex<Option<LogId>>,
 }
 
@@ -211,6 +55,8 @@ struct Written {
     mark: HighWaterFile,
     /// Last committed id that Raft told us. It goes to disk with the next append: it only speeds up a restart.
     committed: Option<LogId>,
+    /// The state is on disk as far as a purge up to here needs it.
+    state_on_disk: Option<LogId>,
 }
 
 impl LogStore {
@@ -222,7 +68,7 @@ impl LogStore {
         (state, applied): (Arc<StateStore>, watch::Receiver<Applied>),
         open: mpsc::Sender<()>,
     ) -> Self {
-        let written = Mutex::new(Written { mark, committed: None });
+        let written = Mutex::new(Written { mark, committed: None, state_on_disk: None });
         let inner = Inner { file, written, state, applied, appended: watch::Sender::new(0), purging: Mutex::new(None) };
         Self { inner: Arc::new(inner), _open: open }
     }
@@ -278,28 +124,66 @@ impl Inner {
         *self.purging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out the purge that is due, if the state has come far enough.
-    fn purge(&self, written: &mut Written) -> Result<(), LogError> {
-        let Some(upto) = self.purging() else { return Ok(()) };
-        if self.state.position()?.is_none_or(|position| position.index < upto.index) {
-            return Ok(());
+    /// The purge that is due, if the state has come far enough; it is on disk then.
+    fn due(&self, written: &mut Written) -> Result<Option<LogId>, LogError> {
+        let Some(upto) = self.purging() else { return Ok(None) };
+        if written.state_on_disk < Some(upto) {
+            if self.state.position()?.is_none_or(|position| position.index < upto.index) {
+                return Ok(None);
+            }
+            // What is purged can no longer rebuild the state: the state must be on disk before.
+            fail::fail_point!("purge.before_state");
+            self.state.sync()?;
+            written.state_on_disk = Some(upto);
         }
-        // What is purged can no longer rebuild the state: the state must be on disk before.
-        fail::fail_point!("purge.before_state");
-        self.state.sync()?;
         fail::fail_point!("purge.before_log");
-        self.file.write(|table, facts| {
-            table.retain_in(..=upto.index, |_, _| false)?;
-            put(facts, "purged", &upto)
-        })?;
-        let last = self.file.last()?;
+        Ok(Some(upto))
+    }
+
+    /// Moves the mark behind a piece of a purge that is gone, and ends the purge with the last one.
+    fn purged(&self, written: &mut Written, gone: LogId, last: Option<LogId>) -> Result<(), LogError> {
         fail::fail_point!("purge.before_mark");
-        written.mark.advance(|mark| {
-            mark.purged = Some(upto);
-            mark.last = last;
-        })?;
-        *self.purging.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        written.mark.advance(|mark| *mark = HighWater { purged: Some(gone), last, ..mark.clone() })?;
+        self.purging.lock().unwrap_or_else(PoisonError::into_inner).take_if(|upto| *upto == gone);
         Ok(())
+    }
+
+    fn append(&self, written: &mut Written, entries: &[(LogId, Vec<u8>)]) -> Result<(), LogError> {
+        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return Ok(()) };
+        let bytes = entries.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let due = self.due(written)?;
+        // The log must shrink faster than it grows. Where a snapshot took the place of entries it must go as a whole, or there
+        // would be a hole in it.
+        let piece = match due {
+            Some(_) if first.index > self.file.last()?.map_or(0, |id| id.index + 1) => Piece::ALL,
+            _ => Piece { bytes: PURGED_AT_ONCE.bytes.max(2 * bytes), ..PURGED_AT_ONCE },
+        };
+        let mut gone = None;
+        self.file.write(|table, facts| {
+            gone = due.map(|upto| remove_piece(table, facts, upto, piece)).transpose()?;
+            for (id, bytes) in entries {
+                table.insert(id.index, bytes.as_slice())?;
+            }
+            written.committed.map_or(Ok(()), |committed| put(facts, "committed", &committed))
+        })?;
+        match gone {
+            Some(gone) => self.purged(written, gone, Some(*last))?,
+            None => written.mark.advance(|mark| mark.last = Some(*last))?,
+        }
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.appended.send_modify(|appended| *appended += bytes);
+        Ok(())
+    }
+
+    /// Begins a purge; the appends that follow carry on with it.
+    fn purge(&self, written: &mut Written) -> Result<(), LogError> {
+        let Some(upto) = self.due(written)? else { return Ok(()) };
+        let mut gone = upto;
+        self.file.write(|table, facts| {
+            gone = remove_piece(table, facts, upto, PURGED_AT_ONCE)?;
+            Ok(())
+        })?;
+        self.purged(written, gone, self.file.last()?)
     }
 
     /// Entries as Raft sees them: without those that it has purged.
@@ -378,28 +262,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if let Some((first, _)) = entries.first() {
             self.without_hole(first.index).await?;
         }
-        self.writing("append to the log", move |log, written| {
-            log.purge(written)?;
-            let Some((last, _)) = entries.last() else { return Ok(()) };
-            let bytes = entries.iter().map(|(_, bytes)| u64::try_from(bytes.len()).unwrap_or(u64::MAX)).sum::<u64>();
-            log.file.write(|table, facts| {
-                for (id, bytes) in &entries {
-                    table.insert(id.index, bytes.as_slice())?;
-                }
-                written.committed.map_or(Ok(()), |committed| put(facts, "committed", &committed))
-            })?;
-            written.mark.advance(|mark| mark.last = Some(*last))?;
-            log.appended.send_modify(|appended| *appended += bytes);
-            Ok(())
-        })
-        .await?;
+        self.writing("append to the log", move |log, written| log.append(written, &entries)).await?;
         callback.log_io_completed(Ok(()));
         Ok(())
     }
 
     async fn truncate(&mut self, since: LogId) -> Result<(), StorageError> {
         self.writing("truncate the log", move |log, written| {
-            log.purge(written)?;
             let before = since.index.checked_sub(1);
             let entry = before.map_or(Ok(Vec::new()), |index| log.file.entries(index..since.index, 0, usize::MAX))?;
             let purged: Option<LogId> = log.file.fact("purged")?;

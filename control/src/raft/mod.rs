@@ -14,6 +14,7 @@ mod handover;
 pub mod high_water;
 mod leader;
 pub mod log_error;
+pub mod log_file;
 pub mod log_store;
 pub mod members;
 pub mod network;

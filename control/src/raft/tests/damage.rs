@@ -15,7 +15,7 @@ use crate::{
     raft::{
         gate::Refusal,
         log_error::Damage,
-        log_store::LogFacts,
+        log_file::LogFacts,
         opening::Files,
         types::{Contents, Entry, Proposal, Vote},
     },

@@ -17,6 +17,7 @@ use crate::raft::{
     comparison::Comparison,
     gate::Refusal,
     high_water::HighWaterFile,
+    log_file::LogFacts,
     log_store::LogStore,
     opening::Files,
     stamp::Stamp,
@@ -127,6 +128,55 @@ async fn entries_behind_a_snapshot_wait_until_it_is_installed_and_leave_no_hole(
     let files = opened(folder.path(), stamp()).expect("the gate lets it pass");
     let facts = files.log.facts().expect("readable");
     assert_eq!((facts.purged, facts.last, facts.hole), (Some(log_id(2, 1, 20)), Some(log_id(2, 1, 21)), None));
+}
+
+/// What a folder's log says when it is opened again.
+fn facts_of(folder: &TempDir) -> LogFacts {
+    opened(folder.path(), stamp()).expect("the gate lets it pass").log.facts().expect("readable")
+}
+
+fn blank(index: u64) -> Entry {
+    blank_ent::<TypeConfig>(2, 1, index)
+}
+
+#[tokio::test]
+async fn a_long_purge_goes_on_with_each_append_and_survives_the_end_of_the_process() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let upto = log_id(2, 1, 1_499);
+    {
+        let (mut log, mut machine) = stores(&folder);
+        log.blocking_append((0..2_000).map(blank)).await.expect("appended");
+        machine.apply((0..2_000).map(blank)).await.expect("applied");
+        log.purge(upto).await.expect("begun");
+        // Raft sees it done.
+        assert_eq!(log.get_log_state().await.expect("readable").last_purged_log_id, Some(upto));
+        assert_eq!(log.try_get_log_entries(0..2_000).await.expect("readable").len(), 500);
+    }
+    let facts = facts_of(&folder);
+    assert_eq!((facts.purged, facts.last, facts.hole), (Some(log_id(2, 1, 499)), Some(log_id(2, 1, 1_999)), None));
+    {
+        let (mut log, _) = stores(&folder);
+        log.purge(upto).await.expect("begun again");
+        log.blocking_append([blank(2_000)]).await.expect("appended");
+        log.blocking_append([blank(2_001)]).await.expect("appended");
+    }
+    let facts = facts_of(&folder);
+    assert_eq!((facts.purged, facts.last, facts.hole), (Some(upto), Some(log_id(2, 1, 2_001)), None));
+}
+
+#[tokio::test]
+async fn a_long_log_that_a_snapshot_replaces_leaves_no_hole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let (mut log, mut machine) = stores(&folder);
+        log.blocking_append((0..1_200).map(blank)).await.expect("appended");
+        let (_from, snapshot) = snapshot_at(2_000).await;
+        machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.expect("installed");
+        log.purge(log_id(2, 1, 2_000)).await.expect("begun");
+        log.blocking_append([blank(2_001)]).await.expect("appended");
+    }
+    let facts = facts_of(&folder);
+    assert_eq!((facts.purged, facts.last, facts.hole), (Some(log_id(2, 1, 2_000)), Some(log_id(2, 1, 2_001)), None));
 }
 
 #[tokio::test]
