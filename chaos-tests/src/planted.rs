@@ -22,6 +22,12 @@ pub enum Planted {
     Read,
     /// What is released can be released once more.
     Release,
+    /// The start-up gate lets every folder pass.
+    Gate,
+    /// The log is written without an fsync.
+    Log,
+    /// The state is not brought to the disk before the log is purged.
+    State,
 }
 
 /// Where a fault is planted: behind a text that must be in the file exactly once.
@@ -63,12 +69,39 @@ const RELEASE: Place = Place {
 ",
 };
 
+const GATE: Place = Place {
+    file: "control/src/raft/gate.rs",
+    behind: "pub fn judge(facts: &Facts) -> Result<Start, Refusal> {\n",
+    fault: "    if facts.identity.is_some() {
+        return Ok(Start::Resume);
+    }
+",
+};
+
+const LOG: Place = Place {
+    file: "control/src/raft/log_file.rs",
+    behind: "        transaction.set_durability(Durability::Immediate)?;\n",
+    fault: "        transaction.set_durability(Durability::None)?;\n",
+};
+
+const STATE: Place = Place {
+    file: "control/src/state/store.rs",
+    behind: "    pub fn sync(&self) -> Result<(), StoreError> {\n",
+    fault: "        if self.position()?.is_some() {
+            return Ok(());
+        }
+",
+};
+
 impl fmt::Display for Planted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ack => "acknowledged before it is committed",
             Self::Read => "read without a majority",
             Self::Release => "released twice",
+            Self::Gate => "no start-up gate",
+            Self::Log => "no fsync of the log",
+            Self::State => "no fsync of the state before the log is purged",
         })
     }
 }
@@ -79,6 +112,9 @@ impl Planted {
             Self::Ack => ACK,
             Self::Read => READ,
             Self::Release => RELEASE,
+            Self::Gate => GATE,
+            Self::Log => LOG,
+            Self::State => STATE,
         }
     }
 }
@@ -117,12 +153,12 @@ fn copy(from: &Path, to: &Path, other: (&Path, &str)) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds `postern-control` with the fault in it, in the profile of the running program and below the
-/// workspace's target folder, and gives its path. Takes minutes.
+/// Builds `programs` with the fault in them, in the profile of the running program and below the workspace's target folder, and
+/// gives the folder where they are. Takes minutes.
 ///
 /// # Errors
 /// When the place for the fault is not there exactly once, or cargo fails, with what it said.
-pub async fn build(fault: Planted, progress: &ProgressBar) -> anyhow::Result<PathBuf> {
+pub async fn build(fault: Planted, programs: &[&str], progress: &ProgressBar) -> anyhow::Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
     let folder = workspace.join("target/planted");
     let sources = folder.join("sources");
@@ -134,19 +170,19 @@ pub async fn build(fault: Planted, progress: &ProgressBar) -> anyhow::Result<Pat
         std::fs::create_dir_all(&sources).context("make a folder for the copy")?;
         copy(&workspace.join(part), &sources.join(part), (&file, &with_fault))?;
     }
-    progress.set_message("building postern-control with the fault; this takes minutes");
+    progress.set_message("building with the fault; this takes minutes");
     let target = folder.join("target");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    let (programs, profile) = profile()?;
-    command.current_dir(&sources).args(["build", "--workspace", "--bin", "postern-control", "--profile", &profile]);
+    let (built, profile) = profile()?;
+    command.current_dir(&sources).args(["build", "--workspace", "--profile", &profile]);
+    command.args(programs.iter().flat_map(|program| ["--bin", program]));
     command.arg("--target-dir").arg(&target).stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.context("start cargo")?;
     if !output.status.success() {
         bail!("cargo could not build the copy:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    let name = programs.file_name().context("a profile's folder has a name")?;
-    Ok(target.join(name).join("postern-control"))
+    Ok(target.join(built.file_name().context("a profile's folder has a name")?))
 }
 
 #[cfg(test)]

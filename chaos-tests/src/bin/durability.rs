@@ -10,6 +10,7 @@ use chaos_tests::{
         corruption::{self, Corruptions, Damage, Verdict},
         life::End,
     },
+    planted::{self, Planted},
     runtime,
 };
 use clap::Parser;
@@ -21,7 +22,8 @@ use serde_json::{Value, json};
 const SHOWN_MAX: usize = 10;
 
 /// Kills a control server under load, takes its power away, damages its files, and looks each time whether everything is
-/// there that was acknowledged. Exit code 1: something was lost, or came back that never was, or a check was not made.
+/// there that was acknowledged. Exit code 1: something was lost, or came back that never was, or a check was not made; with
+/// --planted: nothing was found.
 #[derive(Parser)]
 #[command(name = "durability", bin_name = "cargo durability")]
 struct Arguments {
@@ -43,6 +45,10 @@ struct Arguments {
     /// Negative control: fsync does nothing and says that it worked. The run must fail then.
     #[arg(long)]
     lie_fsync: bool,
+    /// Negative control: plants a fault in a copy of the sources, builds it, and must find it: ack and gate by kills and
+    /// corruptions, log and state by power cuts.
+    #[arg(long, value_name = "FAULT", conflicts_with = "lie_fsync")]
+    planted: Option<Planted>,
     /// Keeps all data folders in this folder, which must not exist yet.
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -77,7 +83,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         }
     };
     progress.finish_and_clear();
-    let well = found.violations().next().is_none();
+    let well = found.violations().next().is_none() == arguments.planted.is_none();
     match arguments.output {
         Form::Text => print_text(seed, &found),
         Form::Json => println!("{}", as_json(seed, &found)),
@@ -100,6 +106,13 @@ impl Found {
 async fn faults(arguments: &Arguments, seed: u64, progress: &ProgressBar) -> anyhow::Result<Found> {
     let mut bench = Bench::new(seed, arguments.keep.clone(), progress).await?;
     bench.lie_fsync = arguments.lie_fsync;
+    if let Some(fault) = arguments.planted {
+        if matches!(fault, Planted::Read | Planted::Release) {
+            bail!("that fault shows itself between servers: look for it with cargo chaos --planted");
+        }
+        let built = planted::build(fault, &["postern-control", "peer"], progress).await?;
+        (bench.programs.control, bench.programs.peer) = (built.join("postern-control"), built.join("peer"));
+    }
     let bench = Arc::new(bench);
     let mut faults = Vec::new();
     for (name, end, count) in

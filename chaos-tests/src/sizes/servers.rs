@@ -21,6 +21,9 @@ use crate::{
     process::{Process, Program},
 };
 
+/// After so many bytes of log a server makes a snapshot: as postern-control.
+const LOG_BYTES_MAX: &str = "268435456";
+
 /// The servers.
 #[derive(Debug)]
 pub struct Servers {
@@ -87,8 +90,14 @@ impl Servers {
         let begun = Instant::now();
         let program = Program {
             name: NAMES[which].0.to_owned(),
-            path: self.ground.programs.control.clone(),
-            arguments: vec!["--config".into(), self.folder(which).join("control.yaml").into()],
+            // As postern-control, but so few entries stay behind a snapshot that what lengthened the log is purged while the
+            // commits are timed.
+            path: self.ground.programs.peer.clone(),
+            arguments: [
+                ["control", "--logs-kept", "50", "--log-bytes-max", LOG_BYTES_MAX, "--config"].map(Into::into).to_vec(),
+                vec![self.folder(which).join("control.yaml").into()],
+            ]
+            .concat(),
             environment: Vec::new(),
             log: self.directory.join(format!("{}.log", NAMES[which].0)),
         };

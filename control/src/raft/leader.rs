@@ -130,6 +130,9 @@ impl Leader {
                 () = self.contact.lost(metrics.clone()) => Answer::Unknown,
             };
             match answer {
+                Answer::Outcomes(outcomes) if maybe_written && is_doubtful(&outcomes) => {
+                    return Err(ProposeError::Unknown);
+                }
                 Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) | Answer::Member(_) => {
                     return Ok(answer);
                 }
@@ -278,6 +281,11 @@ fn sorted_out(
     (known.map(|(mutation, _)| mutation).collect(), refused)
 }
 
+/// Whether a refusal was made before Raft was asked, so that an earlier try of the same mutation may still be committed.
+fn is_doubtful(outcomes: &[Outcome]) -> bool {
+    outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(Refused::Version { .. })))
+}
+
 /// Outcomes in the order in which the mutations came.
 fn put_back(refused: Vec<Option<Refused>>, committed: Vec<Outcome>) -> Vec<Outcome> {
     let mut committed = committed.into_iter();
@@ -304,7 +312,7 @@ mod tests {
         time::UnixMs,
     };
 
-    use super::{JUMP_MS, jumps, put_back, sorted_out};
+    use super::{JUMP_MS, is_doubtful, jumps, put_back, sorted_out};
     use crate::state::testing::{lease, node, release};
 
     #[test]
@@ -321,6 +329,13 @@ mod tests {
         let outcomes = put_back(refused, committed.clone());
         let [first, third, fourth] = committed.try_into().expect("three");
         assert_eq!(outcomes, [first, Outcome::Refused(version), third, fourth]);
+    }
+
+    #[test]
+    fn only_what_was_refused_before_the_log_is_doubtful_after_an_earlier_try() {
+        let version = Refused::Version { version: 9, server: "control-2".into() };
+        assert!(is_doubtful(&[Outcome::Done, Outcome::Refused(version)]));
+        assert!(!is_doubtful(&[Outcome::Done, Outcome::Refused(Refused::Invalid("empty".into()))]));
     }
 
     #[test]

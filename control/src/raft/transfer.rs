@@ -142,6 +142,8 @@ async fn fill(
         if let Some(end) = end {
             break end;
         }
+        // Empty chunks would hold the receiver for ever.
+        ensure!(!data.is_empty(), "a chunk of a snapshot is empty");
         size_bytes += u64::try_from(data.len()).unwrap_or(u64::MAX);
         ensure!(size_bytes <= expected, "a snapshot is longer than announced");
         crc.update(&data);
@@ -152,4 +154,48 @@ async fn fill(
     }
     out.flush().await.context("write a snapshot")?;
     out.sync_all().await.context("fsync a snapshot")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use proto::wire::raft::{SnapshotChunk, SnapshotEnd};
+    use tokio::fs::File;
+    use tonic::Status;
+
+    use super::fill;
+
+    fn data(bytes: &[u8]) -> SnapshotChunk {
+        SnapshotChunk { data: bytes.to_vec(), ..SnapshotChunk::default() }
+    }
+
+    fn end(bytes: &[u8]) -> SnapshotChunk {
+        let end = SnapshotEnd { size_bytes: bytes.len() as u64, crc32: crc32fast::hash(bytes) };
+        SnapshotChunk { end: Some(end), ..SnapshotChunk::default() }
+    }
+
+    async fn filled(chunks: Vec<SnapshotChunk>) -> Result<Vec<u8>, String> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let out = File::options().write(true).open(file.path()).await.expect("the file");
+        let chunks = stream::iter(chunks.into_iter().map(Ok::<_, Status>));
+        fill(out, 8, chunks).await.map_err(|error| error.to_string())?;
+        Ok(std::fs::read(file.path()).expect("the file"))
+    }
+
+    #[tokio::test]
+    async fn only_what_was_announced_is_taken() {
+        let whole = vec![data(b"snap"), data(b"shot"), end(b"snapshot")];
+        assert_eq!(filled(whole).await.expect("whole"), b"snapshot");
+        let table = [
+            (vec![data(b"snap"), data(b""), data(b"shot"), end(b"snapshot")], "is empty"),
+            (vec![data(b"snap"), data(b"shots"), end(b"snapshots")], "longer than announced"),
+            (vec![data(b"snap"), end(b"snap")], "was damaged on its way"),
+            (vec![data(b"snap"), data(b"shop"), end(b"snapshot")], "was damaged on its way"),
+            (vec![data(b"snap"), data(b"shot")], "ends too early"),
+        ];
+        for (chunks, why) in table {
+            let told = filled(chunks).await.expect_err(why);
+            assert!(told.contains(why), "{told}");
+        }
+    }
 }

@@ -52,7 +52,7 @@ struct Bounds {
 const BOUNDS: Bounds = Bounds {
     connections: 1024,
     of_one_holder: 64,
-    handshakes_from_one: 256,
+    handshakes_from_one: 64,
     look_every: Duration::from_secs(5),
     idle_max: Duration::from_secs(15 * 60),
 };

@@ -197,7 +197,8 @@ impl StateStore {
         staged.store()
     }
 
-    fn load(&self, mut from: impl Read) -> Result<Position, StoreError> {
+    fn load(&self, from: impl Read) -> Result<Position, StoreError> {
+        let mut from = Hashing { under: from, hasher: Sha256::new() };
         let mut magic = [0; MAGIC.len()];
         from.read_exact(&mut magic).map_err(cut_short)?;
         let mut position = None;
@@ -211,6 +212,8 @@ impl StateStore {
         }
         packer.finish().map_or(Ok(()), |page| staged.insert(page))?;
         staged.store()?;
+        // The file was whole when it was checked; this is another reading of it.
+        from.check()?;
         let position = position.ok_or(StoreError::Snapshot("no position"))?;
         let position: Position = codec::decode("a position", &position).map_err(disk("read a snapshot"))?;
         Ok(Position { installed: true, ..position })
@@ -257,12 +260,7 @@ fn check(from: impl Read) -> Result<Position, StoreError> {
         digest.add(&key, &value);
         last = key;
     }
-    let expected = from.hasher.clone().finalize();
-    let mut found = [0; 32];
-    from.read_exact(&mut found).map_err(cut_short)?;
-    if found != *expected {
-        return Err(StoreError::Snapshot("the checksum is wrong"));
-    }
+    from.check()?;
     let [position] = positions.as_slice() else { return Err(StoreError::Snapshot("not one position")) };
     let position = codec::decode::<Position>("a position", position);
     let position = position.map_err(|_| StoreError::Snapshot("its position cannot be read"))?;
@@ -372,6 +370,16 @@ impl<T: Read> Read for Hashing<T> {
         let read = self.under.read(bytes)?;
         self.hasher.update(bytes.get(..read).ok_or(ErrorKind::InvalidData)?);
         Ok(read)
+    }
+}
+
+impl<T: Read> Hashing<T> {
+    /// Reads the checksum that stands behind everything else.
+    fn check(&mut self) -> Result<(), StoreError> {
+        let expected = self.hasher.clone().finalize();
+        let mut found = [0; 32];
+        self.read_exact(&mut found).map_err(cut_short)?;
+        if found == *expected { Ok(()) } else { Err(StoreError::Snapshot("the checksum is wrong")) }
     }
 }
 
