@@ -28,6 +28,7 @@ use super::{
     batcher::{Batcher, Reads},
     comparing,
     leader::{Answer, Ask, Leader},
+    lines,
     members::Turn,
     network::Peers,
     opening,
@@ -101,6 +102,7 @@ impl Group {
         };
         let applied = opened.machine.applied();
         tokio::spawn(comparing::run(leader.clone(), applied.clone()));
+        tokio::spawn(lines::keep_open(Arc::clone(&leader.peers), leader.raft.metrics()));
         let inner = Inner {
             server: config.server,
             batcher: Batcher::start(leader.clone(), config.rules.batching),

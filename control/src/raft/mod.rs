@@ -13,6 +13,7 @@ mod group;
 mod handover;
 pub mod high_water;
 mod leader;
+mod lines;
 pub mod log_error;
 pub mod log_file;
 pub mod log_store;
