@@ -35,7 +35,7 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("read {path}: {source}")]
+    #[error("read {path}")]
     Read {
         /// The file.
         path: String,
