@@ -24,7 +24,7 @@ pub enum Planted {
     Release,
     /// The start-up gate lets every folder pass.
     Gate,
-    /// The log is written without an fsync.
+    /// The log stays in memory.
     Log,
     /// The state is not brought to the disk before the log is purged.
     State,
@@ -100,7 +100,7 @@ impl fmt::Display for Planted {
             Self::Read => "read without a majority",
             Self::Release => "released twice",
             Self::Gate => "no start-up gate",
-            Self::Log => "no fsync of the log",
+            Self::Log => "a log that stays in memory",
             Self::State => "no fsync of the state before the log is purged",
         })
     }

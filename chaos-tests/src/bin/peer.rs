@@ -17,7 +17,7 @@ use chaos_tests::{
 use clap::{Parser, Subcommand};
 use control::{
     config::Config,
-    raft::{Group, Rules},
+    raft::{Group, Piece, Rules},
     server,
 };
 use serde::Serialize;
@@ -76,6 +76,9 @@ enum Peer {
         /// Entries that stay in the log then.
         #[arg(long)]
         logs_kept: u64,
+        /// Entries that are removed from the log in one transaction [default: as postern-control].
+        #[arg(long)]
+        purged_at_once: Option<usize>,
     },
     /// Runs a control server on a data folder until it leads, and prints what is in it: one JSON line. Exit code 1: refused, and
     /// why.
@@ -139,8 +142,10 @@ async fn main() -> anyhow::Result<()> {
             print(&json!({"ready": {"dns": at}}));
             until_input_ends(|_| {});
         }
-        Peer::Control { config, log_bytes_max, logs_kept } => {
-            let rules = Rules { log_bytes_max, logs_kept, ..Rules::default() };
+        Peer::Control { config, log_bytes_max, logs_kept, purged_at_once } => {
+            let usual = Piece::default();
+            let purge_piece = Piece { entries: purged_at_once.unwrap_or(usual.entries), ..usual };
+            let rules = Rules { log_bytes_max, logs_kept, purge_piece, ..Rules::default() };
             let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
             let end = async move { terminate.recv().await.map_or((), drop) };
             let ready = |address: SocketAddr, _: &Group| print(&json!({"ready": {"grpc": address}}));

@@ -26,6 +26,10 @@ use crate::{
     shim::{Cut, Faults, Shim},
 };
 
+/// The server makes a snapshot after so many bytes of log: some in each life.
+const LOG_BYTES_MAX: u64 = 64 * 1024;
+/// Entries that stay in the log then.
+const LOGS_KEPT: u64 = 20;
 /// Operations on the disk within which the server is cut off while it starts.
 const START_OPERATIONS: u64 = 120;
 /// The same under load: about as many as the proposals of a cycle need.
@@ -78,6 +82,7 @@ pub async fn live(bench: &Bench, end: End, number: u64, faults: u64, bar: &Progr
     let home = bench.root.join(format!("{end:?}-{number}").to_lowercase());
     std::fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
     let mut solo = Solo::make(&bench.programs, &home).await?;
+    solo.keep_short_log(&bench.programs, LOG_BYTES_MAX, LOGS_KEPT);
     let journal = home.join("journal");
     let mut shim = Shim::new(&bench.library, &home, "solo", &solo.folder)?;
     if end == End::PowerCut {

@@ -92,9 +92,15 @@ impl Solo {
         self.program.environment = environment;
     }
 
-    /// Another program than `postern-control`, that behaves like it.
-    pub fn set_program(&mut self, path: PathBuf, arguments: Vec<OsString>) {
-        (self.program.path, self.program.arguments) = (path, arguments);
+    /// From its next start on the server makes a snapshot after every `log_bytes_max` bytes of log and keeps `logs_kept` entries,
+    /// so that even a short life has purges, in several pieces each.
+    pub fn keep_short_log(&mut self, programs: &Programs, log_bytes_max: u64, logs_kept: u64) {
+        self.program.path = programs.peer.clone();
+        let rules = [("--log-bytes-max", log_bytes_max), ("--logs-kept", logs_kept), ("--purged-at-once", 5)];
+        let mut arguments: Vec<OsString> = vec!["control".into()];
+        arguments.extend(rules.iter().flat_map(|(name, value)| [OsString::from(name), value.to_string().into()]));
+        arguments.extend(["--config".into(), self.folder.join("control.yaml").into()]);
+        self.program.arguments = arguments;
     }
 
     /// Starts the server.

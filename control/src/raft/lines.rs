@@ -1,4 +1,4 @@
-//! Keeps a line to each other server open: the first vote or entry after an election is not to wait until TCP and TLS have gone
+//! Keeps the line for what is short to each other server open: the first vote or entry after an election is not to wait until TCP and TLS have gone
 //! back and forth between two sites.
 
 use std::{sync::Arc, time::Duration};
@@ -25,8 +25,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 pub(super) async fn keep_open(peers: Arc<Peers>, metrics: watch::Receiver<RaftMetrics<u64, Server>>) {
     let mut turn = interval(ASK_EVERY);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while metrics.has_changed().is_ok() {
+    loop {
         turn.tick().await;
+        if metrics.has_changed().is_err() {
+            return;
+        }
         let others: Vec<(u64, Server)> = {
             let metrics = metrics.borrow();
             let all = metrics.membership_config.nodes().map(|(id, server)| (*id, server.clone()));

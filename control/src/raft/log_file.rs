@@ -98,6 +98,7 @@ impl LogFile {
         let last = self.last()?;
         // Not asked for, but it is read later on.
         self.fact::<LogId>("committed")?;
+        self.purging()?;
         let (stamp, vote, checksum) = (self.fact("stamp")?, self.fact("vote")?, hasher.finalize());
         Ok(LogFacts { stamp, vote, last, purged, hole, damaged: None, bytes, checksum })
     }
@@ -108,6 +109,12 @@ impl LogFile {
         let Some(value) = value else { return Ok(None) };
         let body = unseal(name.as_bytes(), value.value()).ok_or(LogError::Damaged(Damage::Fact(name)))?;
         Ok(Some(codec::decode(name, body)?))
+    }
+
+    /// Up to where entries are being removed, if not all of them are gone.
+    pub(super) fn purging(&self) -> Result<Option<LogId>, LogError> {
+        let (purging, purged) = (self.fact::<LogId>("purging")?, self.fact("purged")?);
+        Ok(purging.filter(|upto| purged < Some(*upto)))
     }
 
     pub(super) fn last(&self) -> Result<Option<LogId>, LogError> {
@@ -171,41 +178,47 @@ pub(super) fn put<T: Serialize>(facts: &mut Facts<'_>, name: &'static str, value
     Ok(())
 }
 
-/// Removes entries up to `upto`, oldest first: at least one, and at most what `piece` allows. Gives the last one that is gone;
-/// that is `upto` when nothing is left to remove.
+/// Removes entries up to `upto`, oldest first: at least one, and at most what `piece` allows; without a piece all. Gives the last
+/// one that is gone; that is `upto` when nothing is left to remove.
 pub(super) fn remove_piece(
     entries: &mut Entries<'_>,
     facts: &mut Facts<'_>,
     upto: LogId,
-    piece: Piece,
+    piece: Option<Piece>,
 ) -> Result<LogId, LogError> {
-    let mut gone = upto;
+    let gone = piece.map_or(Ok(None), |piece| end_of(entries, upto, piece))?.unwrap_or(upto);
+    entries.retain_in(..=gone.index, |_, _| false)?;
+    put(facts, "purged", &gone)?;
+    put(facts, "purging", &upto)?;
+    Ok(gone)
+}
+
+/// The last entry of a piece; `None` when it holds all up to `upto`.
+fn end_of(entries: &Entries<'_>, upto: LogId, piece: Piece) -> Result<Option<LogId>, LogError> {
     let (mut count, mut bytes) = (0, 0);
     for pair in entries.range(..=upto.index)? {
         let (index, value) = pair?;
         (count, bytes) = (count + 1, bytes + value.value().len());
         if count >= piece.entries || bytes >= piece.bytes {
-            gone = entry(index.value(), value.value())?.log_id;
-            break;
+            return Ok(Some(entry(index.value(), value.value())?.log_id));
         }
     }
-    entries.retain_in(..=gone.index, |_, _| false)?;
-    put(facts, "purged", &gone)?;
-    Ok(gone)
+    Ok(None)
 }
 
-/// How much is removed in one transaction.
+/// How much of a purge is done in one transaction.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
-    /// Entries, at most.
-    pub(super) entries: usize,
+pub struct Piece {
+    /// Entries, at most; at least one.
+    pub entries: usize,
     /// The entry with which their length as stored comes to this, in bytes, is the last one.
-    pub(super) bytes: usize,
+    pub bytes: usize,
 }
 
-impl Piece {
-    /// Everything at once.
-    pub(super) const ALL: Self = Self { entries: usize::MAX, bytes: usize::MAX };
+impl Default for Piece {
+    fn default() -> Self {
+        Self { entries: 500, bytes: 512 * 1024 }
+    }
 }
 
 /// Checks and decodes what is stored at an index.

@@ -26,8 +26,6 @@ use crate::state::store::{StateStore, end_process};
 /// What one read for replication returns at most; one entry always. openraft gives up an AppendEntries after one heartbeat
 /// interval and sends the same again, so that what does not fit through the line in that time never arrives.
 const READ_BYTES_MAX: usize = 256 * 1024;
-/// What a write removes of a purge at least. Raft waits for each write, and to remove 256 MiB at once takes seconds.
-const PURGED_AT_ONCE: Piece = Piece { entries: 500, bytes: 512 * 1024 };
 
 /// The log as openraft uses it. Cheap to clone; all writes go through one lock.
 #[derive(Clone, Debug)]
@@ -48,6 +46,8 @@ struct Inner {
     /// A purge that is not carried out yet, or not in full. Raft purges as soon as it has handed a received snapshot to the
     /// state machine; until the state holds that snapshot, the old entries are all that this server has.
     purging: Mutex<Option<LogId>>,
+    /// What a write removes of a purge. Raft waits for each write, and to remove 256 MiB at once takes seconds.
+    piece: Piece,
 }
 
 #[derive(Debug)]
@@ -60,17 +60,19 @@ struct Written {
 }
 
 impl LogStore {
-    /// Takes over what the gate has let pass.
-    #[must_use]
+    /// Takes over what the gate has let pass, and goes on with a purge that the end of the process has broken off.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
     pub fn new(
-        file: LogFile,
-        mark: HighWaterFile,
+        (file, mark, piece): (LogFile, HighWaterFile, Piece),
         (state, applied): (Arc<StateStore>, watch::Receiver<Applied>),
         open: mpsc::Sender<()>,
-    ) -> Self {
+    ) -> Result<Self, LogError> {
+        let purging = Mutex::new(file.purging()?);
         let written = Mutex::new(Written { mark, committed: None, state_on_disk: None });
-        let inner = Inner { file, written, state, applied, appended: watch::Sender::new(0), purging: Mutex::new(None) };
-        Self { inner: Arc::new(inner), _open: open }
+        let inner = Inner { file, written, state, applied, appended: watch::Sender::new(0), purging, piece };
+        Ok(Self { inner: Arc::new(inner), _open: open })
     }
 
     /// Length of all entries appended since the start, in bytes; ends with the log.
@@ -152,11 +154,11 @@ impl Inner {
         let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else { return Ok(()) };
         let bytes = entries.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let due = self.due(written)?;
-        // The log must shrink faster than it grows. Where a snapshot took the place of entries it must go as a whole, or there
-        // would be a hole in it.
+        // Large entries go as fast as they come. Where a snapshot took the place of the log it must go as a whole, or there would
+        // be a hole in it.
         let piece = match due {
-            Some(_) if first.index > self.file.last()?.map_or(0, |id| id.index + 1) => Piece::ALL,
-            _ => Piece { bytes: PURGED_AT_ONCE.bytes.max(2 * bytes), ..PURGED_AT_ONCE },
+            Some(_) if first.index > self.file.last()?.map_or(0, |id| id.index + 1) => None,
+            _ => Some(Piece { bytes: self.piece.bytes.max(2 * bytes), ..self.piece }),
         };
         let mut gone = None;
         self.file.write(|table, facts| {
@@ -180,7 +182,7 @@ impl Inner {
         let Some(upto) = self.due(written)? else { return Ok(()) };
         let mut gone = upto;
         self.file.write(|table, facts| {
-            gone = remove_piece(table, facts, upto, PURGED_AT_ONCE)?;
+            gone = remove_piece(table, facts, upto, Some(self.piece))?;
             Ok(())
         })?;
         self.purged(written, gone, self.file.last()?)
@@ -282,6 +284,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
         self.writing("purge the log", move |log, written| {
+            // Backwards there is nothing to purge, and the mark must not move back.
+            if log.file.fact("purged")? >= Some(upto) {
+                return Ok(());
+            }
             let latest = log.purging().max(Some(upto));
             *log.purging.lock().unwrap_or_else(PoisonError::into_inner) = latest;
             log.purge(written)

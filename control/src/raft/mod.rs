@@ -43,6 +43,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     batcher::Batching,
     group::Group,
+    log_file::Piece,
     opening::{Findings, look},
 };
 
@@ -90,6 +91,8 @@ pub struct Rules {
     pub log_bytes_max: u64,
     /// Entries that stay in the log behind a snapshot, for servers that are only a little behind.
     pub logs_kept: u64,
+    /// How much of the log is removed in one transaction.
+    pub purge_piece: Piece,
     /// How long opening log and state may take at the start; a million records take seconds.
     pub open_within: Duration,
     /// How many mutations share an entry.
@@ -103,6 +106,7 @@ impl Default for Rules {
             compare_every: 1_000,
             log_bytes_max: 256 * 1024 * 1024,
             logs_kept: 1_000,
+            purge_piece: Piece::default(),
             open_within: Duration::from_secs(600),
             batching: Batching::default(),
         }

@@ -195,7 +195,8 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let comparison = Arc::new(Comparison::new(config.id, &config.data_dir, config.rules.compare_every));
     let checks = Checks { knows, comparison: Arc::clone(&comparison) };
     let machine = StateMachine::new(Arc::clone(&state), files.snapshots, checks, open.clone());
-    let log = LogStore::new(files.log, files.mark, (files.state, machine.applied()), open);
+    let log = LogStore::new((files.log, files.mark, config.rules.purge_piece), (files.state, machine.applied()), open)
+        .context("read the log")?;
     let settings = Arc::new(raft_config(cluster, config).validate().context("check Raft's settings")?);
     let appended = log.appended();
     let raft = Raft::new(config.id, settings, Network(peers), log, machine.clone()).await.context("start Raft")?;

@@ -212,8 +212,8 @@ impl StateStore {
         }
         packer.finish().map_or(Ok(()), |page| staged.insert(page))?;
         staged.store()?;
-        // The file was whole when it was checked; this is another reading of it.
-        from.check()?;
+        // The file was whole when it was checked: what has changed since is the disk's fault, and the next start tries again.
+        from.check().map_err(disk("read a snapshot again"))?;
         let position = position.ok_or(StoreError::Snapshot("no position"))?;
         let position: Position = codec::decode("a position", &position).map_err(disk("read a snapshot"))?;
         Ok(Position { installed: true, ..position })

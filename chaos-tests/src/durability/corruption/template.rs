@@ -46,10 +46,7 @@ pub(super) async fn make(bench: &Bench) -> anyhow::Result<[Template; 2]> {
     std::fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
     let mut solo = Solo::make(&bench.programs, &home).await?;
     let settings = solo.folder.join("control.yaml");
-    let rules = ["--log-bytes-max".into(), LOG_BYTES_MAX.to_string(), "--logs-kept".into(), LOGS_KEPT.to_string()];
-    let mut arguments = vec!["control".into(), "--config".into(), settings.clone().into_os_string()];
-    arguments.extend(rules.map(Into::into));
-    solo.set_program(bench.programs.peer.clone(), arguments);
+    solo.keep_short_log(&bench.programs, LOG_BYTES_MAX, LOGS_KEPT);
     let (older, data) = (home.join("older"), home.join("data"));
     let ledger = Arc::new(Ledger::default());
     let mut process = solo.start(&bench.janitor).await?;

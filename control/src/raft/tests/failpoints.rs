@@ -22,7 +22,7 @@ use super::{
     storage::{opened, snapshot_at, stamp, stores_in},
 };
 use crate::{
-    raft::{Group, GroupConfig, types::TypeConfig},
+    raft::{Group, GroupConfig, Piece, Rules, types::TypeConfig},
     state::testing::{held_id, hold, node, quarantined},
 };
 
@@ -136,7 +136,9 @@ async fn a_server_that_ends_at_any_step_has_what_it_acknowledged() {
     let config = rig.config(1);
     if let Some(folder) = armed() {
         let credentials = Credentials::load(&folder.join("tls")).expect("credentials");
-        let config = GroupConfig { credentials, data_dir: folder.join("data"), ..config };
+        // Each purge is several pieces, most of them in appends.
+        let rules = Rules { purge_piece: Piece { entries: 2, ..Piece::default() }, ..Rules::default() };
+        let config = GroupConfig { credentials, data_dir: folder.join("data"), rules, ..config };
         return serve(config, number(FIRST).expect("a number")).await;
     }
     let home = config.data_dir.parent().expect("a folder").to_path_buf();

@@ -17,7 +17,7 @@ use crate::raft::{
     comparison::Comparison,
     gate::Refusal,
     high_water::HighWaterFile,
-    log_file::LogFacts,
+    log_file::{LogFacts, Piece},
     log_store::LogStore,
     opening::Files,
     stamp::Stamp,
@@ -45,7 +45,8 @@ pub(super) fn stores_in(folder: &Path) -> (LogStore, StateMachine) {
     let (open, _) = mpsc::channel(1);
     let checks = Checks { knows: PROPOSAL_VERSION, comparison: Arc::new(Comparison::new(1, folder, 1_000)) };
     let machine = StateMachine::new(Arc::clone(&files.state), files.snapshots, checks, open.clone());
-    (LogStore::new(files.log, files.mark, (files.state, machine.applied()), open), machine)
+    let log = LogStore::new((files.log, files.mark, Piece::default()), (files.state, machine.applied()), open);
+    (log.expect("a log that can be read"), machine)
 }
 
 struct Builder;
@@ -156,7 +157,8 @@ async fn a_long_purge_goes_on_with_each_append_and_survives_the_end_of_the_proce
     assert_eq!((facts.purged, facts.last, facts.hole), (Some(log_id(2, 1, 499)), Some(log_id(2, 1, 1_999)), None));
     {
         let (mut log, _) = stores(&folder);
-        log.purge(upto).await.expect("begun again");
+        let seen = log.get_log_state().await.expect("readable");
+        assert_eq!(seen.last_purged_log_id, Some(upto), "what has begun goes on");
         log.blocking_append([blank(2_000)]).await.expect("appended");
         log.blocking_append([blank(2_001)]).await.expect("appended");
     }
