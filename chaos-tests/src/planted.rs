@@ -26,8 +26,6 @@ pub enum Planted {
     Gate,
     /// The log stays in memory.
     Log,
-    /// The state is not brought to the disk before the log is purged.
-    State,
 }
 
 /// Where a fault is planted: behind a text that must be in the file exactly once.
@@ -84,15 +82,6 @@ const LOG: Place = Place {
     fault: "        transaction.set_durability(Durability::None)?;\n",
 };
 
-const STATE: Place = Place {
-    file: "control/src/state/store.rs",
-    behind: "    pub fn sync(&self) -> Result<(), StoreError> {\n",
-    fault: "        if self.position()?.is_some() {
-            return Ok(());
-        }
-",
-};
-
 impl fmt::Display for Planted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -101,7 +90,6 @@ impl fmt::Display for Planted {
             Self::Release => "released twice",
             Self::Gate => "no start-up gate",
             Self::Log => "a log that stays in memory",
-            Self::State => "no fsync of the state before the log is purged",
         })
     }
 }
@@ -114,7 +102,6 @@ impl Planted {
             Self::Release => RELEASE,
             Self::Gate => GATE,
             Self::Log => LOG,
-            Self::State => STATE,
         }
     }
 }

@@ -71,7 +71,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let control = match arguments.planted {
-        Some(Planted::Gate | Planted::Log | Planted::State) => {
+        Some(Planted::Gate | Planted::Log) => {
             anyhow::bail!(
                 "that fault shows itself when a server starts again: look for it with cargo durability --planted"
             )

@@ -45,8 +45,7 @@ struct Arguments {
     /// Negative control: fsync does nothing and says that it worked. The run must fail then.
     #[arg(long)]
     lie_fsync: bool,
-    /// Negative control: plants a fault in a copy of the sources, builds it, and must find it: ack and log by kills, gate by corruptions,
-    /// state by power cuts.
+    /// Negative control: plants a fault in a copy of the sources, builds it, and must find it: ack and log by kills, gate by corruptions.
     #[arg(long, value_name = "FAULT", conflicts_with = "lie_fsync")]
     planted: Option<Planted>,
     /// Keeps all data folders in this folder, which must not exist yet.
