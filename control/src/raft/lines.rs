@@ -1,5 +1,5 @@
-//! Keeps the line for what is short to each other server open: the first vote or entry after an election is not to wait until TCP and TLS have gone
-//! back and forth between two sites.
+//! Keeps the line for what is short to each other server open: the first vote or entry after an election is not to wait until
+//! TCP and TLS have gone back and forth between two sites.
 
 use std::{sync::Arc, time::Duration};
 

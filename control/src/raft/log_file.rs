@@ -18,6 +18,7 @@ pub(super) const FILE: &str = "log.redb";
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
 /// What the start-up gate wants to know of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogFacts {
