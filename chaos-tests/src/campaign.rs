@@ -15,7 +15,9 @@ use crate::{
     faults::{Spell, strike},
     histories::{History, Spec},
     invariants::{
-        Violation, a_cut_off_server_answers_nothing, a_cut_off_server_refuses_soon, a_healed_cluster_serves_again,
+        Violation,
+        a_confirmed_view_is_up_to_date::{self, Acknowledged},
+        a_cut_off_server_answers_nothing, a_cut_off_server_refuses_soon, a_healed_cluster_serves_again,
         a_release_takes_effect_at_most_once, a_view_never_moves_back, all_replicas_end_with_the_same_digest,
         histories_are_linearizable, no_server_ends_by_itself, nothing_acknowledged_is_lost,
     },
@@ -45,8 +47,8 @@ pub struct Plan {
     pub lasts: Duration,
     /// Three or five.
     pub servers: usize,
-    /// Run this in the place of the workspace's `postern-control`.
-    pub control: Option<PathBuf>,
+    /// A folder with a `peer` to run in the place of the workspace's.
+    pub programs: Option<PathBuf>,
     /// Everything of each run is kept in a folder below.
     pub keep: Option<PathBuf>,
     /// End with the first violation.
@@ -64,7 +66,8 @@ impl Plan {
         Options {
             servers: self.servers,
             seed,
-            control: self.control.clone(),
+            programs: self.programs.clone(),
+            short_logs: true,
             keep: self.keep.as_ref().map(|folder| folder.join(format!("run-{seed}"))),
             small_disks: self.has(FaultKind::Diskfull),
             shims: [FaultKind::Slowdisk, FaultKind::Eio, FaultKind::Clock].into_iter().any(|kind| self.has(kind)),
@@ -81,7 +84,8 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     for seed in (0..plan.runs).map(|number| plan.seed.wrapping_add(number)) {
         let sites = Sites::start(&plan.options(seed)).await.with_context(|| format!("start the run of seed {seed}"))?;
-        let mut run = Run { plan, seed, clock: Clock::start(), windows: Vec::new(), seen: Vec::new() };
+        let clock = Clock::start();
+        let mut run = Run { plan, seed, clock, windows: Vec::new(), seen: Vec::new(), acknowledged: Vec::new() };
         let found = run.windows(&sites, &mut tally).await?;
         let found = if found.is_empty() { run.end(&sites).await? } else { found };
         run.write_down(&sites.root, &found)?;
@@ -107,6 +111,8 @@ struct Run<'p> {
     windows: Vec<Window>,
     /// What nodes saw of the view in the whole run.
     seen: Vec<Seen>,
+    /// The policies that were acknowledged in it.
+    acknowledged: Vec<Acknowledged>,
 }
 
 impl Run<'_> {
@@ -126,7 +132,9 @@ impl Run<'_> {
             }
         }
         self.seen.extend(watchers.seen());
-        Ok(a_view_never_moves_back::check(&self.seen))
+        let mut found = a_view_never_moves_back::check(&self.seen);
+        found.extend(a_confirmed_view_is_up_to_date::check(&self.acknowledged, &self.seen));
+        Ok(found)
     }
 
     /// One window. An error is one of the world around the cluster.
@@ -137,13 +145,12 @@ impl Run<'_> {
         watchers: &Watchers,
         tally: &mut Tally,
     ) -> anyhow::Result<Vec<Violation>> {
-        let leases = !self.plan.has(FaultKind::Clock);
         let span = window.after + window.lasts + TAIL;
         let before = match a_healed_cluster_serves_again::check(sites.settled(SETTLE_MAX).await) {
             Ok(settled) => settled,
             Err(violation) => return Ok(vec![violation]),
         };
-        let begun = Workload::begin(sites, &self.clock, (window.number, window.seed), span, leases).await;
+        let begun = Workload::begin(sites, &self.clock, (window.number, window.seed), span).await;
         let workload = match a_healed_cluster_serves_again::check(begun) {
             Ok(workload) => workload,
             Err(violation) => return Ok(vec![violation]),
@@ -180,6 +187,7 @@ impl Run<'_> {
         violations.extend(a_cut_off_server_answers_nothing::check(&ended.histories, &seen, &spell));
         violations.extend(a_cut_off_server_refuses_soon::check(&ended.histories, &spell));
         self.seen.extend(seen);
+        self.acknowledged.extend(a_confirmed_view_is_up_to_date::acknowledged(&ended.histories.policy));
         count(&ended.histories, &spell, tally)?;
         let histories = ended.histories;
         let judged = tokio::task::spawn_blocking(move || histories_are_linearizable::check(&histories));

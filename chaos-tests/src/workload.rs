@@ -196,7 +196,7 @@ impl Clients {
 
 impl Workload {
     /// Starts the clients of a window, whose choices follow from `seed` and which ask for something new for about as long as
-    /// `span`. `leases`: whether nodes lease messages, which only makes sense while log time goes at its usual pace.
+    /// `span`.
     ///
     /// # Errors
     /// When the cluster takes no writes, though nothing is wrong yet.
@@ -205,7 +205,6 @@ impl Workload {
         clock: &Clock,
         (window, seed): (usize, u64),
         span: Duration,
-        leases: bool,
     ) -> anyhow::Result<Self> {
         let clients = Clients { doors: sites.doors.clone(), clock: clock.clone() };
         let began = clients.barrier(window).await?;
@@ -225,7 +224,7 @@ impl Workload {
         }
         let mut messages = JoinSet::new();
         for (number, record) in records.iter().enumerate() {
-            plan(&mut messages, &clients, (number, record), span, leases, &mut rng);
+            plan(&mut messages, &clients, (number, record), span, &mut rng);
         }
         let kept = kept.into_iter().map(|(_, told)| told).collect();
         Ok(Self { clients, window, began, records, kept, policy, messages, stop })
@@ -260,7 +259,6 @@ fn plan(
     clients: &Clients,
     (number, record): (usize, &Arc<Held>),
     span: Duration,
-    leases: bool,
     rng: &mut Rng,
 ) {
     let span_ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -287,7 +285,7 @@ fn plan(
             (number, vec![clients.show(server, record.id).await])
         });
     }
-    for node in (0..NODES.len()).filter(|_| leases) {
+    for node in 0..NODES.len() {
         let ((clients, record, server, wait), deliver) = (later(40, rng), rng.bool());
         tasks.spawn(async move {
             sleep(wait).await;

@@ -19,7 +19,7 @@ fn nothing_is_lost_or_done_twice_while_servers_are_killed_paused_and_cut_off() -
             kinds: vec![FaultKind::Kill, FaultKind::Pause, FaultKind::Cut, FaultKind::Oneway],
             lasts: Duration::from_secs(45),
             servers: 3,
-            control: None,
+            programs: None,
             keep: None,
             until_found: true,
             progress: ProgressBar::hidden(),

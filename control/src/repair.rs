@@ -29,6 +29,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(300);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How much is read and checked in a second, in bytes: mail comes first.
 const BYTES_A_SECOND: u64 = 32 * 1024 * 1024;
+/// Missing bodies that are named in a round; the others are counted.
+const NAMED_MAX: u64 = 20;
 /// Bodies that are read out of the state at once.
 const PAGE: usize = 200;
 
@@ -138,7 +140,13 @@ async fn look(
         Kept::Repaired => health.change(|health| health.repaired += 1),
         // Its record may have ended meanwhile.
         Kept::Lacking { nowhere, why } if group.state().needs_body(&body.digest) => {
-            tracing::error!(digest = body.digest, why, "a body is missing on this server and cannot be repaired now");
+            if found.lacking < NAMED_MAX {
+                tracing::error!(
+                    digest = body.digest,
+                    why,
+                    "a body is missing on this server and cannot be repaired now"
+                );
+            }
             found.lacking += 1;
             found.nowhere += u64::from(nowhere);
         }

@@ -70,13 +70,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         show(arguments.output, figures.text(), &figures.json());
         return Ok(ExitCode::SUCCESS);
     }
-    let control = match arguments.planted {
+    let programs = match arguments.planted {
         Some(Planted::Gate | Planted::Log) => {
             anyhow::bail!(
                 "that fault shows itself when a server starts again: look for it with cargo durability --planted"
             )
         }
-        Some(fault) => Some(planted::build(fault, &["postern-control"], &progress).await?.join("postern-control")),
+        Some(fault) => Some(planted::build(fault, &["peer"], &progress).await?),
         None => None,
     };
     let plan = Plan {
@@ -85,7 +85,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         kinds: arguments.faults,
         lasts: Duration::from_secs(arguments.seconds),
         servers,
-        control,
+        programs,
         keep: arguments.keep,
         until_found: arguments.planted.is_some(),
         progress: progress.clone(),

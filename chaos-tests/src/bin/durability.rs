@@ -1,6 +1,15 @@
 //! `cargo durability`: kills, losses of power and damaged files, by the count and by a seed.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::pin,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use chaos_tests::{
@@ -74,11 +83,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     }
     progress.enable_steady_tick(Duration::from_millis(200));
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000_000));
-    let found = tokio::select! {
-        found = faults(&arguments, seed, &progress) => found?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.context("listen for Ctrl-C")?;
-            bail!("interrupted (seed {seed})");
+    let end = Arc::new(AtomicBool::new(false));
+    let mut faults = pin!(faults(&arguments, seed, &end, &progress));
+    let found = loop {
+        tokio::select! {
+            found = &mut faults => break found?,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted.context("listen for Ctrl-C")?;
+                if end.swap(true, Ordering::Relaxed) {
+                    bail!("interrupted (seed {seed})");
+                }
+                progress.println("ending with the faults under way; Ctrl-C once more ends at once, without a result");
+            }
         }
     };
     progress.finish_and_clear();
@@ -102,8 +118,14 @@ impl Found {
     }
 }
 
-async fn faults(arguments: &Arguments, seed: u64, progress: &ProgressBar) -> anyhow::Result<Found> {
+async fn faults(
+    arguments: &Arguments,
+    seed: u64,
+    end: &Arc<AtomicBool>,
+    progress: &ProgressBar,
+) -> anyhow::Result<Found> {
     let mut bench = Bench::new(seed, arguments.keep.clone(), progress).await?;
+    bench.end = Arc::clone(end);
     bench.lie_fsync = arguments.lie_fsync;
     if let Some(fault) = arguments.planted {
         if matches!(fault, Planted::Read | Planted::Release) {

@@ -79,6 +79,9 @@ enum Peer {
         /// Entries that are removed from the log in one transaction [default: as postern-control].
         #[arg(long)]
         purged_at_once: Option<usize>,
+        /// Entries from one comparison of the servers' states to the next [default: as postern-control].
+        #[arg(long)]
+        compare_every: Option<u64>,
     },
     /// Runs a control server on a data folder until it leads, and prints what is in it: one JSON line. Exit code 1: refused, and
     /// why.
@@ -142,10 +145,12 @@ async fn main() -> anyhow::Result<()> {
             print(&json!({"ready": {"dns": at}}));
             until_input_ends(|_| {});
         }
-        Peer::Control { config, log_bytes_max, logs_kept, purged_at_once } => {
+        Peer::Control { config, log_bytes_max, logs_kept, purged_at_once, compare_every } => {
             let usual = Piece::default();
             let purge_piece = Piece { entries: purged_at_once.unwrap_or(usual.entries), ..usual };
-            let rules = Rules { log_bytes_max, logs_kept, purge_piece, ..Rules::default() };
+            let usual = Rules::default();
+            let compare_every = compare_every.unwrap_or(usual.compare_every);
+            let rules = Rules { log_bytes_max, logs_kept, purge_piece, compare_every, ..usual };
             let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
             let end = async move { terminate.recv().await.map_or((), drop) };
             let ready = |address: SocketAddr, _: &Group| print(&json!({"ready": {"grpc": address}}));

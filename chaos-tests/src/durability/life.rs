@@ -95,7 +95,7 @@ pub async fn live(bench: &Bench, end: End, number: u64, faults: u64, bar: &Progr
     for _ in 0..faults {
         life.fault().await.with_context(|| format!("{end:?}, life {number}"))?;
         bar.inc(1);
-        if !life.figures.violations.is_empty() {
+        if !life.figures.violations.is_empty() || bench.ending() {
             break;
         }
     }

@@ -11,7 +11,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -44,6 +44,8 @@ pub struct Bench {
     pub seed: u64,
     /// Negative control: fsync does nothing and says that it worked.
     pub lie_fsync: bool,
+    /// Whoever sets this wants no more faults: those under way end, and what was found so far is said.
+    pub end: Arc<AtomicBool>,
     /// Whether folders are kept that have done nothing wrong.
     pub keep: bool,
 }
@@ -99,7 +101,11 @@ impl Bench {
         };
         let janitor = Janitor::start(&programs.peer, keep.is_none().then(|| root.clone()))?;
         let library = Library::compile(&root)?;
-        Ok(Self { programs, janitor, library, root, seed, lie_fsync: false, keep: keep.is_some() })
+        Ok(Self { programs, janitor, library, root, seed, lie_fsync: false, end: Arc::default(), keep: keep.is_some() })
+    }
+
+    fn ending(&self) -> bool {
+        self.end.load(Ordering::Relaxed)
     }
 
     /// Has `count` faults happen, in lives that follow from the seed, `jobs` of them at the same time.
@@ -122,7 +128,7 @@ impl Bench {
                 let mut all = Figures::default();
                 loop {
                     let life = next.fetch_add(1, Ordering::Relaxed);
-                    if life >= lives {
+                    if life >= lives || bench.ending() {
                         return anyhow::Ok(all);
                     }
                     let faults = FAULTS_PER_LIFE.min(count - life * FAULTS_PER_LIFE);

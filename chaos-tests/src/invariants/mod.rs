@@ -1,6 +1,7 @@
 //! What must hold whatever goes wrong: one file an invariant. Each is a function from what clients were told, or from what lies on
 //! the disks, to what is wrong with it; nothing wrong is an empty list.
 
+pub mod a_confirmed_view_is_up_to_date;
 pub mod a_cut_off_server_answers_nothing;
 pub mod a_cut_off_server_refuses_soon;
 pub mod a_healed_cluster_serves_again;

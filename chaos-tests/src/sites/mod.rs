@@ -35,8 +35,11 @@ pub struct Options {
     pub servers: usize,
     /// For the delays between the sites.
     pub seed: u64,
-    /// Run this in the place of the `postern-control` of the workspace.
-    pub control: Option<PathBuf>,
+    /// A folder with programs to run in the place of the workspace's.
+    pub programs: Option<PathBuf>,
+    /// The servers keep only a short log and compare their states often, so that a short run has many snapshots, purges and
+    /// comparisons: `peer control` runs in the place of `postern-control`.
+    pub short_logs: bool,
     /// Keep everything in this folder, which must not exist yet.
     pub keep: Option<PathBuf>,
     /// Each server's data folder is a small file system in memory that can be filled.
@@ -52,7 +55,8 @@ impl Default for Options {
         Self {
             servers: 3,
             seed: 1,
-            control: None,
+            programs: None,
+            short_logs: false,
             keep: None,
             small_disks: false,
             shims: false,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use control::raft::stamp;
 use fastrand::Rng;
 use proto::wire::operator::{FormRequest, Server as Member};
 use tokio::{process::Command, sync::Mutex};
@@ -25,6 +26,9 @@ use crate::{
 
 /// Size of a small disk: room for log and state of a long run, and soon full.
 const SMALL_DISK: &str = "size=256m,mode=0700";
+/// What makes a short log and many comparisons of it.
+const SHORT_LOG: [&str; 9] =
+    ["control", "--log-bytes-max", "100000", "--logs-kept", "20", "--purged-at-once", "5", "--compare-every", "25"];
 /// Between two sites, in milliseconds each way.
 const DELAY_MS: std::ops::Range<u64> = 10..40;
 
@@ -75,12 +79,16 @@ pub(super) async fn sites(options: &Options) -> anyhow::Result<Sites> {
     init(programs, &directory, count).await?;
     std::fs::create_dir_all(root.join("logs")).context("make the folder of the logs")?;
     let library = if options.shims { Some(Library::compile(&root)?) } else { None };
-    let control = options.control.as_ref().unwrap_or(&programs.control);
+    let (control, arguments) = match options.short_logs {
+        false => (&programs.control, Vec::new()),
+        true => (&programs.peer, SHORT_LOG.to_vec()),
+    };
+    let name = control.file_name().context("a program has a name")?;
+    let control = options.programs.as_ref().map_or_else(|| control.clone(), |folder| folder.join(name));
     let mut servers = Vec::new();
     for (number, (name, _)) in SERVERS.iter().take(count).enumerate() {
         let folder = directory.join("servers").join(name);
         let data = folder.join("data");
-        std::fs::create_dir(&data).with_context(|| format!("make {}", data.display()))?;
         if options.small_disks {
             mount(&data, &janitor).await?;
         }
@@ -90,9 +98,12 @@ pub(super) async fn sites(options: &Options) -> anyhow::Result<Sites> {
         let program = Program {
             name: (*name).to_owned(),
             path: "ip".into(),
-            arguments: ["netns", "exec", namespace, &control.display().to_string(), "--config", &settings]
+            arguments: ["netns", "exec", namespace, &control.display().to_string()]
+                .into_iter()
+                .chain(arguments.iter().copied())
+                .chain(["--config", &settings])
                 .map(Into::into)
-                .to_vec(),
+                .collect(),
             environment: shim.as_ref().map(Shim::environment).unwrap_or_default(),
             log: root.join("logs").join(format!("{name}.log")),
         };
@@ -110,7 +121,8 @@ pub(super) async fn sites(options: &Options) -> anyhow::Result<Sites> {
 async fn mount(data: &Path, janitor: &Janitor) -> anyhow::Result<()> {
     janitor.mounts(data);
     let arguments = ["-t", "tmpfs", "-o", SMALL_DISK, "none", &data.display().to_string()].map(str::to_owned);
-    run(Path::new("mount"), &arguments).await.context("mount a small file system in memory, which root may do")
+    run(Path::new("mount"), &arguments).await.context("mount a small file system in memory, which root may do")?;
+    stamp::mark_new(data).context("say that the file system is new")
 }
 
 async fn bring_up(sites: &Sites, options: &Options) -> anyhow::Result<()> {

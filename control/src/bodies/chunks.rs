@@ -90,6 +90,19 @@ impl Bodies {
     pub async fn receive<C: Into<Chunk>>(
         &self,
         sender: Sender,
+        chunks: impl Stream<Item = Result<C, Status>> + Unpin,
+    ) -> Result<Body, BodyError> {
+        self.receive_from(sender, None, chunks).await
+    }
+
+    /// The same from the node of this name, which has a share of its own.
+    ///
+    /// # Errors
+    /// As `receive`.
+    pub async fn receive_from<C: Into<Chunk>>(
+        &self,
+        sender: Sender,
+        name: Option<&str>,
         mut chunks: impl Stream<Item = Result<C, Status>> + Unpin,
     ) -> Result<Body, BodyError> {
         let mut next = async || match chunks.next().await {
@@ -102,7 +115,7 @@ impl Bodies {
         if !is_digest(&digest) {
             return Err(BodyError::Name);
         }
-        let share = self.share(sender, size_bytes).await?;
+        let share = self.share(sender, name, size_bytes).await?;
         let mut bytes = BytesMut::new();
         let mut hash = Sha256::new();
         loop {

@@ -11,7 +11,7 @@ pub mod peers;
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,7 @@ use object_store::{
 };
 use proto::{held::is_digest, policy::MESSAGE_BYTES_MAX};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{OwnedSemaphorePermit, RwLock, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, RwLock, Semaphore};
 
 pub use self::check::{Checked, check};
 
@@ -33,6 +33,10 @@ pub const BODY_BYTES_MAX: u64 = MESSAGE_BYTES_MAX + 1024 * 1024;
 pub const UNNEEDED_FOR: Duration = Duration::from_secs(3600);
 /// Memory for bodies in flight, in KiB, for each of the two groups of callers.
 const BUDGET_KIB: usize = 256 * 1024;
+
+/// One node may take this part of it: a body is paid for when it is announced, whether it comes or not.
+const SHARE_OF_ONE: usize = 4;
+const _: () = assert!(BUDGET_KIB / SHARE_OF_ONE > BODY_BYTES_MAX as usize / 1024, "the largest body fits");
 
 /// Why a body is not there or not taken.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +84,14 @@ pub enum Sender {
 pub struct Body {
     digest: String,
     bytes: Bytes,
-    _share: OwnedSemaphorePermit,
+    _share: Share,
+}
+
+/// Memory for a body: of all callers' and, where one of many sends it, of that one's.
+#[derive(Debug)]
+struct Share {
+    _all: OwnedSemaphorePermit,
+    _own: Option<OwnedSemaphorePermit>,
 }
 
 impl Body {
@@ -114,6 +125,8 @@ struct Inner {
     files: LocalFileSystem,
     nodes: Arc<Semaphore>,
     peers: Arc<Semaphore>,
+    /// What one node may take of the nodes' memory, for those that send now.
+    of_one: Mutex<HashMap<String, Weak<Semaphore>>>,
     /// Since when a sweep has found each body unneeded.
     unneeded: Mutex<HashMap<String, Instant>>,
     /// Writers share it; a sweep takes it alone for each deletion, so that it cannot delete what is being written again.
@@ -147,14 +160,28 @@ impl Bodies {
             files,
             nodes: Arc::new(Semaphore::new(BUDGET_KIB)),
             peers: Arc::new(Semaphore::new(BUDGET_KIB)),
+            of_one: Mutex::default(),
             unneeded: Mutex::default(),
             deleting: RwLock::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Waits for room in memory for a body of this length.
-    async fn share(&self, sender: Sender, size_bytes: u64) -> Result<OwnedSemaphorePermit, BodyError> {
+    /// The memory that one node may take; it lasts as long as somebody uses it.
+    fn of_one(&self, name: &str) -> Arc<Semaphore> {
+        let mut all = self.inner.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, share| share.strong_count() > 0);
+        if let Some(share) = all.get(name).and_then(Weak::upgrade) {
+            return share;
+        }
+        let share = Arc::new(Semaphore::new(BUDGET_KIB / SHARE_OF_ONE));
+        all.insert(name.to_owned(), Arc::downgrade(&share));
+        share
+    }
+
+    /// Waits for room in memory for a body of this length: first in the share of the one that sends it, so that who waits for
+    /// that keeps nothing from the others.
+    async fn share(&self, sender: Sender, name: Option<&str>, size_bytes: u64) -> Result<Share, BodyError> {
         if size_bytes > BODY_BYTES_MAX {
             return Err(BodyError::TooLarge);
         }
@@ -163,7 +190,13 @@ impl Bodies {
             Sender::Peer => &self.inner.peers,
         };
         let kib = u32::try_from(size_bytes / 1024 + 1).map_err(|_| BodyError::TooLarge)?;
-        Arc::clone(budget).acquire_many_owned(kib).await.map_err(|closed| BodyError::Store(closed.to_string()))
+        let closed = |closed: AcquireError| BodyError::Store(closed.to_string());
+        let own = match name {
+            Some(name) => Some(self.of_one(name).acquire_many_owned(kib).await.map_err(closed)?),
+            None => None,
+        };
+        let all = Arc::clone(budget).acquire_many_owned(kib).await.map_err(closed)?;
+        Ok(Share { _all: all, _own: own })
     }
 
     /// Writes a body; it is durable when this returns. Also writes over one that is there already: that one may be
@@ -187,7 +220,7 @@ impl Bodies {
         if !is_digest(digest) {
             return Err(BodyError::Name);
         }
-        let share = self.share(sender, size_bytes).await?;
+        let share = self.share(sender, None, size_bytes).await?;
         let file = self.inner.files.get(&ObjectPath::from(digest)).await.map_err(read_error)?;
         if file.meta.size != size_bytes {
             return Err(BodyError::Length { announced: size_bytes, found: file.meta.size });

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tonic::Status;
 
-use super::{Bodies, Body, BodyError, Sender, UNNEEDED_FOR, chunks, chunks::Chunk};
+use super::{BODY_BYTES_MAX, Bodies, Body, BodyError, Sender, UNNEEDED_FOR, chunks, chunks::Chunk};
 
 fn store() -> (TempDir, Bodies) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -63,6 +64,22 @@ async fn a_body_that_is_not_what_its_first_chunk_says_is_refused() {
     let broken = right().into_iter().map(Ok).chain([Err(Status::cancelled("gone"))]);
     let broken = bodies.receive(Sender::Node, tokio_stream::iter(broken)).await.expect_err("broken off");
     assert!(matches!(broken, BodyError::BrokenOff(_)));
+}
+
+#[tokio::test]
+async fn a_node_that_announces_much_and_sends_nothing_keeps_only_itself_waiting() {
+    let (_folder, bodies) = store();
+    for _ in 0..20 {
+        let announced = Chunk { digest: digest_of(b""), size_bytes: BODY_BYTES_MAX, data: Vec::new() };
+        let chunks = tokio_stream::iter([Ok::<_, Status>(announced)]).chain(futures::stream::pending());
+        let bodies = bodies.clone();
+        tokio::spawn(async move { bodies.receive_from(Sender::Node, Some("mx1"), Box::pin(chunks)).await.map(drop) });
+    }
+    // Each has asked for its memory then.
+    tokio::task::yield_now().await;
+    let chunks = tokio_stream::iter(chunks_of(b"small").into_iter().map(Ok::<_, Status>));
+    let sent = bodies.receive_from(Sender::Node, Some("mx2"), chunks);
+    tokio::time::timeout(Duration::from_secs(20), sent).await.expect("there is room for others").expect("a right body");
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use super::{
     pki::{self, Authority},
     renewal, settings,
 };
+use crate::raft::stamp;
 
 /// Port of a node's inspect service in the template.
 const INSPECT_PORT: u16 = 7100;
@@ -76,6 +77,7 @@ pub fn make(args: &Init) -> anyhow::Result<String> {
         let folder = args.dir.join("servers").join(&server.name);
         authority.issue_into(Role::Control, &server.name, &folder, now)?;
         pki::write_new(&folder.join("control.yaml"), &control_yaml(server), 0o644)?;
+        stamp::mark_new(&folder.join("data")).context("make the data folder")?;
     }
     for node in &nodes {
         let folder = args.dir.join("nodes").join(&node.name);
@@ -111,6 +113,9 @@ pub fn issue(args: &Issue) -> anyhow::Result<Ended> {
     let authority = authority.for_days(args.days);
     must_be_empty(out)?;
     authority.issue_into(role, &name, out, UnixMs::now())?;
+    if role == Role::Control {
+        stamp::mark_new(&out.join("data")).context("make the data folder")?;
+    }
     let identity = Credentials::load(out)?.identity;
     output::line(&format!(
         "{} holds ca.pem, certificate.pem and key.pem of {identity}, valid for {} days.\n\
@@ -170,7 +175,8 @@ fn control_yaml(server: &Server) -> String {
          name: \"{name}\"\n\
          site: \"{site}\"\n\
          \n\
-         # Raft log, state and message bodies: a disk of its own with room for the quarantine.\n\
+         # Raft log, state and message bodies: a disk of its own with room for the quarantine. The file new-server in it says that\n\
+         # it was never used: a server does not begin in an empty folder without it.\n\
          data: data\n\
          \n\
          # Where it listens, and where the other servers, the nodes and the operators reach it.\n\

@@ -98,7 +98,13 @@ pub async fn transfer(reach: &Reach, transfer: TransferLeader) -> anyhow::Result
 }
 
 fn answer(answer: Result<Response<MemberChanged>, Status>) -> anyhow::Result<MemberChanged> {
-    Ok(answer.map_err(|status| explain(&status))?.into_inner())
+    // Its trace in the audit log is written first and says nothing of how it went on.
+    let answer = answer.map_err(|status| {
+        explain(&status).context(
+            "see `posternctl cluster status` for what has come of it, and repeat the command: that is harmless",
+        )
+    });
+    Ok(answer?.into_inner())
 }
 
 /// Prints what came of it.

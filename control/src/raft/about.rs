@@ -63,6 +63,10 @@ pub struct About {
     pub disk: Option<Disk>,
     /// Its wall clock.
     pub now: UnixMs,
+    /// Log time: what leases and deadlines go by. It never goes back.
+    pub log_time: UnixMs,
+    /// The log index at which the servers' states differed and none had a majority; `None` when the last comparison went well.
+    pub undecided_at: Option<u64>,
     /// Nodes that watch its view.
     pub nodes: Vec<Seen>,
     /// What the rest of its process has to say.
@@ -232,6 +236,8 @@ impl Group {
             uptime_ms: u64::try_from(inner.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             disk,
             now: UnixMs::now(),
+            log_time: self.state().log_time(),
+            undecided_at: inner.leader.comparison.undecided(),
             nodes: inner.watchers.all(),
             vitals: inner.vitals.get().map(|ask| ask()).unwrap_or_default(),
         }

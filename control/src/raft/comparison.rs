@@ -54,13 +54,21 @@ pub struct Comparison {
     folder: PathBuf,
     /// Of the last few multiples of `every`.
     digests: Mutex<BTreeMap<u64, StateDigest>>,
+    /// The last index at which no digest had a majority, unless one has had it since.
+    undecided: Mutex<Option<u64>>,
 }
 
 impl Comparison {
     /// For server `me` with its data folder; `every` so many entries, at least two, because a comparison is an entry itself.
     #[must_use]
     pub fn new(me: u64, folder: &Path, every: u64) -> Self {
-        Self { me, every: every.max(2), folder: folder.to_path_buf(), digests: Mutex::default() }
+        Self {
+            me,
+            every: every.max(2),
+            folder: folder.to_path_buf(),
+            digests: Mutex::default(),
+            undecided: Mutex::default(),
+        }
     }
 
     /// The last index up to `applied` that is compared; none before the first.
@@ -96,7 +104,9 @@ impl Comparison {
         voters: &BTreeSet<u64>,
     ) -> Result<Option<String>, StoreError> {
         let mine = self.at(at).or_else(|| found.get(&self.me).copied());
-        match compare(mine, found, voters) {
+        let finding = compare(mine, found, voters);
+        *self.undecided.lock().unwrap_or_else(PoisonError::into_inner) = (finding == Finding::NoMajority).then_some(at);
+        match finding {
             Finding::Same => Ok(None),
             Finding::Differs { mine, majority } => {
                 let why = format!("at log index {at} its digest was {mine}, and that of the majority {majority}");
@@ -114,6 +124,11 @@ impl Comparison {
                 Ok(None)
             }
         }
+    }
+
+    /// The index at which the servers' states differed and none had a majority, as far as the last comparison goes.
+    pub(super) fn undecided(&self) -> Option<u64> {
+        *self.undecided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn digests(&self) -> MutexGuard<'_, BTreeMap<u64, StateDigest>> {

@@ -29,25 +29,52 @@ struct Times {
     heard: Option<Instant>,
     /// When this server, leading, last gave its vote to another one.
     yielded: Option<Instant>,
+    /// Calls of a leader that are being worked on: an fsync may take long, and the leader is not silent meanwhile.
+    appending: u32,
 }
 
 /// When others were last heard of.
 #[derive(Debug, Default)]
 pub(super) struct Contact(Mutex<Times>);
 
+/// A leader's call is being worked on as long as this lives.
+pub(super) struct Appending<'c>(&'c Contact);
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        self.0.change(|times| times.appending -= 1);
+    }
+}
+
 impl Contact {
     fn times(&self) -> Times {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A leader's entries or heartbeat are accepted.
+    fn change(&self, change: impl FnOnce(&mut Times)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A leader's entries or heartbeat have come; whether they are accepted will be seen.
+    pub(super) fn appending(&self) -> Appending<'_> {
+        self.change(|times| times.appending += 1);
+        Appending(self)
+    }
+
+    /// When the leader was last heard, unless it was never heard since the start, or a call of it is being worked on.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        let Times { heard, yielded, appending } = self.times();
+        heard.max(yielded).filter(|_| appending == 0)
+    }
+
+    /// A leader's entries or heartbeat are accepted, or a piece of its snapshot has come.
     pub(super) fn heard(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).heard = Some(Instant::now());
+        self.change(|times| times.heard = Some(Instant::now()));
     }
 
     /// This server led, and has given its vote to another one.
     pub(super) fn yielded(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).yielded = Some(Instant::now());
+        self.change(|times| times.yielded = Some(Instant::now()));
     }
 
     /// Whether this server is the leader with a quorum, or follows one that it has heard from within an election time-out.
@@ -69,8 +96,10 @@ impl Contact {
             let alone = metrics.millis_since_quorum_ack.map(Duration::from_millis);
             return alone.is_some_and(|alone| alone > LEADER_ALONE_MAX);
         }
-        let Times { heard, yielded } = self.times();
-        metrics.current_leader.is_none() && heard.max(yielded).is_some_and(|last| now > last + LEADERLESS_MAX)
+        // Who openraft takes for the leader does not count: a server that has lost an election to a longer log waits up to
+        // four seconds until it stands again, and goes on to name the leader that it does not hear.
+        let Times { heard, yielded, .. } = self.times();
+        heard.max(yielded).is_some_and(|last| now > last + LEADERLESS_MAX)
     }
 
     /// Resolves once that is so.
@@ -118,12 +147,26 @@ mod tests {
     fn a_server_without_a_leader_is_lost_when_no_election_takes_so_long() {
         let began = Instant::now();
         let (early, late) = (began + LEADERLESS_MAX, began + LEADERLESS_MAX + MOMENT);
-        let contact = |heard, yielded| Contact(Mutex::new(Times { heard, yielded }));
+        let contact = |heard, yielded| Contact(Mutex::new(Times { heard, yielded, appending: 0 }));
         assert!(!Contact::default().is_lost_at(late, &metrics(None, None)), "it was never in touch");
         assert!(!contact(Some(began), None).is_lost_at(early, &metrics(None, None)), "it may be an election");
         assert!(contact(Some(began), None).is_lost_at(late, &metrics(None, None)));
         let knows = metrics(Some(2), None);
-        assert!(!contact(Some(began), None).is_lost_at(late, &knows), "a snapshot may be coming");
+        assert!(contact(Some(began), None).is_lost_at(late, &knows), "it does not hear the leader that it knows");
         assert!(!contact(Some(began), Some(early)).is_lost_at(late, &metrics(None, None)), "it led until now");
+    }
+
+    #[test]
+    fn a_leader_whose_call_is_being_worked_on_is_not_silent() {
+        let contact = Contact::default();
+        assert_eq!(contact.silent_since(), None, "never heard");
+        contact.heard();
+        let heard = contact.silent_since();
+        assert!(heard.is_some());
+        let (one, other) = (contact.appending(), contact.appending());
+        drop(one);
+        assert_eq!(contact.silent_since(), None);
+        drop(other);
+        assert_eq!(contact.silent_since(), heard);
     }
 }

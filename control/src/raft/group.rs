@@ -12,11 +12,12 @@ use std::{
 };
 
 use anyhow::Context;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use proto::{
     codec,
     mutation::{Mutation, Outcome},
+    time::UnixMs,
     wire::raft::SnapshotChunk,
 };
 use serde::de::DeserializeOwned;
@@ -26,7 +27,7 @@ use super::{
     Applied, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
     about::{AskVitals, Watchers},
     batcher::{Batcher, Reads},
-    comparing,
+    comparing, election,
     leader::{Answer, Ask, Leader},
     lines,
     members::Turn,
@@ -95,6 +96,7 @@ impl Group {
             raft: opened.raft,
             peers,
             contact: Arc::default(),
+            clocks: Arc::default(),
             state,
             comparison,
             knows,
@@ -102,7 +104,9 @@ impl Group {
         };
         let applied = opened.machine.applied();
         tokio::spawn(comparing::run(leader.clone(), applied.clone()));
-        tokio::spawn(lines::keep_open(Arc::clone(&leader.peers), leader.raft.metrics()));
+        tokio::spawn(election::run(leader.raft.clone(), Arc::clone(&leader.contact)));
+        let (peers, clocks) = (Arc::clone(&leader.peers), Arc::clone(&leader.clocks));
+        tokio::spawn(lines::keep_open(peers, clocks, leader.raft.metrics()));
         let inner = Inner {
             server: config.server,
             batcher: Batcher::start(leader.clone(), config.rules.batching),
@@ -200,6 +204,14 @@ impl Group {
         leader.contact.in_touch(&leader.raft.metrics().borrow())
     }
 
+    /// Whether this server has been without a quorum or a leader for longer than an election takes: then whoever asks is told at
+    /// once.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        let leader = &self.inner.leader;
+        leader.contact.is_lost(&leader.raft.metrics().borrow())
+    }
+
     /// For `cluster status`.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
@@ -239,6 +251,7 @@ impl Group {
         Ok(match call {
             RaftCall::AppendEntries => {
                 let request: AppendEntriesRequest<TypeConfig> = self.addressed(data)?;
+                let _appending = self.inner.leader.contact.appending();
                 let answer = raft.append_entries(request).await;
                 match &answer {
                     Ok(AppendEntriesResponse::HigherVote(_)) | Err(_) => {}
@@ -264,6 +277,7 @@ impl Group {
                 let ask: Ask = self.addressed(data)?;
                 let deadline = tokio::time::Instant::now() + ask.patience();
                 codec::encode(&match ask {
+                    Ask::Clock => Answer::Clock(UnixMs::now()),
                     Ask::About => Answer::About(Box::new(self.about().await)),
                     Ask::Elect { term } => self.inner.leader.stand(term).await,
                     Ask::DigestAt(index) => Answer::Digest(self.inner.leader.comparison.at(index)),
@@ -289,6 +303,7 @@ impl Group {
         self.running()?;
         let head: transfer::Head = self.addressed(head)?;
         let _only = self.inner.receiving.try_lock().context("another snapshot is being received")?;
+        let chunks = chunks.inspect(|_| self.inner.leader.contact.heard());
         let vote = transfer::receive(&self.inner.leader.raft, head, chunks).await;
         Ok(codec::encode(&vote.inspect_err(|error| tracing::warn!("receive a snapshot: {error:#}"))?))
     }

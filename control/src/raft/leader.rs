@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     ProposeError, RaftCall, Server,
     about::About,
+    clocks::Clocks,
     comparison::Comparison,
     contact::{Contact, has_quorum},
     members::{CHANGE_LIMIT, Changed, MemberAsk, Turn},
@@ -49,6 +50,8 @@ pub(super) enum Ask {
     Member(MemberAsk),
     /// Of any server: how are you?
     About,
+    /// Of any server: what time is it?
+    Clock,
     /// Of a follower: stand for election, if this is still the term.
     Elect {
         /// The term in which the leader asks.
@@ -61,7 +64,8 @@ impl Ask {
     fn limit(&self) -> Duration {
         match self {
             Self::Member(_) => CHANGE_LIMIT,
-            Self::Commit(_) | Self::ReadIndex | Self::DigestAt(_) | Self::About | Self::Elect { .. } => CALL_LIMIT,
+            Self::Commit(_) | Self::ReadIndex => CALL_LIMIT,
+            Self::DigestAt(_) | Self::About | Self::Clock | Self::Elect { .. } => CALL_LIMIT,
         }
     }
 
@@ -69,7 +73,8 @@ impl Ask {
     pub(super) fn patience(&self) -> Duration {
         match self {
             Self::Member(_) => CHANGE_LIMIT,
-            Self::Commit(_) | Self::ReadIndex | Self::DigestAt(_) | Self::About | Self::Elect { .. } => PATIENCE,
+            Self::Commit(_) | Self::ReadIndex => PATIENCE,
+            Self::DigestAt(_) | Self::About | Self::Clock | Self::Elect { .. } => PATIENCE,
         }
     }
 }
@@ -87,6 +92,8 @@ pub(super) enum Answer {
     Member(Changed),
     /// What the server says of itself.
     About(Box<About>),
+    /// Its clock.
+    Clock(UnixMs),
     /// It stands for election.
     Standing,
     /// Not the leader, or without a quorum: nothing was written.
@@ -104,6 +111,7 @@ pub(super) struct Leader {
     pub(super) raft: Raft,
     pub(super) peers: Arc<Peers>,
     pub(super) contact: Arc<Contact>,
+    pub(super) clocks: Arc<Clocks>,
     pub(super) state: Arc<StateStore>,
     pub(super) comparison: Arc<Comparison>,
     /// Latest version of entries that this server knows.
@@ -133,12 +141,14 @@ impl Leader {
                 Answer::Outcomes(outcomes) if maybe_written && is_doubtful(&outcomes) => {
                     return Err(ProposeError::Unknown);
                 }
+                // The earlier try may be what stands in the way, and come to its end.
+                Answer::Member(Changed::Refused { .. }) if maybe_written => return Err(ProposeError::Unknown),
                 Answer::Outcomes(_) | Answer::ReadIndex(_) | Answer::Digest(_) | Answer::Member(_) => {
                     return Ok(answer);
                 }
                 Answer::Unknown => maybe_written = writes,
                 // Another server that has stopped will be followed by another leader.
-                Answer::NotLeader | Answer::Stopped | Answer::About(_) | Answer::Standing => {}
+                Answer::NotLeader | Answer::Stopped | Answer::About(_) | Answer::Clock(_) | Answer::Standing => {}
             }
             // This one will not lead or follow any more.
             if let Err(fatal) = &metrics.borrow().running_state {
@@ -181,7 +191,7 @@ impl Leader {
             return Answer::NotLeader;
         }
         let gate = match &ask {
-            Ask::Member(_) | Ask::About | Ask::DigestAt(_) | Ask::Elect { .. } => None,
+            Ask::Member(_) | Ask::About | Ask::Clock | Ask::DigestAt(_) | Ask::Elect { .. } => None,
             // Closed while leadership is handed over.
             Ask::Commit(_) | Ask::ReadIndex => match self.turn.gate.try_read() {
                 Ok(open) => Some(open),
@@ -198,7 +208,7 @@ impl Leader {
             Ask::Commit(mutations) => self.commit(mutations, deadline).await,
             Ask::Member(ask) => self.member(ask, deadline).await,
             // Not only a leader answers these: the group does.
-            Ask::DigestAt(_) | Ask::About | Ask::Elect { .. } => Answer::NotLeader,
+            Ask::DigestAt(_) | Ask::About | Ask::Clock | Ask::Elect { .. } => Answer::NotLeader,
             Ask::ReadIndex => match self.raft.get_read_log_id().await {
                 Ok((read, _)) => Answer::ReadIndex(read.map_or(0, |id: LogId| id.index)),
                 Err(RaftError::APIError(_)) => Answer::NotLeader,
@@ -216,7 +226,7 @@ impl Leader {
         if known.is_empty() {
             return Answer::Outcomes(put_back(refused, Vec::new()));
         }
-        let batch = Batch { at: UnixMs::now(), mutations: known };
+        let batch = Batch { at: self.clocks.time(UnixMs::now()), mutations: known };
         self.look_at_clock(batch.at);
         let answer = self.write(&Contents::Batch(batch), deadline).await;
         if let Answer::Outcomes(committed) = answer { Answer::Outcomes(put_back(refused, committed)) } else { answer }
@@ -264,8 +274,8 @@ impl Leader {
             let minutes = at.since_ms(before) / 60_000;
             tracing::warn!(
                 minutes,
-                "log time moves on by more than ten minutes at once: either nothing was proposed meanwhile, or the clock of \
-                 this server is wrong"
+                "log time moves on by more than ten minutes at once: either nothing was proposed meanwhile, or the clocks of \
+                 most servers are wrong"
             );
         }
     }

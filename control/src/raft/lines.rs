@@ -1,5 +1,5 @@
-//! Keeps the line for what is short to each other server open: the first vote or entry after an election is not to wait until
-//! TCP and TLS have gone back and forth between two sites.
+//! Asks each other server what time it is, again and again. That also keeps the line for what is short open: the first vote or
+//! entry after an election is not to wait until TCP and TLS have gone back and forth between two sites.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,11 +7,12 @@ use futures::future::join_all;
 use openraft::RaftMetrics;
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use super::{
     RaftCall, Server,
+    clocks::Clocks,
     leader::{Answer, Ask},
     network::Peers,
 };
@@ -21,8 +22,12 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Asks each other member something small, again and again; ends with Raft.
-pub(super) async fn keep_open(peers: Arc<Peers>, metrics: watch::Receiver<RaftMetrics<u64, Server>>) {
+/// Asks each other member; ends with Raft.
+pub(super) async fn keep_open(
+    peers: Arc<Peers>,
+    clocks: Arc<Clocks>,
+    metrics: watch::Receiver<RaftMetrics<u64, Server>>,
+) {
     let mut turn = interval(ASK_EVERY);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -36,9 +41,12 @@ pub(super) async fn keep_open(peers: Arc<Peers>, metrics: watch::Receiver<RaftMe
             all.filter(|(id, _)| *id != metrics.id).collect()
         };
         let asked = others.iter().map(async |(id, server)| {
+            let asked = Instant::now();
             // Any server answers this, at once. Who does not is asked again.
-            let question = Ask::DigestAt(0);
-            drop(peers.ask::<_, Answer>((*id, server), RaftCall::Forward, &question, ANSWER_WITHIN).await);
+            let answer = peers.ask((*id, server), RaftCall::Forward, &Ask::Clock, ANSWER_WITHIN).await;
+            if let Ok(Answer::Clock(theirs)) = answer {
+                clocks.heard(*id, theirs, asked);
+            }
         });
         join_all(asked).await;
     }

@@ -311,6 +311,13 @@ impl Leader {
         Ok(notes)
     }
 
+    async fn answers(&self, known: &Known, id: u64) -> bool {
+        match known.members.get(&id) {
+            Some(server) => id == self.me || about::ask(&self.peers, id, server).await.is_ok(),
+            None => false,
+        }
+    }
+
     /// The voters that answer and have caught up, of those that are left without one; refuses when they are too few.
     async fn near_without(&self, known: &Known, leaves: u64, force: bool) -> Result<BTreeSet<u64>, Stop> {
         let left: BTreeMap<u64, &Server> = known
@@ -322,8 +329,8 @@ impl Leader {
         if left.is_empty() {
             return refused("it is the last voter: the cluster would be gone");
         }
-        let asked = left.iter().map(async |(id, server)| {
-            let answers = *id == self.me || about::ask(&self.peers, *id, server).await.is_ok();
+        let asked = left.keys().map(async |id| {
+            let answers = self.answers(known, *id).await;
             (*id, answers && (*id == self.me || known.lag(*id) <= LAG_MAX))
         });
         let near: BTreeSet<u64> =
@@ -338,6 +345,12 @@ impl Leader {
                 left.len(),
                 away.join(", ")
             ));
+        }
+        if left.len() == 2 && !force && self.answers(known, leaves).await {
+            return refused(
+                "it is up, and with the two voters that would be left the cluster stops when either is down: add and promote \
+                 another server first, or say --force",
+            );
         }
         let sites: BTreeSet<&str> = left.values().map(|server| server.site.as_str()).collect();
         if sites.len() < 2 && !force {

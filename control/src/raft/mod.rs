@@ -3,10 +3,12 @@
 pub mod about;
 mod appends;
 mod batcher;
+mod clocks;
 mod compaction;
 mod comparing;
 pub mod comparison;
 mod contact;
+mod election;
 mod export;
 pub mod gate;
 mod group;

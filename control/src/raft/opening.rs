@@ -12,12 +12,12 @@ use super::{
     ELECTION_MS_MAX, ELECTION_MS_MIN, GroupConfig, HEARTBEAT_MS, compaction,
     comparison::{self, Comparison},
     gate::{self, Facts, Refusal, Start, StateFacts},
-    high_water::HighWaterFile,
+    high_water::{self, HighWaterFile},
     log_file::LogFile,
     log_store::LogStore,
     network::{Network, Peers},
     snapshots::Snapshots,
-    stamp::{Stamp, make_folder, sync_folder},
+    stamp::{self, Stamp, make_folder, sync_folder},
     state_machine::{Checks, Standing, StateMachine},
     types::{LogId, Raft, Vote},
     watched::{self, Step},
@@ -139,6 +139,7 @@ pub async fn look(config: &GroupConfig) -> anyhow::Result<Findings> {
     let what = format!("in the data folder {}", folder.display());
     let looked = watched::within(config.rules.open_within, move |step| {
         anyhow::ensure!(folder.is_dir(), "there is no such folder: correct the key data");
+        is_not_just_empty(&folder, stamp.node)?;
         let found = Found::open(&folder, stamp, step)?;
         found.judge(knows)?;
         let Facts { identity, log, state, .. } = found.facts;
@@ -153,6 +154,16 @@ pub async fn look(config: &GroupConfig) -> anyhow::Result<Findings> {
         })
     });
     looked.await.context(what)
+}
+
+/// Refuses a folder that no server has begun with and none is said to begin with. What else may be missing is for the gate.
+fn is_not_just_empty(folder: &Path, node: u64) -> anyhow::Result<()> {
+    let begun =
+        Stamp::read(folder).context("read the identity file")?.is_some() || folder.join(high_water::FILE).exists();
+    if begun || folder.join(stamp::NEW).exists() {
+        return Ok(());
+    }
+    Err(Refusal::Empty { node }).with_context(|| format!("in the data folder {}", folder.display()))
 }
 
 /// With the latest version of an entry that was applied.
@@ -189,7 +200,13 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let stamp = Stamp::new(&cluster, config.id);
     let folder = config.data_dir.clone();
     let knows = config.rules.knows;
-    let files = watched::within(config.rules.open_within, move |step| Files::open(&folder, stamp, knows, step)).await?;
+    let files = watched::within(config.rules.open_within, move |step| {
+        is_not_just_empty(&folder, stamp.node)?;
+        let files = Files::open(&folder, stamp, knows, step)?;
+        stamp::used(&folder).context("say that the data folder is in use")?;
+        anyhow::Ok(files)
+    });
+    let files = files.await?;
     let (open, closed) = mpsc::channel(1);
     let state = Arc::clone(&files.state);
     let comparison = Arc::new(Comparison::new(config.id, &config.data_dir, config.rules.compare_every));

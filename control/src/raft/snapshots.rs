@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -52,6 +52,32 @@ impl SnapshotFile {
     }
 }
 
+/// Bytes of a snapshot that may wait to be written to the disk.
+const UNSYNCED_MAX: usize = 1024 * 1024;
+
+/// Writes a file and waits for the disk now and then. A file system that is asked for the fsync of a log entry may write all
+/// that waits of other files first, and a snapshot is hundreds of MiB.
+struct Paced<'f> {
+    file: &'f File,
+    unsynced: usize,
+}
+
+impl Write for Paced<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced += written;
+        if self.unsynced >= UNSYNCED_MAX {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// The folder of snapshot files.
 #[derive(Debug)]
 pub struct Snapshots {
@@ -90,7 +116,7 @@ impl Snapshots {
     /// When the disk fails.
     pub fn export(&self, state: &StateStore) -> Result<(Position, SnapshotFile), StoreError> {
         let file = NamedTempFile::new_in(&self.folder).map_err(disk("create a snapshot"))?;
-        let position = state.export(file.as_file())?;
+        let position = state.export(Paced { file: file.as_file(), unsynced: 0 })?;
         fail::fail_point!("snapshot.exported");
         Ok((position, SnapshotFile::new(file.into_temp_path())))
     }

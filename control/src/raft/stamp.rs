@@ -13,6 +13,28 @@ use serde::{Deserialize, Serialize};
 /// Name of the identity file in the data folder.
 const FILE: &str = "identity.json";
 
+/// Name of the file that says of a data folder that no server has used it yet. Without it an empty folder is one whose disk is
+/// not mounted, or whose contents are lost: a server that began anew there would vote where it has voted before.
+pub const NEW: &str = "new-server";
+
+/// Says so of a folder, which is made when it is missing.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn mark_new(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join(NEW), "No control server has used this folder yet; its first start removes this file.\n")
+}
+
+/// Takes that back, durably.
+pub(super) fn used(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_file(folder.join(NEW)) {
+        Ok(()) => sync_folder(folder),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// A cluster and a node id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {

@@ -34,6 +34,8 @@ const CHUNK_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CHUNKS_WAITING: usize = 2;
 /// A transfer in which nothing moves for longer is given up.
 pub(crate) const SILENCE: Duration = Duration::from_secs(10);
+/// A transfer that is slower in all, in bytes a second, is given up too: only one is received at a time.
+const SLOWEST: u64 = 64 * 1024;
 /// How long the receiver may take to install what it has got.
 const INSTALL_MAX: Duration = Duration::from_secs(600);
 /// Largest snapshot that is taken, in bytes: ten times a million held records.
@@ -120,7 +122,9 @@ pub(super) async fn receive(
     ensure!(head.size_bytes <= SIZE_BYTES_MAX, "a snapshot of {} bytes is too large", head.size_bytes);
     let file: SnapshotFile = *raft.begin_receiving_snapshot().await.context("make a file for a snapshot")?;
     let out = File::options().write(true).open(file.path()).await.context("open the file for a snapshot")?;
-    fill(out, head.size_bytes, chunks).await?;
+    let all_within = SILENCE + Duration::from_secs(head.size_bytes / SLOWEST);
+    let filled = timeout(all_within, fill(out, head.size_bytes, chunks)).await;
+    filled.context("a snapshot comes too slowly")??;
     tracing::info!(id = head.meta.snapshot_id, bytes = head.size_bytes, "a snapshot has come and is being checked");
     let last = head.meta.last_log_id;
     let file = tokio::task::spawn_blocking(move || file.verified(last)).await??;

@@ -125,9 +125,10 @@ impl Edge for EdgeService {
     }
 
     async fn put_body(&self, request: Request<Streaming<BodyChunk>>) -> Result<Response<BodyStored>, Status> {
-        let copies = &self.shared.copies;
+        let (copies, caller) = (&self.shared.copies, caller(&request)?);
         let put = async {
-            let body = copies.bodies.receive(Sender::Node, request.into_inner()).await.map_err(CopyError::Here)?;
+            let (name, chunks) = (Some(caller.name.as_str()), request.into_inner());
+            let body = copies.bodies.receive_from(Sender::Node, name, chunks).await.map_err(CopyError::Here)?;
             copies.store(&body, &self.shared.keepers()).await
         };
         let servers = tokio::time::timeout(BODY_TIMEOUT, put)

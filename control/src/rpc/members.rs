@@ -128,6 +128,8 @@ fn wire_about(about: About) -> WireAbout {
         certificate_until_ms: about.vitals.certificate_until.0,
         bodies: Some(wire_bodies(&about.vitals.bodies)),
         refused: about.vitals.refused.into_iter().collect(),
+        log_time_ms: about.log_time.0,
+        undecided_at: about.undecided_at,
     }
 }
 

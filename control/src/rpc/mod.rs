@@ -2,6 +2,7 @@
 //! `operator` for people.
 
 pub mod admission;
+mod again;
 pub mod backup;
 pub mod due;
 pub mod edge;

@@ -24,16 +24,14 @@ use proto::{
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Shared, backup, caller, members, nodes, policy, quarantine, reputation, restore};
+use super::{Shared, again::again, backup, caller, members, nodes, policy, quarantine, reputation, restore};
 use crate::{
-    raft::{ProposeError, Server, members::SERVERS_MAX},
+    raft::{Server, members::SERVERS_MAX},
     state::{audit::check_grounds, store::StateStore},
 };
 
 /// How long a change is proposed again, under the same id, while a leader is being elected.
 const PROPOSE_FOR: Duration = Duration::from_secs(10);
-/// Time between two of those tries.
-const PROPOSE_AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// Most records in one answer.
 const RECORDS_MAX: u32 = 1000;
 /// Records in one answer when the request does not say.
@@ -45,17 +43,30 @@ pub struct OperatorService {
     shared: Shared,
     /// One at a time: each reads everything.
     backups: Arc<Semaphore>,
+    /// One at a time: each may take a processor for seconds.
+    policies: Arc<Semaphore>,
 }
 
 impl OperatorService {
     /// Over the group.
     #[must_use]
     pub fn new(shared: Shared) -> Self {
-        Self { shared, backups: Arc::new(Semaphore::new(1)) }
+        Self { shared, backups: Arc::new(Semaphore::new(1)), policies: Arc::new(Semaphore::new(1)) }
     }
 
     async fn linearize(&self) -> Result<(), Status> {
         Ok(self.shared.group.linearize().await?)
+    }
+
+    /// Files of many MiB take a processor for seconds: beside the threads that carry heartbeats, and one at a time.
+    async fn policy_work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+        let ended = |_| Status::unavailable("the server is ending");
+        let turn = Arc::clone(&self.policies).acquire_owned().await.map_err(ended)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work()
+        });
+        done.await.map_err(|error| Status::internal(error.to_string()))
     }
 
     /// Proposes a change, again under the same id while there is no leader.
@@ -65,7 +76,8 @@ impl OperatorService {
         }
         let id = MutationId::fresh();
         let end = Instant::now() + PROPOSE_FOR;
-        Ok(again(end, || self.shared.propose(id, caller, change.clone())).await?)
+        let lost = || self.shared.group.is_lost();
+        Ok(again(end, lost, || self.shared.propose(id, caller, change.clone())).await?)
     }
 
     /// Releases or deletes: a refusal is an answer in words, not an error.
@@ -91,26 +103,6 @@ impl OperatorService {
             }
         };
         Ok(Response::new(response))
-    }
-}
-
-/// Tries until there is an outcome, no hope or no time. One try that may have been written makes all that follow unknown.
-async fn again<F>(end: Instant, propose: impl Fn() -> F) -> Result<Outcome, ProposeError>
-where
-    F: Future<Output = Result<Outcome, ProposeError>>,
-{
-    let mut maybe_written = false;
-    loop {
-        let error = match propose().await {
-            Ok(outcome) => return Ok(outcome),
-            Err(error) => error,
-        };
-        maybe_written |= error == ProposeError::Unknown;
-        let last = matches!(error, ProposeError::Stopped(_)) || Instant::now() + PROPOSE_AGAIN_AFTER >= end;
-        if last {
-            return Err(error.after(maybe_written));
-        }
-        tokio::time::sleep(PROPOSE_AGAIN_AFTER).await;
     }
 }
 
@@ -205,7 +197,9 @@ impl Operator for OperatorService {
     async fn policy_plan(&self, request: Request<PolicyFiles>) -> Result<Response<Plan>, Status> {
         self.linearize().await?;
         let current = self.shared.read(StateStore::view).await?;
-        Ok(Response::new(policy::plan(request.into_inner(), current)))
+        let files = request.into_inner();
+        let plan = self.policy_work(move || policy::plan(files, current)).await?;
+        Ok(Response::new(plan))
     }
 
     async fn policy_apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
@@ -214,7 +208,8 @@ impl Operator for OperatorService {
         let grounds = grounds(&why, &ticket)?;
         self.linearize().await?;
         let current = self.shared.read(StateStore::view).await?;
-        match policy::apply(files.unwrap_or_default(), base_version, current, grounds)? {
+        let files = files.unwrap_or_default();
+        match self.policy_work(move || policy::apply(files, base_version, current, grounds)).await?? {
             policy::Apply::Answer(response) => Ok(Response::new(response)),
             policy::Apply::Propose { change, changes } => {
                 let outcome = self.propose(&caller, *change).await?;
@@ -370,34 +365,10 @@ impl Operator for OperatorService {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, time::Duration};
+    use proto::wire::operator::{FormRequest, Server as WireServer};
 
-    use proto::{
-        mutation::Outcome,
-        wire::operator::{FormRequest, Server as WireServer},
-    };
-    use tokio::time::Instant;
-
-    use super::{PROPOSE_AGAIN_AFTER, again, bounded, grounds, membership};
-    use crate::raft::{ProposeError, Server};
-
-    #[tokio::test]
-    async fn a_change_that_may_have_been_written_is_never_reported_as_not_written() {
-        let stopped = || ProposeError::Stopped("it is ending".into());
-        for (answers, expected) in [
-            (vec![Err(ProposeError::Unknown), Err(ProposeError::NoLeader)], Err(ProposeError::Unknown)),
-            (vec![Err(ProposeError::Unknown), Err(stopped())], Err(ProposeError::Unknown)),
-            (vec![Err(ProposeError::Unknown), Ok(Outcome::Done)], Ok(Outcome::Done)),
-            (vec![Err(ProposeError::NoLeader), Err(ProposeError::NoLeader)], Err(ProposeError::NoLeader)),
-            (vec![Err(stopped())], Err(stopped())),
-        ] {
-            let answers = RefCell::new(answers.into_iter());
-            // Time for two tries.
-            let end = Instant::now() + PROPOSE_AGAIN_AFTER + Duration::from_millis(100);
-            let outcome = again(end, || std::future::ready(answers.borrow_mut().next().expect("no third try"))).await;
-            assert_eq!(outcome, expected);
-        }
-    }
+    use super::{bounded, grounds, membership};
+    use crate::raft::Server;
 
     fn wire(id: u64, name: &str, address: &str) -> WireServer {
         WireServer { id, name: name.into(), site: "north".into(), address: address.into() }

@@ -10,6 +10,8 @@ use anyhow::Context as _;
 use fastrand::Rng;
 
 const PAGE_BYTES: usize = 4096;
+/// The file that knows how far the log has been.
+const HIGH_WATER: &str = "high-water";
 /// How often another place is looked for when the one that was drawn holds nothing but zeros.
 const PLACES_MAX: u32 = 64;
 
@@ -28,16 +30,18 @@ pub enum Damage {
     Removed,
     /// The file is as it was some time ago.
     Older,
+    /// Log, state and bodies are as they were some time ago: all but the high-water mark. Nothing in them is damaged.
+    PutBack,
 }
 
-const DAMAGES: [Damage; 6] =
-    [Damage::Flip, Damage::Zeroed, Damage::Truncated, Damage::Emptied, Damage::Removed, Damage::Older];
+/// Those that have one place in a file, or none.
+const RARE: [Damage; 4] = [Damage::Emptied, Damage::Removed, Damage::Older, Damage::PutBack];
 
 impl Damage {
     /// Flips and zeroed pages have many places, the others few.
     pub(super) fn draw(rng: &mut Rng) -> Self {
         match rng.usize(..16) {
-            rare @ 0..4 => DAMAGES[rare + 2],
+            rare @ 0..4 => RARE[rare],
             4..7 => Self::Truncated,
             7..11 => Self::Zeroed,
             _ => Self::Flip,
@@ -52,6 +56,7 @@ impl Damage {
         let old = older.join(file);
         match self {
             Self::Removed => std::fs::remove_file(&path)?,
+            Self::PutBack => put_back(folder, older).context("put an older copy back")?,
             Self::Older if !old.exists() || std::fs::read(&old)? == bytes => return Ok(false),
             Self::Older => std::fs::copy(old, &path).map(drop)?,
             Self::Flip | Self::Zeroed | Self::Truncated | Self::Emptied if bytes.is_empty() => return Ok(false),
@@ -72,6 +77,13 @@ impl Damage {
         }
         Ok(true)
     }
+}
+
+fn put_back(folder: &Path, older: &Path) -> std::io::Result<()> {
+    let mark = std::fs::read(folder.join(HIGH_WATER))?;
+    std::fs::remove_dir_all(folder)?;
+    copy(older, folder)?;
+    std::fs::write(folder.join(HIGH_WATER), mark)
 }
 
 /// A place in the file that holds something, if one is met: most of sled's segments is still empty.

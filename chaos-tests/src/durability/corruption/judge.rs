@@ -95,7 +95,14 @@ pub(super) async fn serve(bench: &Bench, settings: &Path, data: &Path) -> anyhow
 
 async fn ask<T: DeserializeOwned>(mut command: Command, settings: &Path, data: &Path) -> anyhow::Result<Opened<T>> {
     let settings = settings_for(settings, data)?;
-    command.arg("--config").arg(&settings).stdin(Stdio::null()).kill_on_drop(true);
+    // What it says last is to be its reason, not where in the code it arose.
+    command
+        .env_remove("RUST_BACKTRACE")
+        .process_group(0)
+        .arg("--config")
+        .arg(&settings)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let ended = tokio::time::timeout(HANGS_AFTER, command.output()).await;
     std::fs::remove_file(&settings).context("remove settings")?;
     let output = match ended {

@@ -158,6 +158,7 @@ async fn case(bench: &Bench, templates: &[Template], number: u64) -> anyhow::Res
         let said = said.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
         // Bodies and sled's snapshots have names that say nothing.
         let kind = match file.parent().and_then(Path::to_str).unwrap_or_default() {
+            _ if damage == Damage::PutBack => "all but the mark".to_owned(),
             "bodies" => "bodies/…".to_owned(),
             "state" if file.display().to_string().contains("snap.") => "state/snap.…".to_owned(),
             _ => file.display().to_string(),
@@ -182,7 +183,7 @@ pub async fn run(bench: &Arc<Bench>, count: u64, jobs: u64, bar: &ProgressBar) -
             let mut outcomes = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count {
+                if number >= count || bench.ending() {
                     return anyhow::Ok(outcomes);
                 }
                 let outcome = case(&bench, &*templates, number).await.with_context(|| format!("case {number}"))?;

@@ -8,6 +8,8 @@ use super::{DAY_MS, Findings, Level, Seen, name};
 
 /// Clocks that differ by more are worth a word, in milliseconds.
 const CLOCKS_DIFFER_MS: u64 = 1_000;
+/// Log time may be a little ahead of the operator's clock, in milliseconds.
+const LOG_TIME_AHEAD_MS: u64 = 10_000;
 /// A server whose log lacks more entries is behind.
 const LAG_MAX: u64 = 1_000;
 /// Less room on a disk is worth a word, in percent.
@@ -31,6 +33,7 @@ pub(super) fn all(findings: &mut Findings, seen: &Seen) {
         members.iter().filter_map(|member| Some((name(member), member.about.as_ref()?))).collect();
     versions(findings, &said);
     lag(findings, seen, members);
+    undecided(findings, &said);
     findings.well("servers", format!("{} answer, have caught up, and run the same version", members.len()));
     clocks(findings, seen, &said);
     for (who, about) in &said {
@@ -85,7 +88,29 @@ fn clocks(findings: &mut Findings, seen: &Seen, said: &[(&str, &About)]) {
     if apart > CLOCKS_DIFFER_MS + took {
         findings.add(Level::Warn, "clocks", format!("the servers' clocks are up to {apart} ms apart"), todo);
     }
+    log_time(findings, seen, said);
     findings.well("clocks", format!("all within {CLOCKS_DIFFER_MS} ms"));
+}
+
+/// Log time never goes back, so a jump of it is there to stay until wall clocks have come up with it.
+fn log_time(findings: &mut Findings, seen: &Seen, said: &[(&str, &About)]) {
+    let ahead = said.iter().map(|(_, about)| about.log_time_ms).max().unwrap_or_default().saturating_sub(seen.ended.0);
+    if ahead > LOG_TIME_AHEAD_MS {
+        let what = format!("log time is {} s ahead of this host's clock", ahead / 1_000);
+        let todo = "the clocks of most servers were wrong: mail that waits for another try waits until then. Set the clocks right; \
+                    when the time is too far, release what is urgent by hand, or restore a backup from before";
+        findings.add(Level::Bad, "clocks", what, todo);
+    }
+}
+
+/// States that differ without a majority for one of them.
+fn undecided(findings: &mut Findings, said: &[(&str, &About)]) {
+    if let Some(at) = said.iter().filter_map(|(_, about)| about.undecided_at).max() {
+        let what = format!("at log index {at} the servers' states differed, and none had a majority");
+        let todo = "change nothing; compare their disks and logs, and restore the cluster from a backup if policy or held mail \
+                    is wrong";
+        findings.add(Level::Bad, "servers", what, todo);
+    }
 }
 
 fn disk(findings: &mut Findings, who: &str, about: &About) {

@@ -93,6 +93,8 @@ fn each_fault_is_found_with_what_to_do() {
         (|seen| said(seen, 1).applied_index = 10, Level::Warn, "beta lacks 4990", "filled"),
         (|seen| said(seen, 1).now_ms = NOW - 2_000, Level::Warn, "beta is 1990 ms behind", "chrony"),
         (|seen| said(seen, 1).now_ms = NOW + 2_000, Level::Warn, "beta is 1990 ms ahead", "chrony"),
+        (|seen| said(seen, 0).log_time_ms = NOW + DAY_MS, Level::Bad, "86399 s ahead", "clocks of most servers"),
+        (|seen| said(seen, 1).undecided_at = Some(70), Level::Bad, "at log index 70", "compare their disks"),
         (|seen| said(seen, 1).disk_free_bytes = Some(15), Level::Warn, "15 % of its disk", "make room"),
         (|seen| said(seen, 1).disk_free_bytes = Some(9), Level::Bad, "9 % of its disk", "make room"),
         (|seen| said(seen, 1).disk_bytes = None, Level::Warn, "does not say", "df"),

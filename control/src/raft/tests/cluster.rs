@@ -1,6 +1,6 @@
 //! Three servers over mTLS on loopback.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proto::mutation::Outcome;
 use tokio::time::Instant;
@@ -86,6 +86,36 @@ async fn a_leader_that_has_lost_its_quorum_refuses_long_before_the_caller_gives_
     assert!(way.contact.is_lost(&way.raft.metrics().borrow()));
     assert!(matches!(way.ask(&ask(2), deadline).await, Err(ProposeError::NoLeader)));
     alone.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_of_a_silent_leader_stands_without_openraft_s_timer() {
+    let rig = Rig::new(3).await;
+    let mut servers = Vec::new();
+    for id in 1..=3 {
+        servers.push(rig.start(id).await);
+    }
+    servers[0].group.form(rig.servers.clone()).await.expect("formed");
+    assert_eq!(hold_one(&servers[0], 1).await, Ok(Outcome::Done));
+    for server in &servers {
+        server.group.linearize().await.expect("a quorum");
+        server.group.inner.leader.raft.runtime_config().elect(false);
+    }
+    let lost = leader(&servers[0]).await;
+    servers.remove(usize::try_from(lost - 1).expect("small")).stop().await;
+    // Only one of the two is to stand, or they might take each other's votes.
+    let contact = Arc::clone(&servers[1].group.inner.leader.contact);
+    let hearing = tokio::spawn(async move {
+        loop {
+            contact.heard();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let stands = servers[0].group.me().0;
+    let waiting = servers[0].group.inner.leader.raft.wait(Some(Duration::from_secs(30)));
+    waiting.metrics(|metrics| metrics.current_leader == Some(stands), "it leads").await.expect("elected");
+    assert_eq!(hold_one(&servers[1], 2).await, Ok(Outcome::Done));
+    hearing.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,8 +140,10 @@ async fn a_dead_server_is_replaced_under_load_and_never_comes_back() {
     }
     let load = Load::start(servers[0].group.clone());
     load.goes_on().await;
-    servers.remove(2).stop().await;
     let group = servers[0].group.clone();
+    let why = refused(&group, remove("control-3")).await;
+    assert!(why.contains("it is up") && why.contains("--force"), "{why}");
+    servers.remove(2).stop().await;
 
     // Nothing that would cost the quorum, and nothing out of order.
     let why = refused(&group, remove("control-2")).await;

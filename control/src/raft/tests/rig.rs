@@ -27,7 +27,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming, transport};
 
 use crate::{
-    raft::{Group, GroupConfig, RaftCall, Rules, Server},
+    raft::{Group, GroupConfig, RaftCall, Rules, Server, stamp},
     rpc::raft::{SnapshotAnswer, snapshot_answer, snapshot_head},
 };
 
@@ -74,6 +74,9 @@ impl Rig {
     pub(super) fn config(&self, id: u64) -> GroupConfig {
         let server = self.servers[&id].clone();
         let folder = self.folder.path().join(&server.name);
+        if !folder.join("data").exists() {
+            stamp::mark_new(&folder.join("data")).expect("a new folder");
+        }
         GroupConfig {
             id,
             credentials: self.credentials(&server.name),

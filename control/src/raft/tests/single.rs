@@ -2,9 +2,9 @@
 
 use proto::mutation::{Outcome, Refused};
 
-use super::rig::{Rig, mutation};
+use super::rig::{Rig, mutation, open};
 use crate::{
-    raft::ProposeError,
+    raft::{ProposeError, look, stamp},
     state::testing::{department, hold, node, operator, policy, quarantined, release},
 };
 
@@ -83,4 +83,25 @@ async fn a_snapshot_and_a_purged_log_are_enough_to_start_again() {
     assert_eq!(server.group.state().digest(), digest);
     server.group.propose(mutation(node("n1"), hold(&[quarantined(6)]))).await.expect("applied");
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_does_not_begin_anew_where_its_disk_is_missing() {
+    let rig = Rig::new(1).await;
+    let config = rig.config(1);
+    let (data, new) = (config.data_dir.clone(), config.data_dir.join(stamp::NEW));
+    assert!(new.exists(), "the rig makes new folders");
+    open(config.clone()).await.expect("a new server").stop().await;
+    assert!(!new.exists(), "it is new once");
+    open(config.clone()).await.expect("it goes on").stop().await;
+
+    // The disk is not mounted; what else a server makes there says nothing.
+    std::fs::remove_dir_all(&data).expect("gone");
+    std::fs::create_dir_all(data.join("bodies")).expect("a mount point");
+    let began = format!("{:#}", open(config.clone()).await.expect_err("no folder of a new server"));
+    assert!(began.contains("is mounted") && began.contains("new-server") && began.contains("cluster add"), "{began}");
+    let looked = format!("{:#}", look(&config).await.expect_err("no folder of a new server"));
+    assert!(looked.contains("is mounted"), "{looked}");
+    stamp::mark_new(&data).expect("the operator says so");
+    open(config).await.expect("a new server").stop().await;
 }

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::{Code, Status, transport::Channel};
 
-use crate::{config::Config, server, test_pki::Ca};
+use crate::{config::Config, raft::stamp, server, test_pki::Ca};
 
 /// A group of one.
 struct Alone {
@@ -34,6 +34,7 @@ impl Alone {
         ca.write(folder.path(), "c1", Role::Control, "alpha");
         let text = "id: 1\nname: alpha\nsite: north\ndata: data\nlisten: \"127.0.0.1:0\"\nadvertise: \"alpha.test:1\"\n\
                     credentials: .\n";
+        stamp::mark_new(&folder.path().join("data")).expect("a new folder");
         let config = Config::parse("control.yaml", text, folder.path()).expect("a configuration");
         let ((end, ended), (ready, address)) = (oneshot::channel::<()>(), oneshot::channel());
         let running = tokio::spawn(async move {
