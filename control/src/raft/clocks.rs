@@ -26,19 +26,25 @@ impl Clocks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, (theirs, middle));
     }
 
+    /// Since server `id` last answered; `None` when it never has.
+    pub(super) fn answered(&self, id: u64) -> Option<Duration> {
+        let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.get(&id).map(|(_, answered)| answered.elapsed())
+    }
+
     /// The time to stamp a proposal with, where this server's own clock says `own`.
     pub(super) fn time(&self, own: UnixMs) -> UnixMs {
         self.time_at(own, Instant::now())
     }
 
     fn time_at(&self, own: UnixMs, now: Instant) -> UnixMs {
-        let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        clocks.retain(|_, (_, heard)| now.duration_since(*heard) <= HEARD_MAX);
+        let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = clocks.values().filter(|(_, heard)| now.duration_since(*heard) <= HEARD_MAX);
         let ahead = |(theirs, heard): &(UnixMs, Instant)| {
             let since = i64::try_from(now.duration_since(*heard).as_millis()).unwrap_or(i64::MAX);
             signed(theirs.0).saturating_add(since).saturating_sub(signed(own.0))
         };
-        most(own, clocks.values().map(ahead))
+        most(own, fresh.map(ahead))
     }
 }
 

@@ -31,6 +31,8 @@ use crate::state::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one call to a leader may take before the leader is looked up again.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// Each member is asked for its clock every two seconds: one that has not answered for longer does not hear this server.
+const UNANSWERED_MAX: Duration = Duration::from_secs(3);
 /// Pause before the next try when nothing has told us that something changed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -130,7 +132,7 @@ impl Leader {
         let mut moves = self.raft.server_metrics();
         loop {
             moves.mark_unchanged();
-            if self.contact.is_lost(&metrics.borrow()) {
+            if self.contact.is_lost(&metrics.borrow()) || self.is_heard_by_nobody() {
                 return Err(ProposeError::NoLeader.after(maybe_written));
             }
             let answer = tokio::select! {
@@ -163,6 +165,14 @@ impl Leader {
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }
+    }
+
+    /// Whether this server hears the leader, and the leader has not answered it for long: the line carries one way only.
+    fn is_heard_by_nobody(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let Some(leader) = metrics.current_leader.filter(|leader| *leader != self.me) else { return false };
+        self.contact.in_touch(&metrics) && self.clocks.answered(leader).is_some_and(|since| since > UNANSWERED_MAX)
     }
 
     /// Asks whoever is known to lead.
