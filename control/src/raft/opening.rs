@@ -158,9 +158,7 @@ pub async fn look(config: &GroupConfig) -> anyhow::Result<Findings> {
 
 /// Refuses a folder that no server has begun with and none is said to begin with. What else may be missing is for the gate.
 fn is_not_just_empty(folder: &Path, node: u64) -> anyhow::Result<()> {
-    let begun =
-        Stamp::read(folder).context("read the identity file")?.is_some() || folder.join(high_water::FILE).exists();
-    if begun || folder.join(stamp::NEW).exists() {
+    if [stamp::FILE, high_water::FILE, stamp::NEW].iter().any(|name| folder.join(name).exists()) {
         return Ok(());
     }
     Err(Refusal::Empty { node }).with_context(|| format!("in the data folder {}", folder.display()))

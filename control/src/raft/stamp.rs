@@ -11,7 +11,7 @@ use proto::codec;
 use serde::{Deserialize, Serialize};
 
 /// Name of the identity file in the data folder.
-const FILE: &str = "identity.json";
+pub(super) const FILE: &str = "identity.json";
 
 /// Name of the file that says of a data folder that no server has used it yet. Without it an empty folder is one whose disk is
 /// not mounted, or whose contents are lost: a server that began anew there would vote where it has voted before.
