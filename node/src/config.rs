@@ -1,11 +1,12 @@
 //! The node's settings file, `node.yaml`: read strictly, all faults told together.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use ipnet::IpNet;
 use proto::{
     address::Domain,
     identity::{Credentials, IdentityError, Role},
@@ -44,6 +45,8 @@ pub struct Config {
     pub listeners: Listeners,
     /// Where operators look into the node.
     pub inspect: Option<SocketAddr>,
+    /// Where load balancers ask whether the node should get connections; plain HTTP.
+    pub health: Option<SocketAddr>,
     /// Name servers, 1 to 8; those of the system are not asked.
     pub dns: Vec<SocketAddr>,
     /// The virus scanner. Without it what policy demands to be scanned is not delivered.
@@ -138,9 +141,10 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
         .section("listeners", |listeners| Listeners {
             internet: listeners.optional("internet", socket_address),
             departments: listeners.optional("departments", socket_address),
+            balancers: listeners.list("balancers", network).unwrap_or_default(),
         })
         .unwrap_or_default();
-    if listeners == Listeners::default() {
+    if listeners.internet.or(listeners.departments).is_none() {
         map.fault("listeners: at least one of internet and departments is expected");
     }
     let dns = map.list("dns", socket_address).unwrap_or_default();
@@ -155,6 +159,7 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     map.section("limits", |section| read_limits(section, &mut limits));
     Some(Config {
         inspect: map.optional("inspect", socket_address),
+        health: map.optional("health", socket_address),
         clamd: map.optional("clamd", |node| clamd_address(node, folder)),
         next_hop_roots: map.optional("next_hop_roots", path),
         name: name?,
@@ -171,6 +176,12 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
 
 fn socket_address(node: &Node<'_, '_>) -> Result<SocketAddr, Fault> {
     node.text()?.parse().map_err(|_| node.fault("an address and port such as 192.0.2.1:25 is expected"))
+}
+
+fn network(node: &Node<'_, '_>) -> Result<IpNet, Fault> {
+    let text = node.text()?;
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| node.fault("an address or a network such as 192.0.2.0/28 is expected"))
 }
 
 fn clamd_address(node: &Node<'_, '_>, folder: &Path) -> Result<ClamdAddress, Fault> {
@@ -317,6 +328,7 @@ control: [127.0.0.1:7001, control-b:7001]
 listeners:
   internet: 127.0.0.1:2525
   departments: 127.0.0.1:2526
+  balancers: [192.0.2.8, 192.0.2.16/28]
 inspect: 127.0.0.1:7400
 dns: ['127.0.0.1:5300']
 clamd: unix:/run/clamd.sock
@@ -341,6 +353,8 @@ limits:
             (tls.certificate.as_path(), tls.key.as_path()),
             (Path::new("/etc/postern/mx.pem"), Path::new("/etc/mx.key"))
         );
+        let balancers: Vec<String> = config.listeners.balancers.iter().map(ToString::to_string).collect();
+        assert_eq!(balancers, ["192.0.2.8/32", "192.0.2.16/28"]);
         assert_eq!(config.clamd, Some(ClamdAddress::Unix("/run/clamd.sock".into())));
         assert_eq!((config.limits.connections_max, config.limits.read_timeout), (7, Duration::from_secs(300)));
     }

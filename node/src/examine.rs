@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::{policy::VirusScan, verdict::Verdict};
+use proto::{policy::VirusScan, reputation::Subject, time::UnixMs, verdict::Verdict};
 use tokio::{sync::Semaphore, time::timeout};
 use tracing::info_span;
 
@@ -15,6 +15,7 @@ use crate::{
     policy::{
         decide::{decide, settled},
         evidence::{Authentication, Evidence, Virus},
+        standing,
     },
     smtp::transaction::{Recipient, Transaction, TrustClass},
     telemetry::stage,
@@ -143,8 +144,18 @@ impl Examiner {
             tracing::warn!(%why, "a message could not be scanned for malware: see that clamd runs and answers");
         }
         evidence.authentication = authentication.unwrap_or_else(|_| Authentication::unavailable(late));
+        if class(transaction) == Some(TrustClass::Internet) {
+            let senders = senders(transaction, &evidence.authentication);
+            evidence.senders = standing::known(&transaction.view.reputation, &senders, UnixMs::now());
+        }
         evidence
     }
+}
+
+/// Who answers for a message from the Internet.
+#[must_use]
+pub fn senders(transaction: &Transaction, found: &Authentication) -> Vec<Subject> {
+    standing::senders(transaction.client.address, &transaction.reverse_path, found)
 }
 
 /// The parts whose bytes do not stand in the message as it came.

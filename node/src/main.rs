@@ -5,6 +5,7 @@ use std::{io::Write, net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use futures::FutureExt;
+use hickory_resolver::TokioResolver;
 use node::{
     actions::relay::{Relay, roots_from_pem},
     checks::{
@@ -15,9 +16,11 @@ use node::{
     config::Config,
     door,
     examine::Examiner,
+    health,
     inspect::Inspector,
     pipeline::Pipeline,
     redelivery::Redelivery,
+    reputation::{self, Outcomes},
     smtp::{
         connection::{Deliver, Service, ViewAge},
         server::Server,
@@ -81,7 +84,8 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.site, &config.limits)?;
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
-    let pipeline = pipeline(config, &cluster)?;
+    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
+    let pipeline = pipeline(config, &cluster, resolver.clone())?;
     if let Some(files) = &config.tls {
         // Read again when the listeners are bound; a wrong file is told now, not after a long wait.
         files.acceptor()?;
@@ -91,13 +95,20 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
     let (relay, virus) = (Relay::clone(&pipeline.relay), pipeline.examiner.virus.clone());
+    let senses = (virus.clone(), resolver);
+    let health = match config.health {
+        Some(address) => Some(health::serve(address, &config.name, &cluster, senses, stopping.clone()).await?),
+        None => None,
+    };
     let redelivery = Redelivery::new(&config.name, cluster.clone(), relay, virus, &config.limits);
     let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
+    let reporting = tokio::spawn(reputation::report(pipeline.outcomes.clone(), cluster.clone(), stopping.clone()));
     let inspect = inspect(config, &credentials, &pipeline, stopping.clone()).await?;
     let service = service(config, &cluster, Arc::new(pipeline));
     let server = Server::bind(&config.listeners, config.tls.as_ref(), service).await?;
-    say_ready(&server, inspect)?;
+    say_ready(&server, inspect, health)?;
     server.serve(stopping).await;
+    reporting.await.context("report what was learnt of senders")?;
     redelivering.await.context("end the deliveries under way")
 }
 
@@ -119,8 +130,7 @@ async fn first_view(cluster: &Cluster) {
 }
 
 /// The stages of a message's trip with what they ask: DNS, clamd, next hops, the cluster.
-fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
-    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
+fn pipeline(config: &Config, cluster: &Cluster, resolver: TokioResolver) -> anyhow::Result<Pipeline> {
     let roots = match &config.next_hop_roots {
         None => None,
         Some(path) => {
@@ -147,6 +157,7 @@ fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
             Authenticator::new(hostname, resolver, &config.limits),
             VirusScanner::new(config.clamd.clone(), &config.limits),
         ),
+        outcomes: Outcomes::default(),
     })
 }
 
@@ -191,11 +202,12 @@ fn service(config: &Config, cluster: &Cluster, pipeline: Arc<Pipeline>) -> Servi
 }
 
 /// One line of JSON for whoever started this process: the ports are open.
-fn say_ready(server: &Server, inspect: Option<SocketAddr>) -> anyhow::Result<()> {
+fn say_ready(server: &Server, inspect: Option<SocketAddr>, health: Option<SocketAddr>) -> anyhow::Result<()> {
     let ready = serde_json::json!({ "ready": {
         "internet": server.address(Listener::Internet),
         "departments": server.address(Listener::Departments),
         "inspect": inspect,
+        "health": health,
     }});
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{ready}").and_then(|()| stdout.flush()).context("say that the node is ready")

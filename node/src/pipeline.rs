@@ -18,8 +18,12 @@ use crate::{
         relay::{Handed, Relay},
     },
     cluster::Cluster,
-    examine::{Examined, Examiner, class},
-    policy::resolve::{self, End, Fate, Resolution, resolve},
+    examine::{Examined, Examiner, class, senders},
+    policy::{
+        resolve::{self, End, Fate, Resolution, resolve},
+        standing,
+    },
+    reputation::Outcomes,
     smtp::{
         reply::Reply,
         transaction::{Recipient, Transaction, TrustClass},
@@ -43,6 +47,8 @@ pub struct Pipeline {
     pub relay: Arc<Relay>,
     /// Reads, checks and decides.
     pub examiner: Examiner,
+    /// Where what was learnt of senders goes.
+    pub outcomes: Outcomes,
 }
 
 impl Pipeline {
@@ -243,8 +249,18 @@ impl Pipeline {
         headers::stamped(message, evidence, verdict, transaction, class, &self.host, UnixMs::now())
     }
 
+    /// What the message says of its senders.
+    fn count(&self, transaction: &Transaction, examined: &Examined) {
+        if class(transaction) == Some(TrustClass::Internet)
+            && let Some(good) = standing::outcome(&examined.verdicts)
+        {
+            self.outcomes.saw(&senders(transaction, &examined.evidence.authentication), good);
+        }
+    }
+
     /// One line for each trip, without addresses.
     fn report(&self, transaction: &Transaction, examined: &Examined, fates: &[Fate], reply: &Reply, began: Instant) {
+        self.count(transaction, examined);
         for (group, verdict) in &examined.verdicts {
             let class = group.first().map_or("none", |recipient| recipient.class.as_str());
             metrics().transaction(verdict.disposition, class);

@@ -98,7 +98,17 @@ async fn pipeline(
     let authenticator = Authenticator::new("mx.gov.test", no_dns(), &limits);
     let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits));
     let relay = Arc::new(Relay::new("mx.gov.test", &limits, no_dns(), None));
-    (Pipeline { host: "mx.gov.test".into(), node: "n1".into(), cluster, relay, examiner }, server)
+    (
+        Pipeline {
+            host: "mx.gov.test".into(),
+            node: "n1".into(),
+            cluster,
+            relay,
+            examiner,
+            outcomes: super::Outcomes::default(),
+        },
+        server,
+    )
 }
 
 async fn outcome(pipeline: &Pipeline, transaction: &Transaction, examined: &Examined) -> (Vec<Fate>, Reply) {

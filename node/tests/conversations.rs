@@ -1,6 +1,8 @@
 //! Conversations with the SMTP server: golden transcripts against the pure session, properties of random ones, and a few
 //! over a real socket.
 
+#[path = "conversations/edges.rs"]
+mod edges;
 #[path = "conversations/fixture.rs"]
 mod fixture;
 #[path = "conversations/loopback.rs"]

@@ -24,9 +24,15 @@ pub struct StateSettings {
     pub arc_sealers: Vec<Domain>,
     /// A node that has not heard from the control servers for this long answers 451.
     pub view_age_max_ms: u64,
+    /// A client whose reputation has a worse score is sent away with 421 when it connects; [`CLIENT_SCORE_MAX`] when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_score_max: Option<i16>,
     /// What the state's policy says on top of the built-in one.
     pub policy: PolicyLayer,
 }
+
+/// The worst score of reputation that a client may come with: some two hundred messages of which none was good.
+pub const CLIENT_SCORE_MAX: i16 = 950;
 
 /// A step from one view to the next, or a part of it. A whole view begins with a part that says so, and what comes
 /// before the last part must not be used: it may be of different moments.

@@ -210,6 +210,11 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          \n\
          # internet takes mail from everybody, departments from the departments' own servers.\n\
          listeners:\n  internet: \"0.0.0.0:25\"\n  departments: \"0.0.0.0:2525\"\n\
+         # Load balancers in front of them: they must say in a header of the PROXY protocol (1 or 2) whose connection it is.\n\
+         #  balancers: [192.0.2.8, 192.0.2.9]\n\
+         \n\
+         # Where they ask whether this node should get connections: GET /health, 200 or 503 with the reasons. Plain HTTP.\n\
+         # health: \"0.0.0.0:8025\"\n\
          \n\
          # For posternctl scan, node view and policy apply --wait; wants an operator's certificate.\n\
          inspect: \"0.0.0.0:{INSPECT_PORT}\"\n\

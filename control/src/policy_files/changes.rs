@@ -8,7 +8,7 @@ use std::{
 use proto::{
     department::{Department, NextHop, TlsRule},
     policy::{Layer, Policy, PolicyLayer},
-    view::StateSettings,
+    view::{CLIENT_SCORE_MAX, StateSettings},
 };
 
 use super::PolicySet;
@@ -54,6 +54,8 @@ fn state(old: &StateSettings, new: &StateSettings) -> Vec<String> {
     if !first {
         value(&mut found, "view_age_max", &span(old.view_age_max_ms), &span(new.view_age_max_ms));
     }
+    let score = |settings: &StateSettings| settings.client_score_max.unwrap_or(CLIENT_SCORE_MAX).to_string();
+    value(&mut found, "client_score_max", &score(old), &score(new));
     let rows = policy(&policy_of(old, None), &policy_of(new, None), Layer::State);
     found.extend(rows.into_iter().filter(|row| !first || row.contains(" -> ")));
     let mut lines: Vec<String> = found.into_iter().map(|change| format!("~ state: {change}")).collect();

@@ -61,10 +61,18 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
     let internet_relays = next_hops(map, "internet_relays").unwrap_or_default();
     let arc_sealers = map.list("arc_sealers", |node| node.parsed(Domain::parse)).unwrap_or_default();
     let view_age_max_ms = map.optional("view_age_max", |node| node.parsed(duration_ms)).unwrap_or(VIEW_AGE_MAX_MS);
+    let client_score_max = map.optional("client_score_max", |node| node.integer(1..=1_000));
+    let client_score_max = client_score_max.and_then(|score| i16::try_from(score).ok());
     let policy = map.section("policy", policy).unwrap_or_default();
     let layer = policy.layer.clone();
-    let settings =
-        name.map(|name| StateSettings { name, internet_relays, arc_sealers, view_age_max_ms, policy: layer });
+    let settings = name.map(|name| StateSettings {
+        name,
+        internet_relays,
+        arc_sealers,
+        view_age_max_ms,
+        client_score_max,
+        policy: layer,
+    });
     StateDraft { policy, settings }
 }
 

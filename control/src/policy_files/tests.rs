@@ -57,10 +57,15 @@ fn each_fault_is_named_with_file_line_and_key() {
         (
             "state: S\nstat: T\n",
             a,
-            &["state.yaml:2:1: stat: unknown key; known here: arc_sealers, internet_relays, \
-            policy, state, view_age_max"],
+            &["state.yaml:2:1: stat: unknown key; known here: arc_sealers, client_score_max, \
+            internet_relays, policy, state, view_age_max"],
         ),
         ("state: 7\n", a, &["state.yaml:1:8: state: text is expected"]),
+        (
+            "state: S\nclient_score_max: 0\n",
+            a,
+            &["state.yaml:2:19: client_score_max: a whole number from 1 to 1000 is expected"],
+        ),
         ("state: S\nview_age_max: 24\n", a, &["state.yaml:2:15: view_age_max: text is expected"]),
         (
             "state: S\nview_age_max: 40d\n",

@@ -14,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-use clamav_client::tokio::{TransportProtocol, scan_buffer};
+use clamav_client::{
+    PONG,
+    tokio::{TransportProtocol, ping, scan_buffer},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -25,6 +28,9 @@ use crate::{limits::Limits, policy::evidence::Virus};
 
 /// Longest reply that is read, in bytes; real ones are below 200.
 const REPLY_BYTES_MAX: u64 = 4096;
+
+/// How long clamd may take to say that it is alive.
+const PING_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Where clamd listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +54,14 @@ impl VirusScanner {
     #[must_use]
     pub fn new(address: Option<ClamdAddress>, limits: &Limits) -> Self {
         Self { address, time_max: limits.virus_time_max, bytes_max: limits.virus_bytes_max }
+    }
+
+    /// Whether clamd answers.
+    pub async fn is_alive(&self) -> bool {
+        let Some(address) = &self.address else { return false };
+        let connection = Connection { address, cut_off: Arc::default() };
+        let answer = timeout(PING_TIME_MAX, ping(connection)).await;
+        answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer == PONG))
     }
 
     /// Scans a message; ends within `Limits::virus_time_max`.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use proto::{
     policy::{AuthUnavailable, DmarcAction, Policy, Refusal, Unavailable, VirusScan},
+    reputation::Stance,
     score::Score,
     verdict::{Disposition, Reason, Verdict},
 };
@@ -190,6 +191,9 @@ fn found(message: &Message, evidence: &Evidence, policy: &Policy, class: TrustCl
         hard.push((refusal(policy.blocked_type.value), found.rule, found.text.clone()));
     }
     if class == TrustClass::Internet {
+        if evidence.senders.stance == Some(Stance::Block) {
+            hard.push((Disposition::Reject, "SENDER_BLOCKED", "an operator has blocked its sender".to_owned()));
+        }
         hard.extend(dmarc(evidence, policy));
         let is_open = evidence.authentication.is_unavailable();
         if is_open && policy.authentication_unavailable.value == AuthUnavailable::Defer {

@@ -1,6 +1,6 @@
 //! What the checks found. A check that could not answer says so: silence is not a pass.
 
-use proto::{address::Domain, policy::ContentKind, verdict::Reason};
+use proto::{address::Domain, policy::ContentKind, reputation::Repute, verdict::Reason};
 
 /// What an authentication method says (RFC 8601 section 2.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -163,6 +163,8 @@ pub struct Found {
 pub struct Evidence {
     /// Who sent it.
     pub authentication: Authentication,
+    /// What is known of them.
+    pub senders: Repute,
     /// Malware.
     pub virus: Virus,
     /// Kinds of content.
@@ -182,6 +184,7 @@ impl Evidence {
     pub fn nothing() -> Self {
         Self {
             authentication: Authentication::default(),
+            senders: Repute::default(),
             virus: Virus::NotScanned,
             kinds: Vec::new(),
             opaque: Vec::new(),

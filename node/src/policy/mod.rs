@@ -6,3 +6,4 @@ pub mod resolve;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod score;
+pub mod standing;

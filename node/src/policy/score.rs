@@ -1,6 +1,10 @@
 //! Adds up the points of a message: those of its content and those of who sent it.
 
-use proto::{score::Score, verdict::Reason};
+use proto::{
+    reputation::{Repute, Stance},
+    score::Score,
+    verdict::Reason,
+};
 
 use super::evidence::{AuthResult, Authentication, Evidence};
 
@@ -14,6 +18,7 @@ pub fn reason(rule: &str, score: Score, text: impl Into<String>) -> Reason {
 #[must_use]
 pub fn scored(evidence: &Evidence) -> Vec<Reason> {
     let mut reasons = authenticated(&evidence.authentication);
+    reasons.extend(known(evidence.senders));
     reasons.extend(evidence.content.iter().cloned());
     reasons.sort_by(|one, other| other.score.cmp(&one.score).then_with(|| one.rule.cmp(&other.rule)));
     reasons
@@ -80,9 +85,31 @@ fn authenticated(found: &Authentication) -> Vec<Reason> {
     reasons
 }
 
+/// From this score of reputation on it is worth points.
+const BAD_FROM: i16 = 200;
+/// Down from this one it is worth points off.
+const GOOD_FROM: i16 = -300;
+
+/// Points for what is known of the senders: up to five for nothing but bad mail, two off for nothing but good mail.
+fn known(senders: Repute) -> Option<Reason> {
+    let Repute { stance, score } = senders;
+    if stance == Some(Stance::Allow) {
+        return Some(reason("SENDER_ALLOWED", Score(-500), "an operator vouches for its sender"));
+    }
+    if score >= BAD_FROM {
+        let points = Score(i32::from(score) / 2);
+        return Some(reason("REPUTATION_BAD", points, "its senders have sent much bad mail lately"));
+    }
+    let points = Score(i32::from(score) / 5);
+    (score <= GOOD_FROM).then(|| reason("REPUTATION_GOOD", points, "its senders have sent much good mail lately"))
+}
+
 #[cfg(test)]
 mod tests {
-    use proto::score::Score;
+    use proto::{
+        reputation::{Repute, Stance},
+        score::Score,
+    };
 
     use super::{reason, scored, total};
     use crate::policy::evidence::{AuthResult, Authentication, Evidence};
@@ -97,6 +124,26 @@ mod tests {
         let rules: Vec<_> = reasons.iter().map(|reason| reason.rule.as_str()).collect();
         assert_eq!(rules, ["PHRASES", "SPF_FAIL", "MANY_LINKS"]);
         assert_eq!(total(&reasons), Score::points(7, 50));
+    }
+
+    #[test]
+    fn what_is_known_of_the_senders_counts_and_an_operator_counts_more() {
+        let table = [
+            (Repute { stance: None, score: 0 }, 0),
+            (Repute { stance: None, score: 199 }, 0),
+            (Repute { stance: None, score: 200 }, 100),
+            (Repute { stance: None, score: 980 }, 490),
+            (Repute { stance: None, score: -299 }, 0),
+            (Repute { stance: None, score: -900 }, -180),
+            (Repute { stance: Some(Stance::Allow), score: 980 }, -500),
+            // That is a hard rule.
+            (Repute { stance: Some(Stance::Block), score: 0 }, 0),
+        ];
+        for (senders, points) in table {
+            let evidence = Evidence { senders, ..Evidence::nothing() };
+            let found = scored(&evidence).into_iter().filter(|reason| reason.rule != "NO_AUTHENTICATION");
+            assert_eq!(found.map(|reason| reason.score.0).sum::<i32>(), points, "{senders:?}");
+        }
     }
 
     #[test]

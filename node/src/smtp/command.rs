@@ -25,6 +25,13 @@ pub enum Command {
     },
     /// The message comes next.
     Data,
+    /// So many bytes of the message come next (RFC 3030 section 2).
+    Bdat {
+        /// How many.
+        bytes: u64,
+        /// Whether the message ends with them.
+        last: bool,
+    },
     /// Forget the transaction.
     Rset,
     /// Nothing.
@@ -58,18 +65,26 @@ impl Command {
             "MAIL" => mail(arguments),
             "RCPT" => rcpt(arguments),
             "DATA" => bare(Self::Data),
+            "BDAT" => bdat(arguments),
             "RSET" => bare(Self::Rset),
             "NOOP" => Ok(Self::Noop),
             "QUIT" => bare(Self::Quit),
             "VRFY" if arguments.is_empty() => Err(arguments_wrong("a mailbox")),
             "VRFY" => Ok(Self::Vrfy),
             "STARTTLS" => bare(Self::StartTls),
-            "HELP" | "EXPN" | "BDAT" | "AUTH" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => {
+            "HELP" | "EXPN" | "AUTH" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => {
                 Err(Reply::permanent(2, (5, 1), "not done here"))
             }
             _ => Err(Reply::permanent(0, (5, 2), "unknown command")),
         }
     }
+}
+
+/// Whether a line is a BDAT command, however wrong: then what follows it may be a message and never commands.
+#[must_use]
+pub fn is_bdat(line: &[u8]) -> bool {
+    let verb = line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    verb.eq_ignore_ascii_case(b"BDAT")
 }
 
 fn arguments_wrong(expected: &str) -> Reply {
@@ -107,6 +122,16 @@ fn mail(arguments: &str) -> Result<Command, Reply> {
         }
     }
     Ok(Command::Mail { reverse_path, size_bytes })
+}
+
+/// `chunk-size [LAST]`.
+fn bdat(arguments: &str) -> Result<Command, Reply> {
+    let (number, word) = arguments.split_once(' ').unwrap_or((arguments, ""));
+    let last = word.eq_ignore_ascii_case("LAST");
+    match size(number) {
+        Ok(bytes) if last || word.is_empty() => Ok(Command::Bdat { bytes, last }),
+        Ok(_) | Err(_) => Err(arguments_wrong("number of bytes, and LAST or nothing")),
+    }
 }
 
 /// 1 to 20 digits (RFC 1870 section 4). What is beyond 64 bits is too large all the same.
@@ -186,7 +211,7 @@ mod tests {
     use proptest::prelude::*;
     use proto::address::{Address, ReversePath};
 
-    use super::Command;
+    use super::{Command, is_bdat};
 
     fn code(line: &str) -> u16 {
         Command::parse(line.as_bytes()).err().map_or(0, |reply| reply.code())
@@ -203,6 +228,15 @@ mod tests {
         assert_eq!(Command::parse(b"MAIL FROM:<>"), Ok(null));
         let quoted = Command::Rcpt { forward_path: Address::parse("\"a> b\"@c.example").expect("an address") };
         assert_eq!(Command::parse(b"RCPT TO:<\"a> b\"@c.example>"), Ok(quoted));
+    }
+
+    #[test]
+    fn a_chunk_has_its_size_and_may_be_the_last() {
+        assert_eq!(Command::parse(b"BDAT 86"), Ok(Command::Bdat { bytes: 86, last: false }));
+        assert_eq!(Command::parse(b"bdat 0 last "), Ok(Command::Bdat { bytes: 0, last: true }));
+        let most = Command::Bdat { bytes: u64::MAX, last: false };
+        assert_eq!(Command::parse(b"BDAT 99999999999999999999"), Ok(most));
+        assert!(is_bdat(b"bdat x") && is_bdat(b"BDAT") && is_bdat(b"BDAT \xff") && !is_bdat(b"BDATA 1"));
     }
 
     #[test]
@@ -227,7 +261,12 @@ mod tests {
             ("DATA now", 501),
             ("VRFY", 501),
             ("HELP", 502),
-            ("BDAT 10 LAST", 502),
+            ("BDAT", 501),
+            ("BDAT LAST", 501),
+            ("BDAT -1 LAST", 501),
+            ("BDAT 10 FIRST", 501),
+            ("BDAT 10 LAST LAST", 501),
+            ("BDAT 0x10", 501),
             ("GET / HTTP/1.1", 500),
             ("", 500),
             ("MAIL FROM:<\u{e9}@b.example>", 500),

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use proto::{held::TransactionId, view::View};
+use proto::{held::TransactionId, reputation::Subject, time::UnixMs, view::View};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -16,12 +16,13 @@ use tracing::debug;
 
 use super::{
     data::DataFault,
-    places::Seat,
+    places::{MessagePlace, Seat},
     reply::{Class, Reply},
     session::{Moment, Session, Settings, Step},
     stream::{Incoming, Stream, StreamError},
     transaction::{Listener, Transaction},
 };
+use crate::{policy::standing, telemetry::metrics};
 
 /// Takes a message through all stages; [`crate::pipeline::Pipeline::run`] in production.
 pub type Deliver = Arc<dyn Fn(Transaction, Bytes) -> BoxFuture<'static, Reply> + Send + Sync>;
@@ -83,6 +84,8 @@ pub struct Connection {
     seat: Seat,
     /// When the transaction under way began.
     mail_at: Option<Instant>,
+    /// The part of its message that has come in chunks so far.
+    chunks: Option<Box<(Incoming, MessagePlace)>>,
     /// Turns true when the server stops.
     stopping: watch::Receiver<bool>,
 }
@@ -99,7 +102,7 @@ impl Connection {
         stopping: watch::Receiver<bool>,
     ) -> Self {
         let session = Session::new(Arc::clone(&service.settings), client, listener);
-        Self { service, client, session, tls, seat, mail_at: None, stopping }
+        Self { service, client, session, tls, seat, mail_at: None, chunks: None, stopping }
     }
 
     /// Serves the client until one side has enough. `early_talk` says that the client spoke before the greeting.
@@ -125,14 +128,21 @@ impl Connection {
 
     async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>, early_talk: bool) -> bool {
         let view = Arc::clone(&self.service.view.borrow());
-        let step = self.session.greeting(&self.moment(&view, early_talk));
+        let client = standing::known(&view.reputation, &Subject::of_client(self.client), UnixMs::now());
+        let step = self.session.greeting(&self.moment(&view, early_talk), client);
+        if let Step::Close(reply) = &step {
+            metrics().turned_away(reply.code());
+            debug!(client = %self.client, reply = %reply.codes(), "turned away at connect");
+        }
         match step {
             Step::Reply(reply) => stream.queue(&reply).await.is_ok(),
-            Step::Close(reply) | Step::StartTls(reply) | Step::ReadData { reply, .. } => {
+            Step::Close(reply) => {
                 drop(stream.queue(&reply).await);
                 stream.close().await;
                 false
             }
+            // None of these is a greeting.
+            Step::StartTls(_) | Step::ReadData { .. } | Step::ReadChunk { .. } | Step::SkipChunk { .. } => false,
         }
     }
 
@@ -167,6 +177,22 @@ impl Connection {
             let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
             self.mail_at =
                 if self.session.in_transaction() { self.mail_at.or_else(|| Some(Instant::now())) } else { None };
+            let step = match step {
+                Step::ReadData { reply, transaction, bytes_max } => {
+                    let reply = self.message(stream, &reply, *transaction, bytes_max).await?;
+                    self.session.finished(reply)
+                }
+                Step::ReadChunk { bytes, last, bytes_max } => self.chunk(stream, bytes, last, bytes_max).await?,
+                Step::SkipChunk { bytes, reply } => {
+                    stream.chunk(&mut Incoming::refused(), &mut { bytes }, 0).await?;
+                    Step::Reply(reply)
+                }
+                step @ (Step::Reply(_) | Step::StartTls(_) | Step::Close(_)) => step,
+            };
+            // What of a message has come goes with its transaction.
+            if !self.session.in_transaction() {
+                self.chunks = None;
+            }
             match step {
                 Step::Reply(reply) => {
                     if !matches!(reply.class(), Class::Done) {
@@ -179,22 +205,17 @@ impl Connection {
                     stream.flush().await?;
                     return Ok(Ending::StartTls);
                 }
-                Step::ReadData { reply, transaction, bytes_max } => {
-                    let reply = self.message(stream, &reply, *transaction, bytes_max).await?;
-                    if let Step::Reply(reply) = self.session.finished(reply) {
-                        stream.queue(&reply).await?;
-                    }
-                }
                 Step::Close(reply) => {
                     stream.queue(&reply).await?;
                     return Ok(Ending::Closed);
                 }
+                // Turned into replies above.
+                Step::ReadData { .. } | Step::ReadChunk { .. } | Step::SkipChunk { .. } => {}
             }
         }
     }
 
-    /// Reads one message and has it delivered. The delivery is a task of its own: it goes on when this connection does
-    /// not, and its panic is an answer of 451 and not a lost connection.
+    /// Reads one message and has it delivered.
     async fn message<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: &mut Stream<S>,
@@ -211,9 +232,53 @@ impl Connection {
                 place.clear();
             }
         }
+        Ok(self.deliver(transaction, incoming, place).await)
+    }
+
+    /// Reads a chunk of a message, and with the last one has the message delivered.
+    async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut Stream<S>,
+        bytes: u64,
+        last: Option<Box<Transaction>>,
+        bytes_max: usize,
+    ) -> Result<Step, StreamError> {
+        let mut left = bytes;
+        let (mut incoming, mut place) = match self.chunks.take() {
+            Some(begun) => *begun,
+            None => match self.seat.message().await {
+                Some(place) => (Incoming::chunked(bytes_max), place),
+                None => {
+                    stream.chunk(&mut Incoming::refused(), &mut left, 0).await?;
+                    return Ok(self.session.chunk_read(Err(DataFault::NoRoom.reply())));
+                }
+            },
+        };
+        while let Some(bytes) = stream.chunk(&mut incoming, &mut left, place.room_bytes()).await? {
+            if !place.make_room(bytes).await {
+                incoming.give_up();
+                place.clear();
+            }
+        }
+        match last {
+            Some(transaction) => {
+                let reply = self.deliver(*transaction, incoming, place).await;
+                Ok(self.session.finished(reply))
+            }
+            None => {
+                let so_far = incoming.so_far().map_err(DataFault::reply);
+                self.chunks = Some(Box::new((incoming, place)));
+                Ok(self.session.chunk_read(so_far))
+            }
+        }
+    }
+
+    /// Has a message delivered. The delivery is a task of its own: it goes on when this connection does not, and its panic
+    /// is an answer of 451 and not a lost connection.
+    async fn deliver(&self, transaction: Transaction, incoming: Incoming, place: MessagePlace) -> Reply {
         let bytes = match incoming.finish() {
             Ok(bytes) => bytes,
-            Err(fault) => return Ok(fault.reply()),
+            Err(fault) => return fault.reply(),
         };
         let delivery = (self.service.deliver)(transaction, bytes);
         let task = tokio::spawn(async move {
@@ -221,10 +286,10 @@ impl Connection {
             drop(place);
             reply
         });
-        Ok(task.await.unwrap_or_else(|error| {
+        task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a delivery broke off; the sender keeps the message");
             Reply::temporary(51, (3, 0), "internal error; come back later")
-        }))
+        })
     }
 
     fn moment<'v>(&self, view: &'v Arc<View>, more_input: bool) -> Moment<'v> {

@@ -1,5 +1,5 @@
 //! Reads what follows DATA (RFC 5321 section 4.5.2): takes the doubled dots out and finds the end. The end is CRLF.CRLF
-//! and nothing else; a message with a CR or LF that stands alone is refused as a whole, so that no server before or
+//! and nothing else. Or reads what follows BDAT (RFC 3030), where dots are dots and the end is told. A message with a CR or LF that stands alone is refused as a whole, so that no server before or
 //! behind this one can see two messages where we see one (CVE-2023-51764 and its kin).
 //!
 //! So is one with a NUL: RFC 5322 section 2 has none, and a server that drops it would see an end where we see none.
@@ -55,6 +55,8 @@ enum Place {
 #[derive(Debug)]
 pub struct DataDecoder {
     place: Place,
+    /// Whether dots at the start of a line are doubled and one that is not is the end.
+    stuffed: bool,
     message: BytesMut,
     bytes_max: usize,
     fault: Option<DataFault>,
@@ -64,7 +66,13 @@ impl DataDecoder {
     /// For a message of at most `bytes_max` bytes, counted without the doubled dots and the end.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { place: Place::LineStart, message: BytesMut::new(), bytes_max, fault: None }
+        Self { place: Place::LineStart, stuffed: true, message: BytesMut::new(), bytes_max, fault: None }
+    }
+
+    /// The same for one that comes in chunks, whose end is where the last one ends.
+    #[must_use]
+    pub fn chunked(bytes_max: usize) -> Self {
+        Self { stuffed: false, ..Self::new(bytes_max) }
     }
 
     /// Takes a chunk. `Some(n)` when the message ended after its first `n` bytes; what follows are commands. After a fault
@@ -87,7 +95,7 @@ impl DataDecoder {
 
     fn after(&mut self, byte: u8) -> Place {
         match (self.place, byte) {
-            (Place::LineStart, b'.') => Place::Dot,
+            (Place::LineStart, b'.') if self.stuffed => Place::Dot,
             (Place::Dot, b'\r') => Place::DotCr,
             (Place::DotCr, b'\n') | (Place::End, _) => Place::End,
             (Place::LineStart | Place::Within, b'\r') => Place::Cr,
@@ -151,11 +159,23 @@ impl DataDecoder {
         self.message.len()
     }
 
-    /// The message after its end has come.
+    /// Why the message will be refused, as far as it has come.
+    #[must_use]
+    pub fn fault(&self) -> Option<DataFault> {
+        self.fault
+    }
+
+    /// The message after its end has come. One that came in chunks and does not end with CRLF gets one: no line of a
+    /// message is without it, and the next hop may have to be told by DATA.
     ///
     /// # Errors
     /// Why it is refused. A bare line end counts before the size.
-    pub fn finish(self) -> Result<Bytes, DataFault> {
+    pub fn finish(mut self) -> Result<Bytes, DataFault> {
+        match self.place {
+            Place::Cr => self.refuse(DataFault::BareLineEnd),
+            Place::Within => self.store(b"\r\n"),
+            Place::LineStart | Place::Dot | Place::DotCr | Place::End => {}
+        }
         match self.fault {
             Some(fault) => Err(fault),
             None => Ok(self.message.freeze()),
@@ -231,6 +251,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn in_chunks_a_dot_is_a_dot_and_lines_are_as_clean() {
+        let message = |chunks: &[&str]| {
+            let mut decoder = DataDecoder::chunked(100);
+            for chunk in chunks {
+                assert_eq!(decoder.feed(chunk.as_bytes()), None, "only the client knows where it ends");
+            }
+            decoder.finish().map(|bytes| String::from_utf8(bytes.to_vec()).expect("text"))
+        };
+        assert_eq!(message(&["a\r", "\n.\r\n..", "b\r\n"]), Ok("a\r\n.\r\n..b\r\n".into()));
+        assert_eq!(message(&["a\r\n.\r\n"]), Ok("a\r\n.\r\n".into()));
+        assert_eq!(message(&["no", " end"]), Ok("no end\r\n".into()));
+        assert_eq!(message(&[]), Ok(String::new()));
+        for bare in [&["a\nb\r\n"] as &[_], &["a\r"], &["a\r", "b\r\n"], &["\r\n\n"]] {
+            assert_eq!(message(bare), Err(DataFault::BareLineEnd), "{bare:?}");
+        }
+        assert_eq!(message(&["a\0"]), Err(DataFault::Nul));
+        assert_eq!(message(&["x".repeat(101).as_str()]), Err(DataFault::TooLarge));
     }
 
     #[test]

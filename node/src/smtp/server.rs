@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::AsyncWriteExt,
@@ -23,6 +24,7 @@ use tracing::{debug, info, warn};
 use super::{
     connection::{Connection, Service, told},
     places::Places,
+    proxy,
     reply::Reply,
     transaction::Listener,
 };
@@ -35,6 +37,9 @@ pub struct Listeners {
     pub internet: Option<SocketAddr>,
     /// The private network's side.
     pub departments: Option<SocketAddr>,
+    /// Load balancers in front of both: they say in a header of the PROXY protocol whose connection they pass on, and whoever
+    /// comes from them without one is turned away.
+    pub balancers: Vec<IpNet>,
 }
 
 /// The PEM files that STARTTLS is offered with.
@@ -106,6 +111,7 @@ struct Port {
 pub struct Server {
     service: Arc<Service>,
     ports: Vec<Port>,
+    balancers: Vec<IpNet>,
 }
 
 impl Server {
@@ -124,7 +130,7 @@ impl Server {
             let tls = tls.map(TlsFiles::acceptor).transpose()?;
             ports.push(Port { listener, socket, address, tls, places: Places::new(&service.settings.limits) });
         }
-        Ok(Self { service: Arc::new(service), ports })
+        Ok(Self { service: Arc::new(service), ports, balancers: listeners.balancers.clone() })
     }
 
     /// Where a listener is.
@@ -174,7 +180,7 @@ impl Server {
         &self,
         port: &Port,
         socket: TcpStream,
-        client: IpAddr,
+        peer: IpAddr,
         permit: OwnedSemaphorePermit,
         stopping: &watch::Receiver<bool>,
         aborted: &watch::Receiver<bool>,
@@ -183,22 +189,59 @@ impl Server {
             Listener::Internet => "internet",
             Listener::Departments => "departments",
         });
-        let Some(seat) = Places::seat(&port.places, client) else {
-            debug!(%client, "too many connections of one client");
-            tokio::spawn(turn_away(socket, permit));
-            return;
+        let arrival = Arrival {
+            service: Arc::clone(&self.service),
+            listener: port.listener,
+            tls: port.tls.clone(),
+            places: Arc::clone(&port.places),
+            stopping: stopping.clone(),
+            balanced: self.balancers.iter().any(|balancers| balancers.contains(&peer)),
         };
-        let service = Arc::clone(&self.service);
-        let connection = Connection::new(service, client, port.listener, port.tls.clone(), seat, stopping.clone());
         let mut aborted = aborted.clone();
         tokio::spawn(async move {
             let _held = permit;
-            let Ok((socket, early_talk)) = has_spoken(socket) else { return };
             tokio::select! {
-                () = connection.run(socket, early_talk) => {}
+                () = arrival.serve(socket, peer) => {}
                 () = told(&mut aborted) => {}
             }
         });
+    }
+}
+
+/// What a connection that was accepted needs.
+struct Arrival {
+    service: Arc<Service>,
+    listener: Listener,
+    tls: Option<TlsAcceptor>,
+    places: Arc<Places>,
+    stopping: watch::Receiver<bool>,
+    /// It comes from a balancer.
+    balanced: bool,
+}
+
+impl Arrival {
+    async fn serve(self, mut socket: TcpStream, peer: IpAddr) {
+        let client = if self.balanced {
+            match proxy::client(&mut socket).await {
+                Ok(client) => client.unwrap_or(peer),
+                Err(error) => {
+                    warn!(balancer = %peer, %error, "a connection of a load balancer was turned away");
+                    let reply =
+                        Reply::temporary(21, (3, 0), "the load balancer does not say who you are; come back later");
+                    return turn_away(socket, &reply).await;
+                }
+            }
+        } else {
+            peer
+        };
+        let Some(seat) = Places::seat(&self.places, client) else {
+            debug!(%client, "too many connections of one client");
+            let reply = Reply::temporary(21, (7, 0), "too many connections from you; come back later");
+            return turn_away(socket, &reply).await;
+        };
+        let Ok((socket, early_talk)) = has_spoken(socket) else { return };
+        let connection = Connection::new(self.service, client, self.listener, self.tls, seat, self.stopping);
+        connection.run(socket, early_talk).await;
     }
 }
 
@@ -210,8 +253,6 @@ fn has_spoken(socket: TcpStream) -> std::io::Result<(TcpStream, bool)> {
     Ok((TcpStream::from_std(socket)?, early_talk))
 }
 
-async fn turn_away(mut socket: TcpStream, permit: OwnedSemaphorePermit) {
-    let reply = Reply::temporary(21, (7, 0), "too many connections from you; come back later").to_string();
-    drop(timeout(Duration::from_secs(5), socket.write_all(reply.as_bytes())).await);
-    drop(permit);
+async fn turn_away(mut socket: TcpStream, reply: &Reply) {
+    drop(timeout(Duration::from_secs(5), socket.write_all(reply.to_string().as_bytes())).await);
 }

@@ -1,22 +1,28 @@
 //! A session: what the server has heard so far on a connection and what it says next. Pure: it is handed each line with
 //! the View and hands back what the connection must do.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use proto::{
     address::{Address, Domain, ReversePath},
     held::TransactionId,
-    view::View,
+    reputation::{Repute, Stance},
+    view::{CLIENT_SCORE_MAX, View},
 };
 
 use super::{
     admission,
-    command::Command,
+    command::{self, Command},
+    data::DataFault,
     line::Line,
+    open::Open,
     reply::{Class, Reply},
-    transaction::{Client, Listener, Route, Transaction},
+    transaction::{Client, Listener, Transaction},
 };
 use crate::limits::Limits;
+
+/// A chunk that is smaller counts as a command without effect, in bytes.
+const CHUNK_BYTES_MIN: u64 = 512;
 
 /// What all sessions of a server share.
 #[derive(Clone, Debug)]
@@ -60,6 +66,23 @@ pub enum Step {
         /// The largest that one of the recipients' policies allows, and no more than the server's bound.
         bytes_max: usize,
     },
+    /// Read so many bytes of the message and hand what came of them to [`Session::chunk_read`]; with the last ones there is a
+    /// transaction, and the outcome of the delivery goes to [`Session::finished`].
+    ReadChunk {
+        /// How many.
+        bytes: u64,
+        /// What the message belongs to, when it ends with these bytes. The session has already forgotten it.
+        last: Option<Box<Transaction>>,
+        /// As of [`Step::ReadData`], for the whole message.
+        bytes_max: usize,
+    },
+    /// Read so many bytes, keep nothing of them, then send this.
+    SkipChunk {
+        /// How many.
+        bytes: u64,
+        /// Why they are not wanted.
+        reply: Reply,
+    },
     /// Send this and close.
     Close(Reply),
 }
@@ -69,21 +92,6 @@ pub enum Step {
 struct Hello {
     name: String,
     extended: bool,
-}
-
-/// A transaction under way, with what only RCPT and DATA need.
-#[derive(Debug)]
-struct Open {
-    transaction: Transaction,
-    /// SIZE= of MAIL, in bytes.
-    declared_bytes: u64,
-    /// The largest bound of a recipient so far. Whose own is smaller is refused its copy by the decision: one recipient's
-    /// bound must not bounce the mail of all.
-    bytes_max: u64,
-    /// Recipients in the form in which they are the same mailbox.
-    mailboxes: HashSet<String>,
-    /// RCPT commands, whatever came of them.
-    rcpt_commands: usize,
 }
 
 /// The server's side of a conversation.
@@ -106,10 +114,10 @@ impl Session {
         Self { settings, address, listener, tls: false, hello: None, open: None, errors: 0, idle_commands: 0 }
     }
 
-    /// What is said first: 220, or a farewell to a stranger on the private network or to a client that spoke before its
-    /// turn.
+    /// What is said first: 220, or a farewell to a stranger on the private network, to a client that spoke before its turn,
+    /// or to one of whom too little good is known.
     #[must_use]
-    pub fn greeting(&self, moment: &Moment<'_>) -> Step {
+    pub fn greeting(&self, moment: &Moment<'_>, client: Repute) -> Step {
         if moment.more_input {
             return Step::Close(Reply::permanent(54, (5, 1), "you spoke before the greeting"));
         }
@@ -122,6 +130,12 @@ impl Session {
             }
             Listener::Departments if moment.view.tenant_at(self.address).is_none() => {
                 Step::Close(Reply::permanent(54, (7, 1), "you are no department's mail server"))
+            }
+            Listener::Internet if client.stance == Some(Stance::Block) => {
+                Step::Close(Reply::permanent(54, (7, 1), "an operator has blocked your address"))
+            }
+            Listener::Internet if client.stance.is_none() && client.score > refuse_above(moment.view) => {
+                Step::Close(Reply::temporary(21, (7, 0), "much bad mail came from your address; come back later"))
             }
             Listener::Departments | Listener::Internet => {
                 Step::Reply(Reply::plain(Class::Done, 20, vec![format!("{} ESMTP Postern", self.settings.hostname)]))
@@ -157,19 +171,21 @@ impl Session {
         };
         let command = match Command::parse(line) {
             Ok(command) => command,
+            // What follows may be a message, and where it ends nobody knows.
+            Err(reply) if command::is_bdat(line) => return self.close(reply),
             Err(reply) => return self.refused(reply),
         };
         if moment.more_input && self.must_wait_for_reply(&command) {
-            self.open = None;
-            return Step::Close(if command == Command::StartTls {
+            return self.close(if command == Command::StartTls {
                 Reply::permanent(1, (5, 4), "more came with STARTTLS")
             } else {
                 Reply::permanent(54, (5, 1), "you did not wait for the reply")
             });
         }
-        match self.may_come(&command) {
-            Ok(()) => self.obey(command, moment),
-            Err(reply) => self.refused(reply),
+        match (self.may_come(&command), command) {
+            (Ok(()), command) => self.obey(command, moment),
+            (Err(reply), Command::Bdat { bytes, .. }) => self.skip(bytes, reply),
+            (Err(reply), _) => self.refused(reply),
         }
     }
 
@@ -179,7 +195,7 @@ impl Session {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
         match command {
             Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::StartTls => true,
-            Command::Quit => false,
+            Command::Quit | Command::Bdat { .. } => false,
             Command::Mail { .. } | Command::Rcpt { .. } | Command::Rset | Command::Noop | Command::Vrfy => !extended,
         }
     }
@@ -197,11 +213,17 @@ impl Session {
             Command::StartTls if !extended => Err(hello_first()),
             Command::Mail { .. } if self.hello.is_none() => Err(hello_first()),
             Command::Mail { .. } if self.open.is_some() => bad_sequence("a transaction is under way; RSET ends it"),
-            Command::Rcpt { .. } | Command::Data if self.open.is_none() => Err(mail_first()),
-            Command::Data if self.open.as_ref().is_some_and(|open| open.transaction.recipients.is_empty()) => {
-                Err(Reply::permanent(54, (5, 1), "no recipient was accepted"))
-            }
-            Command::StartTls | Command::Mail { .. } | Command::Rcpt { .. } | Command::Data => Ok(()),
+            Command::StartTls | Command::Mail { .. } => Ok(()),
+            Command::Rcpt { .. } | Command::Data | Command::Bdat { .. } => match &self.open {
+                None => Err(mail_first()),
+                Some(open) if open.in_chunks && !matches!(command, Command::Bdat { .. }) => {
+                    bad_sequence("the message comes in chunks; RSET gives it up")
+                }
+                Some(open) if open.transaction.recipients.is_empty() && !matches!(command, Command::Rcpt { .. }) => {
+                    Err(Reply::permanent(54, (5, 1), "no recipient was accepted"))
+                }
+                Some(_) => Ok(()),
+            },
         }
     }
 
@@ -215,16 +237,14 @@ impl Session {
             Command::Mail { reverse_path, size_bytes } => self.mail(reverse_path, size_bytes, moment),
             Command::Rcpt { forward_path } => return self.rcpt(forward_path),
             Command::Data => return self.data(moment),
+            Command::Bdat { bytes, last } => return self.chunk(bytes, last, moment),
             Command::Rset => {
                 self.open = None;
                 Ok(done("forgotten"))
             }
             Command::Noop => Ok(done("OK")),
             Command::Vrfy => Ok(Reply::done(52, (0, 0), "send some mail and see")),
-            Command::Quit => {
-                self.open = None;
-                return Step::Close(Reply::done(21, (0, 0), "goodbye"));
-            }
+            Command::Quit => return self.close(Reply::done(21, (0, 0), "goodbye")),
             Command::StartTls => {
                 self.open = None;
                 return Step::StartTls(Reply::done(20, (0, 0), "go ahead"));
@@ -244,7 +264,10 @@ impl Session {
             lines.push("PIPELINING".into());
             lines.push(format!("SIZE {}", self.settings.limits.message_bytes_max));
             lines.push("8BITMIME".into());
+            lines.push("CHUNKING".into());
             lines.push("ENHANCEDSTATUSCODES".into());
+            // RFC 9422.
+            lines.push(format!("LIMITS RCPTMAX={}", self.settings.limits.recipients_max));
             if self.settings.tls_offered && !self.tls {
                 lines.push("STARTTLS".into());
             }
@@ -279,8 +302,7 @@ impl Session {
             reverse_path: path,
             recipients: Vec::new(),
         };
-        self.open =
-            Some(Open { transaction, declared_bytes, bytes_max: 0, mailboxes: HashSet::new(), rcpt_commands: 0 });
+        self.open = Some(Open::new(transaction, declared_bytes));
         Ok(Reply::done(50, (1, 0), "sender OK"))
     }
 
@@ -308,15 +330,60 @@ impl Session {
             return self.refused(outdated());
         }
         self.idle_commands = self.idle_commands.saturating_sub(1);
-        let message_bytes_max = self.settings.limits.message_bytes_max;
         Step::ReadData {
             reply: Reply::plain(Class::Continue, 54, vec!["end with CRLF.CRLF".into()]),
+            bytes_max: open.bytes_max(self.settings.limits.message_bytes_max),
             transaction: Box::new(open.transaction),
-            bytes_max: usize::try_from(open.bytes_max).unwrap_or(usize::MAX).min(message_bytes_max),
         }
     }
 
-    /// What became of the message after [`Step::ReadData`].
+    /// A chunk does not count as idle unless it is so small that only an attack would send it.
+    fn chunk(&mut self, bytes: u64, last: bool, moment: &Moment<'_>) -> Step {
+        let Some(mut open) = self.open.take() else { return self.skip(bytes, mail_first()) };
+        if !moment.view_fresh {
+            return self.skip(bytes, outdated());
+        }
+        if bytes > self.settings.limits.message_bytes_max as u64 {
+            return self.close(DataFault::TooLarge.reply());
+        }
+        if bytes >= CHUNK_BYTES_MIN {
+            self.idle_commands = self.idle_commands.saturating_sub(1);
+        }
+        let bytes_max = open.bytes_max(self.settings.limits.message_bytes_max);
+        if last {
+            return Step::ReadChunk { bytes, last: Some(Box::new(open.transaction)), bytes_max };
+        }
+        if self.idle_commands > self.settings.limits.idle_commands_max {
+            return self.too_much("too many small chunks");
+        }
+        open.in_chunks = true;
+        self.open = Some(open);
+        Step::ReadChunk { bytes, last: None, bytes_max }
+    }
+
+    /// What became of the bytes after [`Step::ReadChunk`] without a transaction: so many are there in all, or the message is
+    /// refused, and with it the transaction ends.
+    pub fn chunk_read(&mut self, outcome: Result<u64, Reply>) -> Step {
+        match outcome {
+            Ok(bytes) => Step::Reply(Reply::done(50, (0, 0), format!("{bytes} bytes so far"))),
+            Err(reply) => {
+                self.open = None;
+                self.refused(reply)
+            }
+        }
+    }
+
+    /// A chunk that is not wanted is read all the same, unless it is longer than any message: then the connection ends.
+    fn skip(&mut self, bytes: u64, reply: Reply) -> Step {
+        self.open = None;
+        if bytes > self.settings.limits.message_bytes_max as u64 {
+            return Step::Close(reply);
+        }
+        let step = self.refused(reply);
+        if let Step::Reply(reply) = step { Step::SkipChunk { bytes, reply } } else { step }
+    }
+
+    /// What became of the message after [`Step::ReadData`] or the last [`Step::ReadChunk`].
     pub fn finished(&mut self, reply: Reply) -> Step {
         self.idle_commands = 0;
         self.open = None;
@@ -350,9 +417,18 @@ impl Session {
     }
 
     fn too_much(&mut self, text: &str) -> Step {
-        self.open = None;
-        Step::Close(Reply::temporary(21, (7, 0), text))
+        self.close(Reply::temporary(21, (7, 0), text))
     }
+
+    fn close(&mut self, reply: Reply) -> Step {
+        self.open = None;
+        Step::Close(reply)
+    }
+}
+
+/// The worst score of reputation with which a client may come in.
+fn refuse_above(view: &View) -> i16 {
+    view.settings.client_score_max.unwrap_or(CLIENT_SCORE_MAX)
 }
 
 fn out_of_turn(text: &str) -> Reply {
@@ -374,29 +450,4 @@ fn drained() -> Reply {
 
 fn outdated() -> Reply {
     Reply::temporary(51, (3, 0), "policy is not up to date here; come back later")
-}
-
-impl Open {
-    fn add(&mut self, listener: Listener, address: Address, recipients_max: usize) -> Result<(), Reply> {
-        let recipient = admission::recipient(&self.transaction.view, listener, address)?;
-        // Our departments' servers do not tell upper from lower case; others may.
-        let mailbox = match recipient.route {
-            Route::Department { .. } => recipient.address.key(),
-            Route::Internet { .. } => recipient.address.to_string(),
-        };
-        if self.mailboxes.contains(&mailbox) {
-            return Ok(());
-        }
-        if self.transaction.recipients.len() >= recipients_max {
-            return Err(Reply::temporary(52, (5, 3), "too many recipients; send the rest in another transaction"));
-        }
-        let bytes_max = recipient.policy.message_bytes_max.value;
-        if self.declared_bytes > bytes_max {
-            return Err(Reply::permanent(52, (3, 4), format!("the recipient takes no more than {bytes_max} bytes")));
-        }
-        self.bytes_max = self.bytes_max.max(bytes_max);
-        self.mailboxes.insert(mailbox);
-        self.transaction.recipients.push(recipient);
-        Ok(())
-    }
 }

@@ -59,6 +59,28 @@ impl Incoming {
         Self { decoder: DataDecoder::new(bytes_max), began: Instant::now(), received: 0 }
     }
 
+    /// The same for one that comes in chunks.
+    #[must_use]
+    pub fn chunked(bytes_max: usize) -> Self {
+        Self { decoder: DataDecoder::chunked(bytes_max), ..Self::new(0) }
+    }
+
+    /// One of which nothing is kept.
+    #[must_use]
+    pub fn refused() -> Self {
+        let mut incoming = Self::chunked(0);
+        incoming.give_up();
+        incoming
+    }
+
+    /// How many bytes of it have come.
+    ///
+    /// # Errors
+    /// Why it is refused, as far as it has come.
+    pub fn so_far(&self) -> Result<u64, DataFault> {
+        self.decoder.fault().map_or(Ok(self.received), Err)
+    }
+
     /// Keeps nothing of it: there is no room. It is still read to its end.
     pub fn give_up(&mut self) {
         self.decoder.give_up();
@@ -151,10 +173,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
             if ended.is_some() {
                 return Ok(None);
             }
-            let paid_for = Duration::from_secs(incoming.received / self.data_rate_min.max(1));
-            let deadline = incoming.began + self.data_time_max.min(RATE_GRACE + paid_for);
-            self.fill(deadline.min(self.deadline)).await?;
+            self.fill(self.due(incoming)).await?;
         }
+    }
+
+    /// Reads the next `left` bytes of a message that comes in chunks, as [`Self::message`] does, and counts them down.
+    ///
+    /// # Errors
+    /// When the client is gone or too slow.
+    pub async fn chunk(
+        &mut self,
+        incoming: &mut Incoming,
+        left: &mut u64,
+        room_bytes: usize,
+    ) -> Result<Option<usize>, StreamError> {
+        self.flush().await?;
+        while *left > 0 {
+            let here = self.input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            let wanted = incoming.decoder.wanted_bytes(here);
+            if wanted > room_bytes {
+                return Ok(Some(wanted));
+            }
+            let chunk = self.input.split_to(here);
+            // Only its count ends a chunk.
+            incoming.decoder.feed(&chunk);
+            incoming.received += here as u64;
+            *left -= here as u64;
+            if *left > 0 {
+                self.fill(self.due(incoming)).await?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// By when more of the message must come.
+    fn due(&self, incoming: &Incoming) -> Instant {
+        let paid_for = Duration::from_secs(incoming.received / self.data_rate_min.max(1));
+        let deadline = incoming.began + self.data_time_max.min(RATE_GRACE + paid_for);
+        deadline.min(self.deadline)
     }
 
     /// Puts a reply where `flush` or the next wait for input sends it from.

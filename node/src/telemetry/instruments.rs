@@ -15,6 +15,7 @@ const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 #[derive(Debug)]
 pub struct Metrics {
     connections: Counter<u64>,
+    turned_away: Counter<u64>,
     transactions: Counter<u64>,
     stage_duration: Histogram<f64>,
     relay_duration: Histogram<f64>,
@@ -51,6 +52,11 @@ impl Metrics {
         };
         Self {
             connections: counter("postern.connections", "{connection}", "SMTP connections that were accepted."),
+            turned_away: counter(
+                "postern.connections.turned_away",
+                "{connection}",
+                "Clients that were sent away instead of greeted.",
+            ),
             transactions: counter("postern.transactions", "{verdict}", "Verdicts on messages."),
             stage_duration: seconds("postern.stage.duration", "One stage of a message's trip."),
             relay_duration: seconds("postern.relay.duration", "Handing a message to the next hops of one route."),
@@ -61,6 +67,11 @@ impl Metrics {
     /// `postern.connections`: one more at a listener (`internet`, `departments`).
     pub fn connection(&self, listener: &'static str) {
         self.connections.add(1, &[KeyValue::new("listener", listener)]);
+    }
+
+    /// `postern.connections.turned_away`: one more, with this reply code instead of 220.
+    pub fn turned_away(&self, code: u16) {
+        self.turned_away.add(1, &[KeyValue::new("code", i64::from(code))]);
     }
 
     /// `postern.transactions`: one more verdict for recipients of one policy and route.

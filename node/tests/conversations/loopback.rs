@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::FutureExt;
+use ipnet::IpNet;
 use node::{
     limits::Limits,
     smtp::{
@@ -34,20 +35,24 @@ use crate::fixture;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct World {
-    address: SocketAddr,
-    delivered: mpsc::Receiver<(Transaction, Bytes)>,
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    pub(crate) delivered: mpsc::Receiver<(Transaction, Bytes)>,
     /// A permit for each delivery that has begun.
-    begun: Arc<Semaphore>,
+    pub(crate) begun: Arc<Semaphore>,
     /// A permit lets one delivery end.
-    gate: Arc<Semaphore>,
-    departments: SocketAddr,
-    view: watch::Sender<Arc<View>>,
-    stop: watch::Sender<bool>,
-    server: JoinHandle<()>,
+    pub(crate) gate: Arc<Semaphore>,
+    pub(crate) departments: SocketAddr,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) server: JoinHandle<()>,
 }
 
 async fn bound(limits: Limits, tls: Option<&TlsFiles>) -> (Server, World) {
+    bound_behind(limits, tls, Vec::new()).await
+}
+
+pub(crate) async fn bound_behind(limits: Limits, tls: Option<&TlsFiles>, balancers: Vec<IpNet>) -> (Server, World) {
     let (sender, delivered) = mpsc::channel(16);
     let gate = Arc::new(Semaphore::new(0));
     let begun = Arc::new(Semaphore::new(0));
@@ -66,7 +71,7 @@ async fn bound(limits: Limits, tls: Option<&TlsFiles>) -> (Server, World) {
     let (view, watched) = watch::channel(fixture::view());
     let service = Service::new(fixture::settings(limits, tls.is_some()), watched, Arc::new(|| Duration::ZERO), deliver);
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let listeners = Listeners { internet: Some(any), departments: Some(any) };
+    let listeners = Listeners { internet: Some(any), departments: Some(any), balancers };
     let server = Server::bind(&listeners, tls, service).await.expect("a server");
     let address = server.address(Listener::Internet).expect("an address");
     let departments = server.address(Listener::Departments).expect("an address");
@@ -75,36 +80,40 @@ async fn bound(limits: Limits, tls: Option<&TlsFiles>) -> (Server, World) {
     (server, World { address, delivered, begun, gate, departments, view, stop, server: server_task })
 }
 
-async fn serve(limits: Limits, tls: Option<&TlsFiles>) -> World {
+pub(crate) async fn serve(limits: Limits, tls: Option<&TlsFiles>) -> World {
     let (server, mut world) = bound(limits, tls).await;
     world.server = tokio::spawn(server.serve(world.stop.subscribe()));
     world
 }
 
-struct Client<S> {
+pub(crate) struct Client<S> {
     io: BufReader<S>,
 }
 
 impl Client<TcpStream> {
-    async fn connect(world: &World) -> Self {
+    pub(crate) async fn connect(world: &World) -> Self {
         Self::connect_to(world.address).await
     }
 
     async fn connect_to(address: SocketAddr) -> Self {
-        let mut client = Self { io: BufReader::new(TcpStream::connect(address).await.expect("a connection")) };
+        let mut client = Self::silent(address).await;
         assert_eq!(client.hear().await, "220 mx.gov.test ESMTP Postern");
         client
+    }
+
+    pub(crate) async fn silent(address: SocketAddr) -> Self {
+        Self { io: BufReader::new(TcpStream::connect(address).await.expect("a connection")) }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    async fn say(&mut self, text: &str) {
+    pub(crate) async fn say(&mut self, text: &str) {
         timeout(PATIENCE, self.io.write_all(text.as_bytes())).await.expect("in time").expect("sent");
         self.io.flush().await.expect("sent");
     }
 
     /// The last line of the next reply; nothing when the server has closed.
-    async fn hear(&mut self) -> String {
+    pub(crate) async fn hear(&mut self) -> String {
         loop {
             let mut line = String::new();
             timeout(PATIENCE, self.io.read_line(&mut line)).await.expect("in time").expect("a line");
@@ -114,13 +123,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    async fn ask(&mut self, text: &str) -> String {
+    pub(crate) async fn ask(&mut self, text: &str) -> String {
         self.say(text).await;
         self.hear().await
     }
 
     /// Up to 354.
-    async fn begin(&mut self) {
+    pub(crate) async fn begin(&mut self) {
         self.ask("EHLO c.example\r\n").await;
         self.say("MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\nDATA\r\n").await;
         for code in ["250", "250", "354"] {
@@ -336,7 +345,7 @@ async fn starttls_forgets_what_was_said_in_the_clear() {
     let mut client = Client { io: BufReader::new(io) };
     assert_eq!(client.ask("RCPT TO:<anna@interior.gov.test>\r\n").await, "503 5.5.1 MAIL first");
     assert_eq!(client.ask("MAIL FROM:<x@a.example>\r\n").await, "503 5.5.1 EHLO first");
-    assert_eq!(client.ask("EHLO c.example\r\n").await, "250 ENHANCEDSTATUSCODES");
+    assert_eq!(client.ask("EHLO c.example\r\n").await, "250 LIMITS RCPTMAX=1000");
     client.begin().await;
     assert_eq!(client.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
     assert!(world.delivered.recv().await.expect("a message").0.client.tls);

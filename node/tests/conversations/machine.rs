@@ -10,18 +10,31 @@ use node::smtp::{
     session::{Moment, Session, Settings, Step},
     transaction::{Listener, Transaction},
 };
-use proto::{held::TransactionId, view::View};
+use proto::{held::TransactionId, reputation::Repute, view::View};
+
+/// What is read instead of a command.
+enum Reading {
+    Data(DataDecoder, Transaction),
+    Chunk { left: u64, last: Option<Transaction> },
+    Skip { left: u64, reply: Reply },
+}
 
 pub(crate) struct Machine {
     pub(crate) session: Session,
     pub(crate) view: Arc<View>,
     pub(crate) view_fresh: bool,
+    /// What is known of the client.
+    pub(crate) client: Repute,
     pub(crate) closed: bool,
     /// What was delivered.
     pub(crate) messages: Vec<(Transaction, Vec<u8>)>,
     lines: LineDecoder,
     input: BytesMut,
-    data: Option<(DataDecoder, Transaction)>,
+    reading: Option<Reading>,
+    /// What of a message has come in chunks.
+    chunks: Option<DataDecoder>,
+    /// How many bytes of it have come.
+    received: u64,
     output: String,
 }
 
@@ -32,33 +45,49 @@ impl Machine {
             session: Session::new(Arc::new(settings), client, listener),
             view,
             view_fresh: true,
+            client: Repute::default(),
             closed: false,
             messages: Vec::new(),
             lines,
             input: BytesMut::new(),
-            data: None,
+            reading: None,
+            chunks: None,
+            received: 0,
             output: String::new(),
         }
     }
 
     pub(crate) fn greeting(&mut self) -> String {
         let view = Arc::clone(&self.view);
-        let step = self.session.greeting(&self.moment(&view));
+        let step = self.session.greeting(&self.moment(&view), self.client);
         self.take(step);
         std::mem::take(&mut self.output)
     }
 
-    /// Whether the client is in the midst of a message.
+    /// Whether the client is in the midst of a message that DATA has begun.
     pub(crate) fn reads_data(&self) -> bool {
-        self.data.is_some()
+        matches!(self.reading, Some(Reading::Data(..)))
+    }
+
+    /// How many bytes of a chunk are still to come.
+    pub(crate) fn chunk_left(&self) -> u64 {
+        match &self.reading {
+            Some(Reading::Chunk { left, .. } | Reading::Skip { left, .. }) => *left,
+            Some(Reading::Data(..)) | None => 0,
+        }
+    }
+
+    /// Bytes that are kept of messages that have not ended.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.chunks.as_ref().map_or(0, DataDecoder::stored_bytes)
     }
 
     /// One segment of input; gives all that is said to it.
     pub(crate) fn send(&mut self, segment: &[u8]) -> String {
         self.input.extend_from_slice(segment);
         while !self.closed {
-            if self.data.is_some() {
-                if !self.read_data() {
+            if let Some(reading) = self.reading.take() {
+                if !self.read(reading) {
                     break;
                 }
             } else if let Some(line) = self.lines.cut(&mut self.input) {
@@ -93,19 +122,77 @@ impl Machine {
             }
             Step::ReadData { reply, transaction, bytes_max } => {
                 self.say(&reply);
-                self.data = Some((DataDecoder::new(bytes_max), *transaction));
+                self.reading = Some(Reading::Data(DataDecoder::new(bytes_max), *transaction));
+            }
+            Step::ReadChunk { bytes, last, bytes_max } => {
+                self.chunks.get_or_insert_with(|| DataDecoder::chunked(bytes_max));
+                self.reading = Some(Reading::Chunk { left: bytes, last: last.map(|transaction| *transaction) });
+                return;
+            }
+            Step::SkipChunk { bytes, reply } => self.reading = Some(Reading::Skip { left: bytes, reply }),
+        }
+        if !self.session.in_transaction() {
+            (self.chunks, self.received) = (None, 0);
+        }
+    }
+
+    /// Whether it has come to its end.
+    fn read(&mut self, reading: Reading) -> bool {
+        match reading {
+            Reading::Data(decoder, transaction) => self.read_data(decoder, transaction),
+            Reading::Chunk { mut left, last } => {
+                let chunk = self.cut(&mut left);
+                self.received += chunk.len() as u64;
+                let decoder = self.chunks.as_mut().expect("begun with the first chunk");
+                decoder.feed(&chunk);
+                if left > 0 {
+                    self.reading = Some(Reading::Chunk { left, last });
+                    return false;
+                }
+                let step = match last {
+                    Some(transaction) => {
+                        let decoder = self.chunks.take().expect("begun with the first chunk");
+                        self.deliver(decoder, transaction)
+                    }
+                    None => {
+                        let so_far = decoder.fault().map_or(Ok(self.received), |fault| Err(fault.reply()));
+                        self.session.chunk_read(so_far)
+                    }
+                };
+                self.take(step);
+                true
+            }
+            Reading::Skip { mut left, reply } => {
+                self.cut(&mut left);
+                if left > 0 {
+                    self.reading = Some(Reading::Skip { left, reply });
+                    return false;
+                }
+                self.say(&reply);
+                true
             }
         }
     }
 
-    fn read_data(&mut self) -> bool {
-        let Some((decoder, _)) = &mut self.data else { return false };
+    fn cut(&mut self, left: &mut u64) -> BytesMut {
+        let here = self.input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+        *left -= here as u64;
+        self.input.split_to(here)
+    }
+
+    fn read_data(&mut self, mut decoder: DataDecoder, transaction: Transaction) -> bool {
         let ended = decoder.feed(&self.input);
         self.input.advance(ended.unwrap_or(self.input.len()));
         if ended.is_none() {
+            self.reading = Some(Reading::Data(decoder, transaction));
             return false;
         }
-        let Some((decoder, transaction)) = self.data.take() else { return false };
+        let step = self.deliver(decoder, transaction);
+        self.take(step);
+        true
+    }
+
+    fn deliver(&mut self, decoder: DataDecoder, transaction: Transaction) -> Step {
         let reply = match decoder.finish() {
             Ok(bytes) => {
                 let reply = Reply::done(50, (0, 0), summary(&transaction, bytes.len()));
@@ -114,9 +201,7 @@ impl Machine {
             }
             Err(fault) => fault.reply(),
         };
-        let step = self.session.finished(reply);
-        self.take(step);
-        true
+        self.session.finished(reply)
     }
 
     fn say(&mut self, reply: &Reply) {

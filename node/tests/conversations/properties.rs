@@ -34,10 +34,15 @@ fn command() -> impl Strategy<Value = String> {
         1 => (0_u64..200_000_000).prop_map(|size| format!("MAIL FROM:<x@a.example> SIZE={size}")),
         8 => path().prop_map(|path| format!("RCPT TO:<{path}>")),
         4 => Just("DATA".to_owned()),
+        4 => (0_u64..80, proptest::bool::ANY).prop_map(|(size, last)| {
+            format!("BDAT {size}{}", if last { " LAST" } else { "" })
+        }),
         1 => Just("RSET".to_owned()),
         1 => Just("STARTTLS".to_owned()),
         1 => Just("VRFY anna".to_owned()),
-        1 => "[A-Z]{4}[ -~]{0,20}".prop_filter("not the end", |line| !line.starts_with("QUIT")),
+        1 => "[A-Z]{4}[ -~]{0,20}".prop_filter("not the end", |line| {
+            !line.starts_with("QUIT") && !line.starts_with("BDAT")
+        }),
     ]
 }
 
@@ -63,6 +68,8 @@ struct Model {
     hello: bool,
     mail: bool,
     recipients: usize,
+    /// Bytes of the message that came in chunks; `None` before the first one.
+    chunked: Option<u64>,
 }
 
 impl Model {
@@ -72,16 +79,28 @@ impl Model {
             ("EHLO" | "HELO", "250") => (self.hello, self.mail) = (true, false),
             ("STAR", "220") => (self.hello, self.mail) = (false, false),
             ("RSET", "250") => self.mail = false,
+            ("BDAT", _) if !line.ends_with("LAST") => {
+                prop_assert_eq!(code == "250", self.mail && self.recipients > 0, "{}", line);
+                let bytes: u64 = line.split(' ').nth(1).and_then(|bytes| bytes.parse().ok()).unwrap_or_default();
+                if code == "250" {
+                    self.chunked = Some(self.chunked.unwrap_or_default() + bytes);
+                } else {
+                    // Whatever was wrong, what follows is no part of this transaction.
+                    self.mail = false;
+                }
+            }
             ("MAIL", "250") => {
                 prop_assert!(self.hello && !self.mail, "MAIL was out of order");
-                (self.mail, self.recipients) = (true, 0);
+                (self.mail, self.recipients, self.chunked) = (true, 0, None);
             }
             ("RCPT", "250") => {
-                prop_assert!(self.mail, "RCPT was out of order");
+                prop_assert!(self.mail && self.chunked.is_none(), "RCPT was out of order");
                 self.recipients += 1;
             }
             ("DATA", _) => {
-                let expected = if self.mail && self.recipients > 0 {
+                let expected = if self.mail && self.chunked.is_some() {
+                    "503"
+                } else if self.mail && self.recipients > 0 {
                     "354"
                 } else if self.mail {
                     "554"
@@ -106,7 +125,11 @@ proptest! {
         let mut machine = machine(listener);
         let mut model = Model::default();
         for line in commands {
-            let said = machine.send(format!("{line}\r\n").as_bytes());
+            let mut said = machine.send(format!("{line}\r\n").as_bytes());
+            let (left, taken) = (machine.chunk_left(), machine.messages.len());
+            if left > 0 {
+                said = machine.send(&b"x".repeat(usize::try_from(left).expect("small")));
+            }
             let code = said.get(..3).unwrap_or("none").to_owned();
             model.heard(&line, &code)?;
             if machine.reads_data() {
@@ -118,6 +141,20 @@ proptest! {
                 prop_assert!((1..=model.recipients).contains(&transaction.recipients.len()));
                 prop_assert_eq!(transaction.view.policy_version, 1);
                 model.mail = false;
+            }
+            if line.starts_with("BDAT") && line.ends_with("LAST") {
+                prop_assert!(code == "250" || machine.messages.len() == taken);
+                if code == "250" {
+                    prop_assert!(model.mail && model.recipients > 0);
+                    let (transaction, bytes) = machine.messages.last().expect("a message");
+                    prop_assert!((1..=model.recipients).contains(&transaction.recipients.len()));
+                    let said = model.chunked.unwrap_or_default() + left;
+                    prop_assert!((said..=said + 2).contains(&(bytes.len() as u64)), "{} of {}", bytes.len(), said);
+                }
+                model.mail = false;
+            }
+            if !model.mail {
+                prop_assert_eq!(machine.kept_bytes(), 0, "after {:?}", line);
             }
             prop_assert_eq!(machine.session.in_transaction(), model.mail, "after {:?}: {}", line, said);
         }

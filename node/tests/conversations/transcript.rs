@@ -5,6 +5,7 @@
 //! listener: departments        internet when left out
 //! client: 10.1.0.5             192.0.2.7 when left out
 //! tls: offered                 not when left out
+//! known: bad                   the client: good, bad, blocked, allowed; nothing when left out
 //! limit: errors_max 3
 //! segments: matter             the outcome depends on which bytes arrive together
 //!
@@ -19,7 +20,10 @@
 use std::sync::Arc;
 
 use node::{limits::Limits, smtp::transaction::Listener};
-use proto::view::View;
+use proto::{
+    reputation::{Repute, Stance},
+    view::View,
+};
 
 use crate::{fixture, machine::Machine};
 
@@ -78,19 +82,33 @@ impl<'t> Transcript<'t> {
     fn machine(&self) -> Machine {
         let mut limits = Limits::default();
         let (mut listener, mut client, mut tls) = (Listener::Internet, "192.0.2.7", false);
+        let mut known = Repute::default();
         for line in self.text.lines().take_while(|line| !line.starts_with("S:")) {
             let Some((key, value)) = line.split_once(": ") else { continue };
             match (key, value) {
                 ("listener", "departments") => listener = Listener::Departments,
                 ("client", address) => client = address,
                 ("tls", "offered") => tls = true,
+                ("known", word) => known = self.known(word),
                 ("limit", limit) => self.limit(&mut limits, limit),
                 _ if line.starts_with('#') || line == "segments: matter" || key == "V" => {}
                 _ => panic!("{}: {line:?} is no header line", self.name),
             }
         }
         let client = client.parse().expect("a client's address");
-        Machine::new(fixture::settings(limits, tls), client, listener, fixture::view())
+        let mut machine = Machine::new(fixture::settings(limits, tls), client, listener, fixture::view());
+        machine.client = known;
+        machine
+    }
+
+    fn known(&self, word: &str) -> Repute {
+        match word {
+            "good" => Repute { stance: None, score: -1000 },
+            "bad" => Repute { stance: None, score: 951 },
+            "blocked" => Repute { stance: Some(Stance::Block), score: 0 },
+            "allowed" => Repute { stance: Some(Stance::Allow), score: 1000 },
+            _ => panic!("{}: {word} is nothing that is known of a client", self.name),
+        }
     }
 
     fn limit(&self, limits: &mut Limits, text: &str) {

@@ -1,0 +1,106 @@
+//! Counts what became of the mail of each sender, and tells the cluster once a second: within two seconds every node of every
+//! site knows what one node has learnt.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::{
+    mutation::Change,
+    reputation::{Heard, REPORT_SUBJECTS_MAX, Subject, SubjectKey},
+};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::cluster::Cluster;
+
+/// From one report to the next.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Good and bad outcomes since the last report, by subject. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Outcomes(Arc<Mutex<HashMap<SubjectKey, (u32, u32)>>>);
+
+impl fmt::Debug for Outcomes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcomes").finish_non_exhaustive()
+    }
+}
+
+impl Outcomes {
+    /// Counts a message for all of its senders. What does not fit into the next report is not counted: a flood from many
+    /// addresses is known by its nets and domains all the same.
+    pub fn saw(&self, senders: &[Subject], good: bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for sender in senders {
+            let key = sender.key();
+            if all.len() >= REPORT_SUBJECTS_MAX && !all.contains_key(&key) {
+                continue;
+            }
+            let (well, ill) = all.entry(key).or_default();
+            let count = if good { well } else { ill };
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn take(&self) -> Vec<Heard> {
+        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        all.into_iter().map(|(subject, (good, bad))| Heard { subject, good, bad }).collect()
+    }
+}
+
+/// Reports until the node stops, and what is left then. A report that fails is not made again: it may have been counted, and
+/// it is statistics.
+pub async fn report(outcomes: Outcomes, cluster: Cluster, mut stopping: watch::Receiver<bool>) {
+    let mut turn = interval(REPORT_EVERY);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let last = tokio::select! {
+            _ = turn.tick() => false,
+            _ = stopping.wait_for(|stopping| *stopping) => true,
+        };
+        let heard = outcomes.take();
+        if !heard.is_empty() {
+            let subjects = heard.len();
+            if let Err(error) = cluster.propose(Change::Report { outcomes: heard }).await {
+                tracing::warn!(%error, subjects, "what was learnt of senders in a second could not be reported");
+            }
+        }
+        if last {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::reputation::{Heard, REPORT_SUBJECTS_MAX, Subject};
+
+    use super::Outcomes;
+
+    #[test]
+    fn a_report_has_each_subject_once_and_no_more_than_fit() {
+        let outcomes = Outcomes::default();
+        let client = Subject::of_client("192.0.2.7".parse().expect("an address"));
+        outcomes.saw(&client, true);
+        outcomes.saw(&client, false);
+        outcomes.saw(&client, false);
+        for number in 0..REPORT_SUBJECTS_MAX {
+            let domain = format!("dkim:d{number}.example").parse().expect("a subject");
+            outcomes.saw(&[domain], false);
+        }
+        outcomes.saw(&client, true);
+        let heard = outcomes.take();
+        assert_eq!(heard.len(), REPORT_SUBJECTS_MAX);
+        for subject in client {
+            let subject = subject.key();
+            assert!(heard.contains(&Heard { subject, good: 2, bad: 2 }));
+        }
+        assert!(outcomes.take().is_empty());
+    }
+}

@@ -1,0 +1,64 @@
+//! A transaction under way: what MAIL has begun, RCPT adds to and DATA or the last BDAT takes.
+
+use std::collections::HashSet;
+
+use proto::address::Address;
+
+use super::{
+    admission,
+    reply::Reply,
+    transaction::{Listener, Route, Transaction},
+};
+
+/// A transaction under way, with what only RCPT, DATA and BDAT need.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) transaction: Transaction,
+    /// SIZE= of MAIL, in bytes.
+    declared_bytes: u64,
+    /// The largest bound of a recipient so far. Whose own is smaller is refused its copy by the decision: one recipient's
+    /// bound must not bounce the mail of all.
+    bytes_max: u64,
+    /// Recipients in the form in which they are the same mailbox.
+    mailboxes: HashSet<String>,
+    /// RCPT commands, whatever came of them.
+    pub(super) rcpt_commands: usize,
+    /// A first chunk has come: the recipients are final, and only further chunks are the message.
+    pub(super) in_chunks: bool,
+}
+
+impl Open {
+    pub(super) fn new(transaction: Transaction, declared_bytes: u64) -> Self {
+        let mailboxes = HashSet::new();
+        Self { transaction, declared_bytes, bytes_max: 0, mailboxes, rcpt_commands: 0, in_chunks: false }
+    }
+
+    /// The largest message that one of the recipients takes, and no more than `limit`.
+    pub(super) fn bytes_max(&self, limit: usize) -> usize {
+        usize::try_from(self.bytes_max).unwrap_or(usize::MAX).min(limit)
+    }
+
+    /// Adds a recipient. One that is there already is no error and is not added.
+    pub(super) fn add(&mut self, listener: Listener, address: Address, recipients_max: usize) -> Result<(), Reply> {
+        let recipient = admission::recipient(&self.transaction.view, listener, address)?;
+        // Our departments' servers do not tell upper from lower case; others may.
+        let mailbox = match recipient.route {
+            Route::Department { .. } => recipient.address.key(),
+            Route::Internet { .. } => recipient.address.to_string(),
+        };
+        if self.mailboxes.contains(&mailbox) {
+            return Ok(());
+        }
+        if self.transaction.recipients.len() >= recipients_max {
+            return Err(Reply::temporary(52, (5, 3), "too many recipients; send the rest in another transaction"));
+        }
+        let bytes_max = recipient.policy.message_bytes_max.value;
+        if self.declared_bytes > bytes_max {
+            return Err(Reply::permanent(52, (3, 4), format!("the recipient takes no more than {bytes_max} bytes")));
+        }
+        self.bytes_max = self.bytes_max.max(bytes_max);
+        self.mailboxes.insert(mailbox);
+        self.transaction.recipients.push(recipient);
+        Ok(())
+    }
+}

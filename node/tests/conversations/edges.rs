@@ -1,0 +1,110 @@
+//! Over a real socket: messages in chunks, and clients behind a load balancer.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use node::limits::Limits;
+
+use crate::loopback::{Client, World, bound_behind, serve};
+
+/// Behind a load balancer on this host.
+async fn serve_behind(limits: Limits) -> World {
+    let balancers = vec!["127.0.0.0/8".parse().expect("a network")];
+    let (server, mut world) = bound_behind(limits, None, balancers).await;
+    world.server = tokio::spawn(server.serve(world.stop.subscribe()));
+    world
+}
+
+#[tokio::test]
+async fn a_listed_balancer_says_whose_connection_it_passes_on() {
+    let mut world = serve_behind(Limits { connections_per_client_max: 1, ..Limits::default() }).await;
+    world.gate.add_permits(1);
+    let mut client = Client::silent(world.address).await;
+    assert_eq!(client.ask("PROXY TCP4 192.0.2.77 10.0.0.1 40000 25\r\n").await, "220 mx.gov.test ESMTP Postern");
+    // Each client has its own share of the connections, also behind one balancer.
+    let same = Client::silent(world.address).await.ask("PROXY TCP4 192.0.2.77 10.0.0.1 40001 25\r\n").await;
+    assert!(same.starts_with("421 4.7.0"), "{same}");
+    let other = Client::silent(world.address).await.ask("PROXY TCP4 192.0.2.78 10.0.0.1 40002 25\r\n").await;
+    assert!(other.starts_with("220"), "{other}");
+    // The balancer itself looks whether we are alive.
+    let mut alive = Client::silent(world.address).await;
+    assert!(alive.ask("PROXY UNKNOWN\r\n").await.starts_with("220"));
+    assert!(alive.ask("QUIT\r\n").await.starts_with("221"));
+    client.begin().await;
+    assert_eq!(client.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
+    let (transaction, _) = world.delivered.recv().await.expect("a message");
+    assert_eq!(transaction.client.address, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)));
+}
+
+#[tokio::test]
+async fn a_balancer_without_a_header_and_a_header_without_a_balancer_are_refused() {
+    let world = serve_behind(Limits::default()).await;
+    let told = Client::silent(world.address).await.ask("EHLO mail.a.example\r\n").await;
+    assert!(told.starts_with("421 4.3.0"), "{told}");
+    // The private side has the same balancers and the same rule.
+    let told = Client::silent(world.departments).await.ask("EHLO mail.a.example\r\n").await;
+    assert!(told.starts_with("421 4.3.0"), "{told}");
+
+    let world = serve(Limits::default(), None).await;
+    let mut client = Client::connect(&world).await;
+    let told = client.ask("PROXY TCP4 10.1.0.5 10.0.0.1 40000 25\r\n").await;
+    assert!(told.starts_with("500 5.5.2"), "{told}");
+}
+
+#[tokio::test]
+async fn a_message_in_chunks_arrives_whole_and_one_that_breaks_off_does_not() {
+    let mut world = serve(Limits::default(), None).await;
+    world.gate.add_permits(2);
+    let mut client = Client::connect(&world).await;
+    client.ask("EHLO c.example\r\n").await;
+    let begin = "MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\n";
+    client.say(&format!("{begin}BDAT 14\r\nSubject: a\r\n\r\nBDAT 100000\r\n")).await;
+    client.say(&"0123456789abcd\r\n".repeat(6250)).await;
+    client.say("BDAT 3 LAST\r\n.\r\nNOOP\r\n").await;
+    for code in ["250 2.1.0", "250 2.1.5", "250 2.0.0 14", "250 2.0.0 100014", "250 2.0.0 delivered", "250 2.0.0 OK"] {
+        let told = client.hear().await;
+        assert!(told.starts_with(code), "{told}");
+    }
+    let (_, bytes) = world.delivered.recv().await.expect("a message");
+    assert_eq!(bytes.len(), 100_017);
+    assert!(bytes.ends_with(b"d\r\n.\r\n"));
+
+    client.say(&format!("{begin}BDAT 100\r\nhalf")).await;
+    drop(client);
+    let mut client = Client::connect(&world).await;
+    client.ask("EHLO c.example\r\n").await;
+    client.say(&format!("{begin}BDAT 3 LAST\r\nb\r\n")).await;
+    for _ in 0..2 {
+        client.hear().await;
+    }
+    assert_eq!(client.hear().await, "250 2.0.0 delivered");
+    let (_, bytes) = world.delivered.recv().await.expect("a message");
+    assert_eq!(bytes, "b\r\n", "nothing of the one that broke off");
+}
+
+#[tokio::test]
+async fn a_chunk_over_the_room_of_one_client_is_refused_and_read_to_its_end() {
+    let limits = Limits { message_bytes_max: 200_000, messages_bytes_max: 1, ..Limits::default() };
+    let mut world = serve(Limits { messages_wait_max: Duration::from_millis(1), ..limits }, None).await;
+    world.gate.add_permits(1);
+    let (mut greedy, mut other) = (Client::connect(&world).await, Client::connect(&world).await);
+    let begin = "MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\n";
+    for client in [&mut greedy, &mut other] {
+        client.ask("EHLO c.example\r\n").await;
+        client.say(begin).await;
+        client.hear().await;
+        client.hear().await;
+    }
+    let chunk = format!("BDAT 150000\r\n{}", "x".repeat(150_000));
+    assert!(greedy.ask(&chunk).await.starts_with("250 2.0.0 150000"));
+    assert!(other.ask(&chunk).await.starts_with("451 4.3.2"), "the memory is taken");
+    assert!(other.ask("BDAT 1 LAST\r\nx").await.starts_with("503"), "and the transaction is over");
+    assert!(greedy.ask("RSET\r\n").await.starts_with("250"));
+    other.say(&format!("{begin}BDAT 150000 LAST\r\n{}", "y".repeat(150_000))).await;
+    other.hear().await;
+    other.hear().await;
+    assert_eq!(other.hear().await, "250 2.0.0 delivered", "RSET gave the memory back");
+    drop(world.delivered.recv().await.expect("a message"));
+}
