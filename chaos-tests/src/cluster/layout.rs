@@ -1,11 +1,14 @@
 //! The files of the box: what each node is told, and the policy that the demo and the tests begin with.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
+
+/// From here a load balancer comes, if there is one.
+pub const BALANCER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
 
 /// A control server: name, site and where it listens.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct NodePlan {
     pub departments: SocketAddr,
     /// gRPC, for looking into it.
     pub inspect: SocketAddr,
+    /// HTTP, for load balancers.
+    pub health: SocketAddr,
 }
 
 /// What surrounds the nodes.
@@ -73,7 +78,8 @@ pub fn write_node(directory: &Path, node: &NodePlan, around: &Surroundings) -> a
     let clamd = around.clamd.map(|address| format!("clamd: \"{address}\"\n")).unwrap_or_default();
     let text = format!(
         "name: {}\nsite: {}\nhostname: {}.gov.test\ncredentials: \".\"\ncontrol: [{}]\n\
-         listeners: {{internet: \"{}\", departments: \"{}\"}}\ninspect: \"{}\"\ndns: [\"{}\"]\n{clamd}\
+         listeners: {{internet: \"{}\", departments: \"{}\", balancers: [{BALANCER}]}}\ninspect: \"{}\"\n\
+         health: \"{}\"\ndns: [\"{}\"]\n{clamd}\
          limits: {{redelivery_delay: 1s}}\n",
         node.name,
         node.site,
@@ -82,6 +88,7 @@ pub fn write_node(directory: &Path, node: &NodePlan, around: &Surroundings) -> a
         node.internet,
         node.departments,
         node.inspect,
+        node.health,
         around.dns,
     );
     let path = directory.join("nodes").join(node.name).join("node.yaml");

@@ -1,6 +1,7 @@
 //! The cluster in a box: three control servers in three sites, two nodes, and a world around them, as real processes on
 //! loopback. Whatever way the program ends, nothing of it stays behind.
 
+pub mod balancer;
 pub mod clamd;
 pub mod layout;
 pub mod operator;

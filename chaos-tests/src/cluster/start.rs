@@ -132,15 +132,16 @@ fn plan_nodes(first_port: Option<u16>) -> anyhow::Result<Vec<(NodePlan, Vec<Rese
         let internet = ports::reserve(preferred)?;
         let departments = ports::reserve(preferred.map(|port| port.saturating_add(1)))?;
         preferred = preferred.map(|port| port.saturating_add(2));
-        let inspect = ports::reserve(None)?;
+        let (inspect, health) = (ports::reserve(None)?, ports::reserve(None)?);
         let plan = NodePlan {
             name,
             site,
             internet: internet.address(),
             departments: departments.address(),
             inspect: inspect.address(),
+            health: health.address(),
         };
-        plans.push((plan, vec![internet, departments, inspect]));
+        plans.push((plan, vec![internet, departments, inspect, health]));
     }
     Ok(plans)
 }

@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::future::join_all;
 use openraft::RaftMetrics;
 use tokio::{
     sync::watch,
@@ -17,8 +16,8 @@ use super::{
     network::Peers,
 };
 
-/// Time between two questions to each server; in between HTTP/2 keeps the line alive.
-const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Time between two questions to each server.
+const ASK_EVERY: Duration = Duration::from_millis(500);
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
@@ -40,14 +39,17 @@ pub(super) async fn keep_open(
             let all = metrics.membership_config.nodes().map(|(id, server)| (*id, server.clone()));
             all.filter(|(id, _)| *id != metrics.id).collect()
         };
-        let asked = others.iter().map(async |(id, server)| {
-            let asked = Instant::now();
-            // Any server answers this, at once. Who does not is asked again.
-            let answer = peers.ask((*id, server), RaftCall::Forward, &Ask::Clock, ANSWER_WITHIN).await;
-            if let Ok(Answer::Clock(theirs)) = answer {
-                clocks.heard(*id, theirs, asked);
-            }
-        });
-        join_all(asked).await;
+        for (id, server) in others {
+            let (peers, clocks) = (Arc::clone(&peers), Arc::clone(&clocks));
+            // Nobody waits for one that is down; at most a few questions to it are under way.
+            tokio::spawn(async move {
+                let asked = Instant::now();
+                // Any server answers this, at once. Who does not is asked again.
+                let answer = peers.ask((id, &server), RaftCall::Forward, &Ask::Clock, ANSWER_WITHIN).await;
+                if let Ok(Answer::Clock(theirs)) = answer {
+                    clocks.heard(id, theirs, asked);
+                }
+            });
+        }
     }
 }
