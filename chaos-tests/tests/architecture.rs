@@ -35,6 +35,7 @@ const NODE: Layers = &[
     ("smtp::data", WORDS),
     ("smtp::line", WORDS),
     ("smtp::open", PURE),
+    ("smtp::step", WORDS),
     ("checks::attachments", PURE),
     ("checks::content", PURE),
     ("policy::score", PURE),

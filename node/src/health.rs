@@ -1,25 +1,33 @@
-//! For load balancers: should this node get connections now? `GET /health` over plain HTTP answers 200, or 503 with the reasons.
-//! It says no before mail would be answered with 451: when the node is draining, when its view is stale, and when it is blind,
-//! without the scanner or the name servers that policy needs.
+//! For load balancers: should this node get connections now? `GET /health` over plain HTTP answers 200, or 503 with the reasons:
+//! the node is draining, its view is stale, or it is blind, without the scanner or the name servers that policy cannot do without.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::{Json, Router, http::StatusCode, routing::get};
-use hickory_resolver::{TokioResolver, net::NetError};
-use proto::{policy::VirusScan, view::View};
-use serde_json::{Value, json};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{MissedTickBehavior, interval},
+use bytes::Bytes;
+use hickory_resolver::{TokioResolver, net::NetError, proto::rr::RecordType};
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use proto::{
+    policy::{AuthUnavailable, Policy, VirusScan},
+    view::View,
 };
-use ulid::Ulid;
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
 
 use crate::{checks::virus::VirusScanner, cluster::Cluster};
 
 /// Time from one look at scanner and name servers to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may take from its beginning to its end.
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What a node needs besides its view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,40 +44,33 @@ struct Facts {
     policy: bool,
     stale: bool,
     scan_needed: bool,
+    names_needed: bool,
     senses: Senses,
 }
 
 /// Why no new connections should come.
 fn faults(facts: Facts) -> Vec<&'static str> {
-    let Facts { stopping, drained, policy, stale, scan_needed, senses } = facts;
+    let Facts { stopping, drained, policy, stale, scan_needed, names_needed, senses } = facts;
     let table = [
         (stopping, "the node is stopping"),
         (drained, "the node is drained: posternctl node undrain"),
         (!policy, "there is no policy yet"),
         (stale, "no control server has confirmed the policy for too long"),
         (scan_needed && !senses.scanner, "clamd does not answer"),
-        (!senses.name_servers, "no name server answers"),
+        (names_needed && !senses.name_servers, "no name server answers"),
     ];
     table.into_iter().filter_map(|(wrong, why)| wrong.then_some(why)).collect()
 }
 
-fn scan_needed(view: &View) -> bool {
-    let required = |scan: VirusScan| scan == VirusScan::Required;
-    required(view.state_policy.virus_scan.value)
-        || view.tenants().any(|tenant| required(tenant.policy.virus_scan.value))
+/// Whether any policy says so.
+fn needed(view: &View, says: impl Fn(&Policy) -> bool) -> bool {
+    says(&view.state_policy) || view.tenants().any(|tenant| says(&tenant.policy))
 }
 
-/// Whether a name server answers; that there is no such name is an answer. Each question is a new one, so that no cache has it.
+/// Whether a name server answers, whatever it says. The resolver is used for nothing else, so its cache may go.
 async fn name_servers_answer(resolver: &TokioResolver) -> bool {
-    let name = format!("{}.invalid.", Ulid::new().to_string().to_ascii_lowercase());
-    match resolver.ipv4_lookup(name).await {
-        Ok(_) => true,
-        Err(error) => is_an_answer(&error),
-    }
-}
-
-fn is_an_answer(error: &NetError) -> bool {
-    error.is_no_records_found() || error.is_nx_domain()
+    resolver.clear_cache();
+    matches!(resolver.lookup(".", RecordType::SOA).await, Ok(_) | Err(NetError::Dns(_)))
 }
 
 /// Looks at scanner and name servers until nobody wants to know.
@@ -91,7 +92,7 @@ async fn look(scanner: VirusScanner, resolver: TokioResolver, seen: watch::Sende
     }
 }
 
-/// Answers at `address` until the process ends: also while the node drains. Gives the address.
+/// Answers at `address` until the process ends: also while the node drains. Gives the address. `resolver` must be one of its own.
 ///
 /// # Errors
 /// When the port is taken.
@@ -115,7 +116,8 @@ pub async fn serve(
             drained: view.is_drained(&node),
             policy: view.policy_version > 0,
             stale: cluster.view_age() > Duration::from_millis(view.settings.view_age_max_ms),
-            scan_needed: scan_needed(&view),
+            scan_needed: needed(&view, |policy| policy.virus_scan.value == VirusScan::Required),
+            names_needed: needed(&view, |policy| policy.authentication_unavailable.value == AuthUnavailable::Defer),
             senses: *senses.borrow(),
         })
     };
@@ -124,15 +126,45 @@ pub async fn serve(
 }
 
 async fn answer(listener: TcpListener, judge: impl Fn() -> Vec<&'static str> + Clone + Send + Sync + 'static) {
-    let health = move || std::future::ready(answered(&judge()));
-    if let Err(error) = axum::serve(listener, Router::new().route("/health", get(health))).await {
-        tracing::error!(%error, "answer load balancers");
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let judge = judge.clone();
+                tokio::spawn(async move {
+                    let _place = place;
+                    // Who is late or breaks off asks again.
+                    drop(timeout(CONNECTION_TIME_MAX, converse(socket, judge)).await);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept a load balancer's question; next try in 100 ms");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 
-fn answered(faults: &[&str]) -> (StatusCode, Json<Value>) {
+async fn converse(socket: TcpStream, judge: impl Fn() -> Vec<&'static str>) -> hyper::Result<()> {
+    let service = service_fn(|request: Request<Incoming>| {
+        let response = match request.uri().path() {
+            "/health" => health(&judge()),
+            _ => said(StatusCode::NOT_FOUND, String::new()),
+        };
+        std::future::ready(Ok::<_, std::convert::Infallible>(response))
+    });
+    http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(socket), service).await
+}
+
+fn health(faults: &[&str]) -> Response<Full<Bytes>> {
     let code = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(json!({ "healthy": faults.is_empty(), "why": faults })))
+    said(code, json!({ "healthy": faults.is_empty(), "why": faults }).to_string())
+}
+
+fn said(code: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = code;
+    response
 }
 
 #[cfg(test)]
@@ -144,15 +176,24 @@ mod tests {
 
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::{TcpListener, TcpStream},
+        net::{TcpListener, TcpStream, UdpSocket},
     };
 
-    use super::{Facts, Senses, answer, faults};
+    use super::{Facts, Senses, answer, faults, name_servers_answer};
+    use crate::checks::authentication::resolver;
 
     #[test]
     fn each_fault_alone_is_a_reason() {
         let senses = Senses { scanner: true, name_servers: true };
-        let well = Facts { stopping: false, drained: false, policy: true, stale: false, scan_needed: true, senses };
+        let well = Facts {
+            stopping: false,
+            drained: false,
+            policy: true,
+            stale: false,
+            scan_needed: true,
+            names_needed: true,
+            senses,
+        };
         assert_eq!(faults(well), Vec::<&str>::new());
         let blind = |scanner, name_servers| Senses { scanner, name_servers };
         let table = [
@@ -167,8 +208,27 @@ mod tests {
             let told = faults(facts);
             assert!(told.len() == 1 && told[0].contains(why), "{why}: {told:?}");
         }
-        let unneeded = Facts { scan_needed: false, senses: blind(false, true), ..well };
-        assert_eq!(faults(unneeded), Vec::<&str>::new(), "where nothing is scanned nobody misses the scanner");
+        let unneeded = Facts { scan_needed: false, names_needed: false, senses: blind(false, false), ..well };
+        assert_eq!(faults(unneeded), Vec::<&str>::new(), "nobody misses what no policy needs");
+    }
+
+    #[tokio::test]
+    async fn a_name_server_that_says_no_answers_and_a_silent_one_does_not() {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let resolver = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
+        assert!(!name_servers_answer(&resolver).await);
+        let refusing = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let address = refusing.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let mut question = [0; 512];
+            while let Ok((length, from)) = refusing.recv_from(&mut question).await {
+                // An answer, REFUSED (RFC 1035 section 4.1.1).
+                (question[2], question[3]) = (0x80 | question[2], 5);
+                refusing.send_to(&question[..length], from).await.expect("sent");
+            }
+        });
+        let refused = crate::checks::authentication::resolver(&[address]).expect("a resolver");
+        assert!(name_servers_answer(&refused).await);
     }
 
     #[tokio::test]

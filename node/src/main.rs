@@ -5,7 +5,6 @@ use std::{io::Write, net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use futures::FutureExt;
-use hickory_resolver::TokioResolver;
 use node::{
     actions::relay::{Relay, roots_from_pem},
     checks::{
@@ -24,7 +23,7 @@ use node::{
     smtp::{
         connection::{Deliver, Service, ViewAge},
         server::Server,
-        session::Settings,
+        step::Settings,
         transaction::Listener,
     },
     telemetry,
@@ -84,8 +83,7 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.site, &config.limits)?;
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
-    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
-    let pipeline = pipeline(config, &cluster, resolver.clone())?;
+    let pipeline = pipeline(config, &cluster)?;
     if let Some(files) = &config.tls {
         // Read again when the listeners are bound; a wrong file is told now, not after a long wait.
         files.acceptor()?;
@@ -95,19 +93,21 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
     let (relay, virus) = (Relay::clone(&pipeline.relay), pipeline.examiner.virus.clone());
-    let senses = (virus.clone(), resolver);
+    let senses = (virus.clone(), authentication::resolver(&config.dns).context("set up DNS")?);
     let health = match config.health {
         Some(address) => Some(health::serve(address, &config.name, &cluster, senses, stopping.clone()).await?),
         None => None,
     };
     let redelivery = Redelivery::new(&config.name, cluster.clone(), relay, virus, &config.limits);
     let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
-    let reporting = tokio::spawn(reputation::report(pipeline.outcomes.clone(), cluster.clone(), stopping.clone()));
+    let (report_stop, reported) = watch::channel(false);
+    let reporting = tokio::spawn(reputation::report(pipeline.outcomes.clone(), cluster.clone(), reported));
     let inspect = inspect(config, &credentials, &pipeline, stopping.clone()).await?;
     let service = service(config, &cluster, Arc::new(pipeline));
     let server = Server::bind(&config.listeners, config.tls.as_ref(), service).await?;
     say_ready(&server, inspect, health)?;
     server.serve(stopping).await;
+    report_stop.send_replace(true);
     reporting.await.context("report what was learnt of senders")?;
     redelivering.await.context("end the deliveries under way")
 }
@@ -130,7 +130,8 @@ async fn first_view(cluster: &Cluster) {
 }
 
 /// The stages of a message's trip with what they ask: DNS, clamd, next hops, the cluster.
-fn pipeline(config: &Config, cluster: &Cluster, resolver: TokioResolver) -> anyhow::Result<Pipeline> {
+fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
+    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
     let roots = match &config.next_hop_roots {
         None => None,
         Some(path) => {

@@ -25,7 +25,7 @@ use crate::{
     },
     reputation::Outcomes,
     smtp::{
-        reply::Reply,
+        reply::{Class, Reply},
         transaction::{Recipient, Transaction, TrustClass},
     },
     telemetry::{metrics, stage},
@@ -52,7 +52,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Takes a message through all stages and gives the one reply for it. `bytes` is the message as it came after DATA,
+    /// Takes a message through all stages and gives the one reply for it. `bytes` is the message as it came after DATA or BDAT,
     /// dots unstuffed, lines ended by CRLF.
     pub async fn run(&self, transaction: Transaction, bytes: Bytes) -> Reply {
         let began = Instant::now();
@@ -249,18 +249,19 @@ impl Pipeline {
         headers::stamped(message, evidence, verdict, transaction, class, &self.host, UnixMs::now())
     }
 
-    /// What the message says of its senders.
-    fn count(&self, transaction: &Transaction, examined: &Examined) {
-        if class(transaction) == Some(TrustClass::Internet)
-            && let Some(good) = standing::outcome(&examined.verdicts)
-        {
-            self.outcomes.saw(&senders(transaction, &examined.evidence.authentication), good);
+    /// What the message says of its senders; nothing yet when it comes again.
+    fn count(&self, transaction: &Transaction, examined: &Examined, reply: &Reply) {
+        let ends_here = class(transaction) == Some(TrustClass::Internet) && reply.class() != Class::Temporary;
+        let outcome = standing::outcome(&examined.verdicts, &transaction.view.state_policy);
+        if let Some(good) = outcome.filter(|_| ends_here) {
+            let senders = senders(transaction, &examined.evidence.authentication);
+            self.outcomes.saw(&standing::answerable(senders, good), good);
         }
     }
 
     /// One line for each trip, without addresses.
     fn report(&self, transaction: &Transaction, examined: &Examined, fates: &[Fate], reply: &Reply, began: Instant) {
-        self.count(transaction, examined);
+        self.count(transaction, examined, reply);
         for (group, verdict) in &examined.verdicts {
             let class = group.first().map_or("none", |recipient| recipient.class.as_str());
             metrics().transaction(verdict.disposition, class);

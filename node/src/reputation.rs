@@ -33,13 +33,17 @@ impl fmt::Debug for Outcomes {
 }
 
 impl Outcomes {
-    /// Counts a message for all of its senders. What does not fit into the next report is not counted: a flood from many
-    /// addresses is known by its nets and domains all the same.
+    /// Counts a message for all of its senders. What does not fit into the next report is not counted; domains, of which a
+    /// client can have any number, fill half of it at most.
     pub fn saw(&self, senders: &[Subject], good: bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for sender in senders {
             let key = sender.key();
-            if all.len() >= REPORT_SUBJECTS_MAX && !all.contains_key(&key) {
+            let room = match sender {
+                Subject::Ip(_) | Subject::Net(_) => REPORT_SUBJECTS_MAX,
+                Subject::Dkim(_) | Subject::Spf(_) => REPORT_SUBJECTS_MAX / 2,
+            };
+            if all.len() >= room && !all.contains_key(&key) {
                 continue;
             }
             let (well, ill) = all.entry(key).or_default();
@@ -54,15 +58,15 @@ impl Outcomes {
     }
 }
 
-/// Reports until the node stops, and what is left then. A report that fails is not made again: it may have been counted, and
+/// Reports until it is told to stop, and what is left then. A report that fails is not made again: it may have been counted, and
 /// it is statistics.
-pub async fn report(outcomes: Outcomes, cluster: Cluster, mut stopping: watch::Receiver<bool>) {
+pub async fn report(outcomes: Outcomes, cluster: Cluster, mut stop: watch::Receiver<bool>) {
     let mut turn = interval(REPORT_EVERY);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let last = tokio::select! {
             _ = turn.tick() => false,
-            _ = stopping.wait_for(|stopping| *stopping) => true,
+            _ = stop.wait_for(|stop| *stop) => true,
         };
         let heard = outcomes.take();
         if !heard.is_empty() {
@@ -95,6 +99,11 @@ mod tests {
             outcomes.saw(&[domain], false);
         }
         outcomes.saw(&client, true);
+        for number in 0..REPORT_SUBJECTS_MAX {
+            let [first, second] = [number / 250, number % 250];
+            let other = Subject::of_client(format!("198.{first}.{second}.1").parse().expect("an address"));
+            outcomes.saw(&other, false);
+        }
         let heard = outcomes.take();
         assert_eq!(heard.len(), REPORT_SUBJECTS_MAX);
         for subject in client {

@@ -171,6 +171,7 @@ impl Change {
     #[must_use]
     pub fn version(&self) -> u32 {
         match self {
+            Self::ApplyPolicy { settings, .. } if settings.client_score_max.is_some() => 4,
             Self::ApplyPolicy { .. }
             | Self::Hold { .. }
             | Self::Discard { .. }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use control::raft::stamp;
 use fastrand::Rng;
 use proto::wire::operator::{FormRequest, Server as Member};
 use tokio::{process::Command, sync::Mutex};
@@ -89,6 +88,7 @@ pub(super) async fn sites(options: &Options) -> anyhow::Result<Sites> {
     for (number, (name, _)) in SERVERS.iter().take(count).enumerate() {
         let folder = directory.join("servers").join(name);
         let data = folder.join("data");
+        std::fs::create_dir_all(&data).with_context(|| format!("make {}", data.display()))?;
         if options.small_disks {
             mount(&data, &janitor).await?;
         }
@@ -121,8 +121,7 @@ pub(super) async fn sites(options: &Options) -> anyhow::Result<Sites> {
 async fn mount(data: &Path, janitor: &Janitor) -> anyhow::Result<()> {
     janitor.mounts(data);
     let arguments = ["-t", "tmpfs", "-o", SMALL_DISK, "none", &data.display().to_string()].map(str::to_owned);
-    run(Path::new("mount"), &arguments).await.context("mount a small file system in memory, which root may do")?;
-    stamp::mark_new(data).context("say that the file system is new")
+    run(Path::new("mount"), &arguments).await.context("mount a small file system in memory, which root may do")
 }
 
 async fn bring_up(sites: &Sites, options: &Options) -> anyhow::Result<()> {

@@ -175,8 +175,8 @@ fn control_yaml(server: &Server) -> String {
          name: \"{name}\"\n\
          site: \"{site}\"\n\
          \n\
-         # Raft log, state and message bodies: a disk of its own with room for the quarantine. The file new-server in it says that\n\
-         # it was never used: a server does not begin in an empty folder without it.\n\
+         # Raft log, state and message bodies: a disk of its own with room for the quarantine. The file data.new-server beside it\n\
+         # says that it was never used: a server does not begin in an empty folder without it.\n\
          data: data\n\
          \n\
          # Where it listens, and where the other servers, the nodes and the operators reach it.\n\
@@ -214,7 +214,7 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          #  balancers: [192.0.2.8, 192.0.2.9]\n\
          \n\
          # Where they ask whether this node should get connections: GET /health, 200 or 503 with the reasons. Plain HTTP.\n\
-         # health: \"0.0.0.0:8025\"\n\
+         # health: \"127.0.0.1:8025\"\n\
          \n\
          # For posternctl scan, node view and policy apply --wait; wants an operator's certificate.\n\
          inspect: \"0.0.0.0:{INSPECT_PORT}\"\n\

@@ -5,7 +5,7 @@ use super::{
     high_water::{HighWater, Mark},
     log_error::Damage,
     log_file::LogFacts,
-    stamp::{NEW, Stamp},
+    stamp::Stamp,
     types::{LogId, Vote},
 };
 use crate::state::digest::StateDigest;
@@ -70,12 +70,14 @@ pub enum Refusal {
     /// A disk that is not mounted looks like this.
     #[error(
         "the data folder is empty, and nothing says that this server has never run. If it has, look whether its disk is mounted; if \
-         its data is lost, {WAY_OUT}. If it has not, and {node} was never used as a node id, make a file named {NEW} in the data \
-         folder and start again"
+         its data is lost, {WAY_OUT}. If it has not, and {node} was never used as a node id, make an empty file {new} and start \
+         again"
     )]
     Empty {
         /// The server's.
         node: u64,
+        /// The file that would say that it may begin.
+        new: String,
     },
     /// redb came back new, or the log of another server was put here.
     #[error("the log came back new or is another server's; {WAY_OUT}")]

@@ -212,6 +212,12 @@ impl Group {
         leader.contact.is_lost(&leader.raft.metrics().borrow())
     }
 
+    /// What time it is for the group: log time goes by the middle of the servers' clocks.
+    #[must_use]
+    pub fn time(&self) -> UnixMs {
+        self.inner.leader.clocks.time(UnixMs::now())
+    }
+
     /// For `cluster status`.
     #[must_use]
     pub fn status(&self) -> GroupStatus {

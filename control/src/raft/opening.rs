@@ -13,7 +13,7 @@ use super::{
     comparison::{self, Comparison},
     gate::{self, Facts, Refusal, Start, StateFacts},
     high_water::{self, HighWaterFile},
-    log_file::LogFile,
+    log_file::{self, LogFile},
     log_store::LogStore,
     network::{Network, Peers},
     snapshots::Snapshots,
@@ -39,6 +39,9 @@ pub(super) struct Opened {
     pub(super) closed: mpsc::Receiver<()>,
 }
 
+/// Name of the folder of the state in the data folder.
+const STATE: &str = "state";
+
 /// What lies in a data folder, opened and not judged yet.
 struct Found {
     log: LogFile,
@@ -55,7 +58,7 @@ impl Found {
         let identity = step.read("the identity file", || Stamp::read(folder))?;
         let log = step.read("the log", || LogFile::open(folder))?;
         let log_facts = step.read("the log", || log.facts())?;
-        let state = step.read("the state", || StateStore::open(&folder.join("state")))?;
+        let state = step.read("the state", || StateStore::open(&folder.join(STATE)))?;
         let snapshots = step.read("the snapshots", || Snapshots::open(folder))?;
         step.read("the state", || match snapshots.recover(&state) {
             // The gate says what a store is that an unreadable snapshot has left torn.
@@ -158,10 +161,13 @@ pub async fn look(config: &GroupConfig) -> anyhow::Result<Findings> {
 
 /// Refuses a folder that no server has begun with and none is said to begin with. What else may be missing is for the gate.
 fn is_not_just_empty(folder: &Path, node: u64) -> anyhow::Result<()> {
-    if [stamp::FILE, high_water::FILE, stamp::NEW].iter().any(|name| folder.join(name).exists()) {
+    let begun = [stamp::FILE, high_water::FILE, log_file::FILE, STATE].iter().any(|name| folder.join(name).exists());
+    let new = stamp::new_server(folder);
+    if begun || new.exists() {
         return Ok(());
     }
-    Err(Refusal::Empty { node }).with_context(|| format!("in the data folder {}", folder.display()))
+    let refusal = Refusal::Empty { node, new: new.display().to_string() };
+    Err(refusal).with_context(|| format!("in the data folder {}", folder.display()))
 }
 
 /// With the latest version of an entry that was applied.

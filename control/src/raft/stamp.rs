@@ -13,23 +13,33 @@ use serde::{Deserialize, Serialize};
 /// Name of the identity file in the data folder.
 pub(super) const FILE: &str = "identity.json";
 
-/// Name of the file that says of a data folder that no server has used it yet. Without it an empty folder is one whose disk is
-/// not mounted, or whose contents are lost: a server that began anew there would vote where it has voted before.
-pub const NEW: &str = "new-server";
+/// The file that says of a data folder that no server has used it yet. Without it an empty folder is one whose disk is not
+/// mounted, or whose contents are lost: a server that began anew there would vote where it has voted before. It lies beside
+/// the folder and not in it, because a disk that is mounted there would only hide it.
+#[must_use]
+pub fn new_server(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(".new-server");
+    folder.with_file_name(name)
+}
 
-/// Says so of a folder, which is made when it is missing.
+/// Says so of a folder.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn mark_new(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    std::fs::write(folder.join(NEW), "No control server has used this folder yet; its first start removes this file.\n")
+    if let Some(around) = folder.parent() {
+        std::fs::create_dir_all(around)?;
+    }
+    let text = "No control server has used the data folder beside this file yet; the first start removes this file.\n";
+    std::fs::write(new_server(folder), text)
 }
 
 /// Takes that back, durably.
 pub(super) fn used(folder: &Path) -> io::Result<()> {
-    match std::fs::remove_file(folder.join(NEW)) {
-        Ok(()) => sync_folder(folder),
+    let around = folder.parent().filter(|around| !around.as_os_str().is_empty());
+    match std::fs::remove_file(new_server(folder)) {
+        Ok(()) => sync_folder(around.unwrap_or(Path::new("."))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }

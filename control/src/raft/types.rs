@@ -12,8 +12,8 @@ use super::{Server, snapshots::SnapshotFile};
 use crate::state::digest::StateDigest;
 
 /// Latest version of entries that this program knows. Version 1 carries mutations, 2 also what servers tell each other about
-/// versions and digests, 3 backups and restores.
-pub(super) const PROPOSAL_VERSION: u32 = 3;
+/// versions and digests, 3 backups and restores, 4 the worst score of a client.
+pub(super) const PROPOSAL_VERSION: u32 = 4;
 /// What a server must know to take part in comparisons.
 pub(super) const DIGESTS_VERSION: u32 = 2;
 

@@ -86,7 +86,7 @@ fn authenticated(found: &Authentication) -> Vec<Reason> {
 }
 
 /// From this score of reputation on it is worth points.
-const BAD_FROM: i16 = 200;
+pub(super) const BAD_FROM: i16 = 200;
 /// Down from this one it is worth points off.
 const GOOD_FROM: i16 = -300;
 

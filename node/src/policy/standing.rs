@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use proto::{
-    address::ReversePath,
+    address::{Domain, ReversePath},
+    policy::Policy,
     reputation::{Repute, Stance, Subject, known::Known},
     score::Score,
     time::UnixMs,
@@ -12,7 +13,7 @@ use proto::{
 
 use super::{
     evidence::{AuthResult, Authentication},
-    score,
+    score::{self, BAD_FROM},
 };
 use crate::smtp::transaction::Recipient;
 
@@ -20,65 +21,74 @@ use crate::smtp::transaction::Recipient;
 /// message would be counted again and again.
 pub(super) const KNOWN: [&str; 3] = ["REPUTATION_BAD", "REPUTATION_GOOD", "SENDER_ALLOWED"];
 
-/// The client, its net, and the domains that have vouched for the message; of forged ones nothing is learnt.
+/// The client, its net, and the domains that have vouched for the author: at most one that signed and one of the reverse-path,
+/// each aligned with the From field (RFC 7489 section 3.1, relaxed). A signature alone may be that of somebody else's message
+/// that is sent again, and a client could make up any number of domains.
 #[must_use]
 pub fn senders(client: IpAddr, path: &ReversePath, found: &Authentication) -> Vec<Subject> {
     let mut senders = Vec::from(Subject::of_client(client));
-    if let (AuthResult::Pass, Some(address)) = (found.spf, path.address()) {
-        senders.push(Subject::Spf(address.domain().clone()));
-    }
+    let aligned = |domain: &Domain| {
+        found.from_domain.as_ref().is_some_and(|from| domain.is_within(from) || from.is_within(domain))
+    };
+    let path = path.address().map(|address| address.domain().clone());
+    senders.extend(path.filter(|domain| found.spf == AuthResult::Pass && aligned(domain)).map(Subject::Spf));
     let signed = found.dkim.iter().filter(|signature| signature.result == AuthResult::Pass);
-    for domain in signed.filter_map(|signature| proto::address::Domain::parse(&signature.domain).ok()) {
-        let signer = Subject::Dkim(domain);
-        if !senders.contains(&signer) {
-            senders.push(signer);
-        }
-    }
+    let mut signers = signed.filter_map(|signature| Domain::parse(&signature.domain).ok());
+    senders.extend(signers.find(aligned).map(Subject::Dkim));
     senders
 }
 
+/// For whom an outcome counts: a bad one for a signer only where the reverse-path vouches for the author too. Else whoever sends
+/// a genuine message again, from a bad place, would speak ill of its author.
+#[must_use]
+pub fn answerable(senders: Vec<Subject>, good: bool) -> Vec<Subject> {
+    let vouched = senders.iter().any(|sender| matches!(sender, Subject::Spf(_)));
+    senders.into_iter().filter(|sender| good || vouched || !matches!(sender, Subject::Dkim(_))).collect()
+}
+
 /// What is known of all of them together: whom an operator has blocked stays blocked, and else the one of whom most is known
-/// speaks for all. A net counts half, for it has many users.
+/// speaks for all. A net counts half, for it has many users; and no signature makes a bad client good.
 #[must_use]
 pub fn known(reputation: &Known, senders: &[Subject], now: UnixMs) -> Repute {
     let mut all = Repute::default();
     for sender in senders {
         let one = reputation.repute(sender.key(), now);
-        let score = if matches!(sender, Subject::Net(_)) { one.score / 2 } else { one.score };
         if all.stance != Some(Stance::Block) {
             all.stance = one.stance.or(all.stance);
         }
-        if (score.abs(), score) > (all.score.abs(), all.score) {
+        let score = if matches!(sender, Subject::Net(_)) { one.score / 2 } else { one.score };
+        let redeems = matches!(sender, Subject::Dkim(_)) && score < 0 && all.score >= BAD_FROM;
+        if !redeems && (score.abs(), score) > (all.score.abs(), all.score) {
             all.score = score;
         }
     }
     all
 }
 
-/// Whether a message was good or bad; `None` when it says nothing of its senders. Bad is malware, or so many points that it
-/// is kept from its recipient; good is what was accepted without a tag.
+/// Whether a message was good or bad; `None` when it says nothing of its senders. Bad is malware, or so many points that the
+/// state's policy keeps it from its recipient; good is what was accepted without a tag. Departments may be stricter, but that says
+/// nothing of the sender to the others.
 #[must_use]
-pub fn outcome(verdicts: &[(Vec<Recipient>, Verdict)]) -> Option<bool> {
-    let outcomes = verdicts.iter().filter_map(|(group, verdict)| {
-        let policy = &group.first()?.policy;
+pub fn outcome(verdicts: &[(Vec<Recipient>, Verdict)], state: &Policy) -> Option<bool> {
+    let outcomes = verdicts.iter().filter_map(|(_, verdict)| {
         let own = verdict.reasons.iter().filter(|reason| !KNOWN.contains(&reason.rule.as_str())).cloned();
         let points: Score = score::total(&own.collect::<Vec<_>>());
         let malware = verdict.reasons.iter().any(|reason| reason.rule == "MALWARE");
-        if malware || points >= policy.quarantine_at.value {
+        if malware || points >= state.quarantine_at.value {
             Some(false)
         } else {
-            (verdict.disposition == Disposition::Accept && points < policy.tag_at.value).then_some(true)
+            (verdict.disposition == Disposition::Accept && points < state.tag_at.value).then_some(true)
         }
     });
-    // One recipient's strict policy is enough.
+    // What is bad for one recipient is bad.
     outcomes.min()
 }
 
 #[cfg(test)]
 mod tests {
     use proto::{
-        address::{Address, ReversePath},
-        policy::PolicyLayer,
+        address::{Address, Domain, ReversePath},
+        policy::{Policy, PolicyLayer},
         reputation::{Levels, Manual, Repute, Stance, Subject, Tally},
         score::Score,
         time::UnixMs,
@@ -86,7 +96,7 @@ mod tests {
         view::{View, ViewChange},
     };
 
-    use super::{known, outcome, senders};
+    use super::{answerable, known, outcome, senders};
     use crate::policy::{
         evidence::{AuthResult, Authentication, Signature},
         samples::{transaction, view},
@@ -97,6 +107,11 @@ mod tests {
 
     fn subject(text: &str) -> Subject {
         text.parse().expect("a subject")
+    }
+
+    fn signed_by(domain: &str) -> Authentication {
+        let dkim = vec![Signature { result: AuthResult::Pass, domain: domain.into(), selector: "s".into() }];
+        Authentication { dkim, ..Authentication::default() }
     }
 
     fn texts(senders: &[Subject]) -> Vec<String> {
@@ -113,12 +128,24 @@ mod tests {
             signature(AuthResult::Fail, "bank.example"),
             signature(AuthResult::Pass, "good.example"),
         ];
-        let found = Authentication { spf: AuthResult::Fail, dkim, ..Authentication::default() };
+        let from = |domain: &str| Some(Domain::parse(domain).expect("a domain"));
+        let found = Authentication { dkim, from_domain: from("good.example"), ..Authentication::default() };
         let client_alone = ["ip:192.0.2.7", "net:192.0.2.0/24"];
-        assert_eq!(texts(&senders(client, &path, &found)), [client_alone[0], client_alone[1], "dkim:good.example"]);
-        let passed = Authentication { spf: AuthResult::Pass, ..Authentication::default() };
+        let signed = senders(client, &path, &found);
+        assert_eq!(texts(&signed), [client_alone[0], client_alone[1], "dkim:good.example"]);
+        // Somebody else's genuine message that is sent again speaks ill of nobody but who sends it.
+        assert_eq!(texts(&answerable(signed.clone(), false)), client_alone);
+        assert_eq!(answerable(signed.clone(), true), signed);
+        let other = Authentication { from_domain: from("bank.example"), ..found.clone() };
+        assert_eq!(texts(&senders(client, &path, &other)), client_alone, "the author is another one");
+        let passed =
+            Authentication { spf: AuthResult::Pass, from_domain: from("news.b.example"), ..Authentication::default() };
         assert_eq!(texts(&senders(client, &path, &passed)), [client_alone[0], client_alone[1], "spf:b.example"]);
         assert_eq!(texts(&senders(client, &ReversePath::Null, &passed)), client_alone);
+        let both = Authentication { spf: AuthResult::Pass, from_domain: from("b.example"), ..signed_by("b.example") };
+        let both = senders(client, &path, &both);
+        assert_eq!(texts(&both)[2..], ["spf:b.example", "dkim:b.example"]);
+        assert_eq!(answerable(both.clone(), false), both);
     }
 
     fn with(counts: &[(&str, u64, u64)], manual: &[(&str, Stance)]) -> View {
@@ -140,10 +167,12 @@ mod tests {
     fn who_is_known_best_speaks_for_all_and_a_block_holds() {
         let all = ["ip:192.0.2.7", "net:192.0.2.0/24", "dkim:a.example"].map(subject);
         let score = |counts: &[(&str, u64, u64)]| known(&with(counts, &[]).reputation, &all, NOW).score;
+        let replayed = score(&[("dkim:a.example", 500_000, 0), ("ip:192.0.2.7", 0, 100)]);
+        assert!(replayed > 850, "no signature makes a bad client good: {replayed}");
         assert_eq!(score(&[]), 0);
         assert!(score(&[("ip:192.0.2.7", 0, 1_000)]) > 900);
         assert!((400..600).contains(&score(&[("net:192.0.2.0/24", 0, 10_000)])), "a net counts half");
-        assert!(score(&[("dkim:a.example", 5_000, 0), ("ip:192.0.2.7", 0, 3)]) < -900);
+        assert!(score(&[("dkim:a.example", 5_000, 0), ("ip:192.0.2.7", 0, 1)]) < -900);
         let stance = |manual: &[(&str, Stance)]| known(&with(&[], manual).reputation, &all, NOW).stance;
         assert_eq!(stance(&[("dkim:a.example", Stance::Allow)]), Some(Stance::Allow));
         assert_eq!(stance(&[("ip:192.0.2.7", Stance::Block), ("dkim:a.example", Stance::Allow)]), Some(Stance::Block));
@@ -158,7 +187,7 @@ mod tests {
                 reasons.iter().map(|(rule, points)| reason(rule, Score::points(i32::from(*points), 0), "x")).collect();
             let score = crate::policy::score::total(&reasons);
             let verdict = Verdict { disposition, score, tagged: false, reasons, policy_version: 1 };
-            outcome(&[(transaction.recipients.clone(), verdict)])
+            outcome(&[(transaction.recipients.clone(), verdict)], &Policy::built_in())
         };
         assert_eq!(verdict(Disposition::Accept, &[]), Some(true));
         assert_eq!(verdict(Disposition::Accept, &[("A", 5)]), None, "tagged: nobody knows");
@@ -166,6 +195,6 @@ mod tests {
         assert_eq!(verdict(Disposition::Quarantine, &[("A", 2), ("REPUTATION_BAD", 5)]), None);
         assert_eq!(verdict(Disposition::Reject, &[("MALWARE", 0)]), Some(false));
         assert_eq!(verdict(Disposition::Reject, &[("DMARC_POLICY", 0)]), None, "who is forged is not the sender");
-        assert_eq!(outcome(&[]), None);
+        assert_eq!(outcome(&[], &Policy::built_in()), None);
     }
 }

@@ -80,13 +80,6 @@ impl Command {
     }
 }
 
-/// Whether a line is a BDAT command, however wrong: then what follows it may be a message and never commands.
-#[must_use]
-pub fn is_bdat(line: &[u8]) -> bool {
-    let verb = line.split(|byte| *byte == b' ').next().unwrap_or_default();
-    verb.eq_ignore_ascii_case(b"BDAT")
-}
-
 fn arguments_wrong(expected: &str) -> Reply {
     Reply::permanent(1, (5, 4), format!("expected: {expected}"))
 }
@@ -211,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
     use proto::address::{Address, ReversePath};
 
-    use super::{Command, is_bdat};
+    use super::Command;
 
     fn code(line: &str) -> u16 {
         Command::parse(line.as_bytes()).err().map_or(0, |reply| reply.code())
@@ -236,7 +229,6 @@ mod tests {
         assert_eq!(Command::parse(b"bdat 0 last "), Ok(Command::Bdat { bytes: 0, last: true }));
         let most = Command::Bdat { bytes: u64::MAX, last: false };
         assert_eq!(Command::parse(b"BDAT 99999999999999999999"), Ok(most));
-        assert!(is_bdat(b"bdat x") && is_bdat(b"BDAT") && is_bdat(b"BDAT \xff") && !is_bdat(b"BDATA 1"));
     }
 
     #[test]

@@ -18,7 +18,8 @@ use super::{
     data::DataFault,
     places::{MessagePlace, Seat},
     reply::{Class, Reply},
-    session::{Moment, Session, Settings, Step},
+    session::Session,
+    step::{Moment, Settings, Step},
     stream::{Incoming, Stream, StreamError},
     transaction::{Listener, Transaction},
 };
@@ -171,7 +172,7 @@ impl Connection {
                     stream.queue(&Reply::temporary(21, (3, 2), "the server stops; come back")).await?;
                     return Ok(Ending::Closed);
                 }
-                line = stream.line() => line?,
+                line = stream.line(self.chunks.as_ref().map(|begun| &begun.0)) => line?,
             };
             let view = Arc::clone(&self.service.view.borrow());
             let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
@@ -191,7 +192,7 @@ impl Connection {
             };
             // What of a message has come goes with its transaction.
             if !self.session.in_transaction() {
-                self.chunks = None;
+                (self.chunks, self.mail_at) = (None, None);
             }
             match step {
                 Step::Reply(reply) => {

@@ -9,6 +9,8 @@ pub enum Line {
     Complete(BytesMut),
     /// It was longer than allowed; its bytes were thrown away.
     TooLong,
+    /// As one of the next two, and it began as a BDAT command: what follows it may be a message, and nobody knows how long.
+    BrokenChunk,
     /// A CR or LF stood alone. Nothing up to the next CRLF is taken for a command, because another server on the way may
     /// have seen other lines in it.
     BareEnd,
@@ -24,13 +26,15 @@ pub struct LineDecoder {
     tainted: bool,
     /// The line is too long; only its end is looked for.
     discarding: bool,
+    /// The line that is thrown away began as a BDAT command.
+    chunk: bool,
 }
 
 impl LineDecoder {
     /// For lines of at most `line_bytes_max` bytes with their CRLF.
     #[must_use]
     pub fn new(line_bytes_max: usize) -> Self {
-        Self { line_bytes_max, scanned: 0, tainted: false, discarding: false }
+        Self { line_bytes_max, scanned: 0, tainted: false, discarding: false, chunk: false }
     }
 
     /// The next line in the input; `None` when more input is needed. Takes what it has cut off out of `input`, and of a
@@ -43,22 +47,27 @@ impl LineDecoder {
             if self.discarding {
                 if ended {
                     (self.discarding, self.tainted) = (false, false);
-                    return Some(Line::TooLong);
+                    return Some(if self.chunk { Line::BrokenChunk } else { Line::TooLong });
                 }
                 continue;
             }
             if !ended || std::mem::replace(&mut self.tainted, false) {
                 self.tainted = !ended;
-                return Some(Line::BareEnd);
+                return Some(if is_bdat(&line) { Line::BrokenChunk } else { Line::BareEnd });
             }
             if line.len() > self.line_bytes_max {
-                return Some(Line::TooLong);
+                return Some(if is_bdat(&line) { Line::BrokenChunk } else { Line::TooLong });
             }
             line.truncate(line.len() - 2);
-            return Some(if line.contains(&b'\r') { Line::BareEnd } else { Line::Complete(line) });
+            return Some(match line.contains(&b'\r') {
+                true if is_bdat(&line) => Line::BrokenChunk,
+                true => Line::BareEnd,
+                false => Line::Complete(line),
+            });
         }
         self.scanned = input.len();
         if self.discarding || self.scanned > self.line_bytes_max {
+            self.chunk = if self.discarding { self.chunk } else { is_bdat(input) };
             self.discarding = true;
             // The last byte stays: it may be the CR of the CRLF.
             input.advance(self.scanned.saturating_sub(1));
@@ -68,12 +77,19 @@ impl LineDecoder {
     }
 }
 
+/// Whether a line is a BDAT command, however wrong.
+#[must_use]
+pub fn is_bdat(line: &[u8]) -> bool {
+    let (verb, rest) = line.split_at_checked(4).unwrap_or((line, b""));
+    verb.eq_ignore_ascii_case(b"BDAT") && !rest.first().is_some_and(u8::is_ascii_alphanumeric)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
     use proptest::prelude::*;
 
-    use super::{Line, LineDecoder};
+    use super::{Line, LineDecoder, is_bdat};
 
     fn cut_all(chunks: &[&[u8]]) -> Vec<Line> {
         let mut decoder = LineDecoder::new(12);
@@ -99,6 +115,17 @@ mod tests {
         assert_eq!(cut_all(&[b"NO\nRSET\r\nQUIT\r\n"]), [Line::BareEnd, Line::BareEnd, complete("QUIT")]);
         assert_eq!(cut_all(&[b"NO\rOP\r\n", b"\r\r\n\r\n"]), [Line::BareEnd, Line::BareEnd, complete("")]);
         assert_eq!(cut_all(&[b"NOOP\r", b"\n"]), [complete("NOOP")]);
+    }
+
+    #[test]
+    fn a_broken_line_that_began_as_a_chunk_says_so() {
+        assert_eq!(cut_all(&[b"BDAT 9\n\r\n"]), [Line::BrokenChunk, Line::BareEnd]);
+        assert_eq!(cut_all(&[b"bdat\r 9\r\n"]), [Line::BrokenChunk]);
+        assert_eq!(cut_all(&[b"BDAT 0123456789\r\n"]), [Line::BrokenChunk]);
+        let long: Vec<&[u8]> = vec![b"BDAT 01234", b"567890123", b"456\r\nNOOP\r\n"];
+        assert_eq!(cut_all(&long), [Line::BrokenChunk, complete("NOOP")]);
+        assert!(is_bdat(b"bdat x") && is_bdat(b"BDAT") && is_bdat(b"BDAT\t1") && is_bdat(b"BDAT \xff"));
+        assert!(!is_bdat(b"BDATA 1") && !is_bdat(b"BDA") && !is_bdat(b"DATA"));
     }
 
     #[test]

@@ -11,5 +11,6 @@ pub mod proxy;
 pub mod reply;
 pub mod server;
 pub mod session;
+pub mod step;
 pub mod stream;
 pub mod transaction;

@@ -4,88 +4,24 @@
 use std::{net::IpAddr, sync::Arc};
 
 use proto::{
-    address::{Address, Domain, ReversePath},
-    held::TransactionId,
+    address::{Address, ReversePath},
     reputation::{Repute, Stance},
     view::{CLIENT_SCORE_MAX, View},
 };
 
 use super::{
     admission,
-    command::{self, Command},
+    command::Command,
     data::DataFault,
-    line::Line,
+    line::{self, Line},
     open::Open,
     reply::{Class, Reply},
+    step::{Moment, Settings, Step},
     transaction::{Client, Listener, Transaction},
 };
-use crate::limits::Limits;
 
 /// A chunk that is smaller counts as a command without effect, in bytes.
 const CHUNK_BYTES_MIN: u64 = 512;
-
-/// What all sessions of a server share.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The node's name, by which operators drain it.
-    pub node: String,
-    /// What the server calls itself.
-    pub hostname: Domain,
-    /// Whether it has a certificate.
-    pub tls_offered: bool,
-    /// Bounds.
-    pub limits: Limits,
-}
-
-/// What holds while one line is looked at.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment<'v> {
-    /// The newest view; MAIL fixes it for the transaction.
-    pub view: &'v Arc<View>,
-    /// Whether it, and the view of the transaction under way, is young enough to accept mail under (promise 9).
-    pub view_fresh: bool,
-    /// For a transaction that begins with this line.
-    pub fresh_id: TransactionId,
-    /// Whether the client has sent more than this line already.
-    pub more_input: bool,
-}
-
-/// What the connection must do.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// Send this; the next line comes.
-    Reply(Reply),
-    /// Send this, do the handshake, call [`Session::tls_started`].
-    StartTls(Reply),
-    /// Send `reply`, read the message, have it delivered, and hand the outcome to [`Session::finished`].
-    ReadData {
-        /// 354.
-        reply: Reply,
-        /// What the message belongs to. The session has already forgotten it, whatever comes of the message.
-        transaction: Box<Transaction>,
-        /// The largest that one of the recipients' policies allows, and no more than the server's bound.
-        bytes_max: usize,
-    },
-    /// Read so many bytes of the message and hand what came of them to [`Session::chunk_read`]; with the last ones there is a
-    /// transaction, and the outcome of the delivery goes to [`Session::finished`].
-    ReadChunk {
-        /// How many.
-        bytes: u64,
-        /// What the message belongs to, when it ends with these bytes. The session has already forgotten it.
-        last: Option<Box<Transaction>>,
-        /// As of [`Step::ReadData`], for the whole message.
-        bytes_max: usize,
-    },
-    /// Read so many bytes, keep nothing of them, then send this.
-    SkipChunk {
-        /// How many.
-        bytes: u64,
-        /// Why they are not wanted.
-        reply: Reply,
-    },
-    /// Send this and close.
-    Close(Reply),
-}
 
 /// What the client calls itself, and whether it said so with EHLO.
 #[derive(Clone, Debug)]
@@ -167,12 +103,14 @@ impl Session {
         let line = match line {
             Line::Complete(line) => line,
             Line::TooLong => return self.refused(Reply::permanent(0, (5, 2), "the line is too long")),
+            // What follows may be a message, and where it ends nobody knows.
+            Line::BrokenChunk => return self.close(Reply::permanent(1, (5, 4), "that is no BDAT command")),
             Line::BareEnd => return self.refused(Reply::permanent(0, (5, 2), "a line ends with CRLF")),
         };
         let command = match Command::parse(line) {
             Ok(command) => command,
             // What follows may be a message, and where it ends nobody knows.
-            Err(reply) if command::is_bdat(line) => return self.close(reply),
+            Err(reply) if line::is_bdat(line) => return self.close(reply),
             Err(reply) => return self.refused(reply),
         };
         if moment.more_input && self.must_wait_for_reply(&command) {

@@ -140,17 +140,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 
     /// The next line. Replies are sent before waiting, so a pipelined group is answered in one piece (RFC 2920 section
-    /// 3.2).
+    /// 3.2). Between two chunks of a message it must come as soon as more of the message would have to.
     ///
     /// # Errors
     /// When the client is gone or too slow. Safe to cancel: no input is lost.
-    pub async fn line(&mut self) -> Result<Line, StreamError> {
+    pub async fn line(&mut self, begun: Option<&Incoming>) -> Result<Line, StreamError> {
+        let due = begun.map_or(self.deadline, |incoming| self.due(incoming));
         loop {
             if let Some(line) = self.buffered_line() {
                 return Ok(line);
             }
             self.flush().await?;
-            self.fill(self.deadline).await?;
+            self.fill(due).await?;
         }
     }
 

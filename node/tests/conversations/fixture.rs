@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use node::{limits::Limits, smtp::session::Settings};
+use node::{limits::Limits, smtp::step::Settings};
 use proto::{
     address::Domain,
     department::{Department, DepartmentId, NextHop, TlsRule},

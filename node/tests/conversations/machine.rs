@@ -7,7 +7,8 @@ use node::smtp::{
     data::DataDecoder,
     line::LineDecoder,
     reply::Reply,
-    session::{Moment, Session, Settings, Step},
+    session::Session,
+    step::{Moment, Settings, Step},
     transaction::{Listener, Transaction},
 };
 use proto::{held::TransactionId, reputation::Repute, view::View};

@@ -75,6 +75,7 @@ impl Rig {
         let server = self.servers[&id].clone();
         let folder = self.folder.path().join(&server.name);
         if !folder.join("data").exists() {
+            std::fs::create_dir_all(folder.join("data")).expect("a folder");
             stamp::mark_new(&folder.join("data")).expect("a new folder");
         }
         GroupConfig {

@@ -89,7 +89,7 @@ async fn a_snapshot_and_a_purged_log_are_enough_to_start_again() {
 async fn a_server_does_not_begin_anew_where_its_disk_is_missing() {
     let rig = Rig::new(1).await;
     let config = rig.config(1);
-    let (data, new) = (config.data_dir.clone(), config.data_dir.join(stamp::NEW));
+    let (data, new) = (config.data_dir.clone(), stamp::new_server(&config.data_dir));
     assert!(new.exists(), "the rig makes new folders");
     open(config.clone()).await.expect("a new server").stop().await;
     assert!(!new.exists(), "it is new once");
@@ -99,7 +99,10 @@ async fn a_server_does_not_begin_anew_where_its_disk_is_missing() {
     std::fs::remove_dir_all(&data).expect("gone");
     std::fs::create_dir_all(data.join("bodies")).expect("a mount point");
     let began = format!("{:#}", open(config.clone()).await.expect_err("no folder of a new server"));
-    assert!(began.contains("is mounted") && began.contains("new-server") && began.contains("cluster add"), "{began}");
+    assert!(
+        began.contains("is mounted") && began.contains("data.new-server") && began.contains("cluster add"),
+        "{began}"
+    );
     let looked = format!("{:#}", look(&config).await.expect_err("no folder of a new server"));
     assert!(looked.contains("is mounted"), "{looked}");
     stamp::mark_new(&data).expect("the operator says so");
