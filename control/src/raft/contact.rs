@@ -7,10 +7,7 @@ use std::{
 };
 
 use openraft::RaftMetrics;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::Instant;
 
 use super::{ELECTION_MS_MAX, Server};
 
@@ -18,8 +15,6 @@ use super::{ELECTION_MS_MAX, Server};
 const LEADER_ALONE_MAX: Duration = Duration::from_millis(ELECTION_MS_MAX + 1_000);
 /// A server without a leader refuses after this long: so far it may be an election, also one that had to be repeated.
 const LEADERLESS_MAX: Duration = Duration::from_millis(3 * ELECTION_MS_MAX);
-/// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 type Metrics = RaftMetrics<u64, Server>;
 
@@ -100,13 +95,6 @@ impl Contact {
         // four seconds until it stands again, and goes on to name the leader that it does not hear.
         let Times { heard, yielded, .. } = self.times();
         heard.max(yielded).is_some_and(|last| now > last + LEADERLESS_MAX)
-    }
-
-    /// Resolves once that is so.
-    pub(super) async fn lost(&self, metrics: watch::Receiver<Metrics>) {
-        while !self.is_lost(&metrics.borrow()) {
-            sleep(LOOK_EVERY).await;
-        }
     }
 }
 

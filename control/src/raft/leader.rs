@@ -33,6 +33,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 /// Each member is asked for its clock twice a second: one that has not answered for longer does not hear this server.
 const UNANSWERED_MAX: Duration = Duration::from_millis(1_500);
+/// Between two looks whether this server is lost.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Pause before the next try when nothing has told us that something changed.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -132,12 +134,12 @@ impl Leader {
         let mut moves = self.raft.server_metrics();
         loop {
             moves.mark_unchanged();
-            if self.contact.is_lost(&metrics.borrow()) || self.is_heard_by_nobody() {
+            if self.is_lost() {
                 return Err(ProposeError::NoLeader.after(maybe_written));
             }
             let answer = tokio::select! {
                 answer = self.ask_once(ask, deadline) => answer,
-                () = self.contact.lost(metrics.clone()) => Answer::Unknown,
+                () = self.lost() => Answer::Unknown,
             };
             match answer {
                 Answer::Outcomes(outcomes) if maybe_written && is_doubtful(&outcomes) => {
@@ -164,6 +166,18 @@ impl Leader {
                 Ok(()) = moves.changed() => {}
                 () = tokio::time::sleep(PAUSE) => {}
             }
+        }
+    }
+
+    /// Whether nothing that needs a majority can be done from here.
+    fn is_lost(&self) -> bool {
+        self.contact.is_lost(&self.raft.metrics().borrow()) || self.is_heard_by_nobody()
+    }
+
+    /// Resolves once that is so.
+    async fn lost(&self) {
+        while !self.is_lost() {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
