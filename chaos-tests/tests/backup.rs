@@ -32,7 +32,8 @@ async fn old() -> anyhow::Result<&'static Cluster> {
 async fn quarantine(cluster: &Cluster, count: usize) -> anyhow::Result<Vec<String>> {
     let mut ids = Vec::new();
     for number in 0..count {
-        let accounts = fate::send_and_follow(cluster, &cases::spam(), number).await?;
+        // Not spam, which after some messages is not even let in.
+        let accounts = fate::send_and_follow(cluster, &cases::disguised_program(cluster)?, number).await?;
         let account = accounts.into_iter().next().context("one recipient")?;
         anyhow::ensure!(account.fate == Fate::Quarantined, "{account:?}");
         ids.push(account.held.context("it is held")?);

@@ -1,6 +1,6 @@
 //! Opens log, mark and state, lets the gate judge them, and starts Raft.
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use anyhow::Context;
 use openraft::{Config, SnapshotPolicy};
@@ -170,6 +170,18 @@ fn is_not_just_empty(folder: &Path, node: u64) -> anyhow::Result<()> {
     Err(refusal).with_context(|| format!("in the data folder {}", folder.display()))
 }
 
+/// A first start that was killed may leave a log that is none yet. Nothing was promised then: the identity file is written last,
+/// the high-water mark before it, and the folder is still said to be new.
+fn clear_first_start(folder: &Path) -> io::Result<()> {
+    let begun = [stamp::FILE, high_water::FILE].iter().any(|name| folder.join(name).exists());
+    if begun || !stamp::new_server(folder).exists() {
+        return Ok(());
+    }
+    let absent = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    std::fs::remove_file(folder.join(log_file::FILE)).or_else(absent)?;
+    std::fs::remove_dir_all(folder.join(STATE)).or_else(absent)
+}
+
 /// With the latest version of an entry that was applied.
 fn state_facts(state: &StateStore, diverged: Option<String>) -> anyhow::Result<(StateFacts, u32)> {
     let found = state.measure()?;
@@ -206,6 +218,7 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let knows = config.rules.knows;
     let files = watched::within(config.rules.open_within, move |step| {
         is_not_just_empty(&folder, stamp.node)?;
+        clear_first_start(&folder).context("remove what a first start has left that did not come to its end")?;
         let files = Files::open(&folder, stamp, knows, step)?;
         stamp::used(&folder).context("say that the data folder is in use")?;
         anyhow::Ok(files)

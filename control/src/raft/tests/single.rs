@@ -108,3 +108,20 @@ async fn a_server_does_not_begin_anew_where_its_disk_is_missing() {
     stamp::mark_new(&data).expect("the operator says so");
     open(config).await.expect("a new server").stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_start_that_was_killed_is_begun_again_and_a_later_one_is_not() {
+    let rig = Rig::new(1).await;
+    let config = rig.config(1);
+    let log = config.data_dir.join("log.redb");
+    // The file has its length and nothing in it yet.
+    std::fs::write(&log, [0; 8192]).expect("written");
+    open(config.clone()).await.expect("a first start").stop().await;
+    std::fs::write(&log, [0; 8192]).expect("written");
+    for _ in 0..2 {
+        let told = format!("{:#}", open(config.clone()).await.expect_err("its log is gone"));
+        assert!(told.contains("the log cannot be read"), "{told}");
+        // Nor when somebody says that the folder is new.
+        stamp::mark_new(&config.data_dir).expect("written");
+    }
+}
