@@ -160,14 +160,13 @@ pub async fn look(config: &GroupConfig) -> anyhow::Result<Findings> {
 }
 
 /// Refuses a folder that no server has begun with and none is said to begin with. What else may be missing is for the gate.
-fn is_not_just_empty(folder: &Path, node: u64) -> anyhow::Result<()> {
+fn is_not_just_empty(folder: &Path, node: u64) -> Result<(), Refusal> {
     let begun = [stamp::FILE, high_water::FILE, log_file::FILE, STATE].iter().any(|name| folder.join(name).exists());
     let new = stamp::new_server(folder);
     if begun || new.exists() {
         return Ok(());
     }
-    let refusal = Refusal::Empty { node, new: new.display().to_string() };
-    Err(refusal).with_context(|| format!("in the data folder {}", folder.display()))
+    Err(Refusal::Empty { node, new: new.display().to_string() })
 }
 
 /// A first start that was killed may leave a log that is none yet. Nothing was promised then: the identity file is written last,
@@ -217,7 +216,7 @@ pub(super) async fn open(config: &GroupConfig, peers: Arc<Peers>) -> anyhow::Res
     let folder = config.data_dir.clone();
     let knows = config.rules.knows;
     let files = watched::within(config.rules.open_within, move |step| {
-        is_not_just_empty(&folder, stamp.node)?;
+        is_not_just_empty(&folder, stamp.node).with_context(|| format!("in the data folder {}", folder.display()))?;
         clear_first_start(&folder).context("remove what a first start has left that did not come to its end")?;
         let files = Files::open(&folder, stamp, knows, step)?;
         stamp::used(&folder).context("say that the data folder is in use")?;
