@@ -106,9 +106,10 @@ async fn a_follower_of_a_silent_leader_stands_without_openraft_s_timer() {
     // Only one of the two is to stand, or they might take each other's votes.
     let contact = Arc::clone(&servers[1].group.inner.leader.contact);
     let hearing = tokio::spawn(async move {
+        let mut turn = tokio::time::interval(Duration::from_millis(50));
         loop {
+            turn.tick().await;
             contact.heard();
-            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     let stands = servers[0].group.me().0;
