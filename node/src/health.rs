@@ -215,8 +215,8 @@ mod tests {
     #[tokio::test]
     async fn a_name_server_that_says_no_answers_and_a_silent_one_does_not() {
         let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
-        let resolver = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
-        assert!(!name_servers_answer(&resolver).await);
+        let unanswered = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
+        assert!(!name_servers_answer(&unanswered).await);
         let refusing = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
         let address = refusing.local_addr().expect("an address");
         tokio::spawn(async move {
@@ -227,7 +227,7 @@ mod tests {
                 refusing.send_to(&question[..length], from).await.expect("sent");
             }
         });
-        let refused = crate::checks::authentication::resolver(&[address]).expect("a resolver");
+        let refused = resolver(&[address]).expect("a resolver");
         assert!(name_servers_answer(&refused).await);
     }
 

@@ -1,5 +1,5 @@
-//! Counts what became of the mail of each sender, and tells the cluster once a second: within two seconds every node of every
-//! site knows what one node has learnt.
+//! Counts what became of the mail of each sender, and tells the cluster once a second; its view tells every other node of every
+//! site.
 
 use std::{
     collections::HashMap,

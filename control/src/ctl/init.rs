@@ -77,7 +77,7 @@ pub fn make(args: &Init) -> anyhow::Result<String> {
         let folder = args.dir.join("servers").join(&server.name);
         authority.issue_into(Role::Control, &server.name, &folder, now)?;
         pki::write_new(&folder.join("control.yaml"), &control_yaml(server), 0o644)?;
-        stamp::mark_new(&folder.join("data")).context("make the data folder")?;
+        stamp::mark_new(&folder.join("data")).context("say that the data folder is new")?;
     }
     for node in &nodes {
         let folder = args.dir.join("nodes").join(&node.name);
@@ -114,7 +114,7 @@ pub fn issue(args: &Issue) -> anyhow::Result<Ended> {
     must_be_empty(out)?;
     authority.issue_into(role, &name, out, UnixMs::now())?;
     if role == Role::Control {
-        stamp::mark_new(&out.join("data")).context("make the data folder")?;
+        stamp::mark_new(&out.join("data")).context("say that the data folder is new")?;
     }
     let identity = Credentials::load(out)?.identity;
     output::line(&format!(

@@ -210,4 +210,19 @@ mod tests {
         let why = comparison.judge(130, &found(2), &voters).expect("written").expect("it differs");
         assert_eq!(left(folder.path()).expect("readable"), Some(why));
     }
+
+    #[test]
+    fn states_that_differ_without_a_majority_are_told_until_a_comparison_goes_well() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let comparison = Comparison::new(1, folder.path(), 10);
+        let voters = BTreeSet::from([1, 2, 3]);
+        let judge = |at, values: [u8; 2]| {
+            let found = [1, 2].into_iter().zip(values.map(digest)).collect();
+            assert_eq!(comparison.judge(at, &found, &voters).expect("judged"), None, "nobody leaves");
+            comparison.undecided()
+        };
+        assert_eq!(comparison.undecided(), None);
+        assert_eq!(judge(10, [1, 2]), Some(10));
+        assert_eq!(judge(20, [3, 3]), None);
+    }
 }

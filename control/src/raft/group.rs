@@ -204,12 +204,11 @@ impl Group {
         leader.contact.in_touch(&leader.raft.metrics().borrow())
     }
 
-    /// Whether this server has been without a quorum or a leader for longer than an election takes: then whoever asks is told at
-    /// once.
+    /// Whether this server has been without a quorum or a leader for longer than an election takes, or is not heard by its leader:
+    /// then whoever asks is told at once.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        let leader = &self.inner.leader;
-        leader.contact.is_lost(&leader.raft.metrics().borrow())
+        self.inner.leader.is_lost()
     }
 
     /// What time it is for the group: log time goes by the middle of the servers' clocks.

@@ -170,7 +170,7 @@ impl Leader {
     }
 
     /// Whether nothing that needs a majority can be done from here.
-    fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         self.contact.is_lost(&self.raft.metrics().borrow()) || self.is_heard_by_nobody()
     }
 

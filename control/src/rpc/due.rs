@@ -26,6 +26,7 @@ pub type Look = (Vec<Held>, Option<UnixMs>);
 pub async fn due<F>(
     mut applied: watch::Receiver<Applied>,
     mut stopping: watch::Receiver<bool>,
+    clock: impl Fn() -> UnixMs,
     look: impl Fn(UnixMs, usize) -> F,
     max: u32,
     wait_ms: u64,
@@ -36,7 +37,7 @@ where
     let end = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
     loop {
         applied.mark_unchanged();
-        let now = UnixMs::now();
+        let now = clock();
         let (found, next) = look(now, max.clamp(1, MAX) as usize).await?;
         if !found.is_empty() || Instant::now() >= end {
             return Ok(found);
@@ -89,7 +90,7 @@ pub(crate) mod tests {
         let (_stop, stopping) = watch::channel(false);
         let there = AtomicBool::new(false);
         let look = |_, _| ready(Ok((if there.load(Ordering::SeqCst) { vec![record()] } else { Vec::new() }, None)));
-        let poll = due(watching, stopping, look, 8, 30_000);
+        let poll = due(watching, stopping, UnixMs::now, look, 8, 30_000);
         let apply = async {
             there.store(true, Ordering::SeqCst);
             applied.send_replace(Applied { index: 1, ..Applied::default() });
@@ -104,7 +105,7 @@ pub(crate) mod tests {
         let (_stop, stopping) = watch::channel(false);
         let at = UnixMs::now().plus_ms(60);
         let look = |now, _| ready(Ok(if now >= at { (vec![record()], None) } else { (Vec::new(), Some(at)) }));
-        let found = due(watching, stopping, look, 8, 30_000).await;
+        let found = due(watching, stopping, UnixMs::now, look, 8, 30_000).await;
         assert_eq!(found.expect("records").len(), 1);
     }
 
@@ -113,10 +114,10 @@ pub(crate) mod tests {
         let (_applied, watching) = watch::channel(Applied::default());
         let (stop, stopping) = watch::channel(false);
         let nothing = |_, _| ready(Ok((Vec::new(), None)));
-        let found = due(watching.clone(), stopping.clone(), nothing, 8, 1).await;
+        let found = due(watching.clone(), stopping.clone(), UnixMs::now, nothing, 8, 1).await;
         assert!(found.expect("no record").is_empty());
         stop.send_replace(true);
-        assert!(due(watching, stopping, nothing, 8, 30_000).await.is_err());
+        assert!(due(watching, stopping, UnixMs::now, nothing, 8, 30_000).await.is_err());
     }
 
     #[tokio::test]
@@ -125,7 +126,7 @@ pub(crate) mod tests {
         let (_stop, stopping) = watch::channel(false);
         let look = |_, max| ready(Ok(((0..max).map(|_| record()).collect(), None)));
         let count = async |max| {
-            let found = due(watching.clone(), stopping.clone(), look, max, 0).await;
+            let found = due(watching.clone(), stopping.clone(), UnixMs::now, look, max, 0).await;
             found.expect("records").len()
         };
         assert_eq!((count(u32::MAX).await, count(5).await, count(0).await), (64, 5, 1));

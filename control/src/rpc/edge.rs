@@ -154,11 +154,9 @@ impl Edge for EdgeService {
         let held = due(
             self.shared.group.applied(),
             self.shared.stopping.clone(),
-            |_, max| {
-                // A lease is given by log time: what is due by a wrong clock only would be refused, again and again.
-                let now = self.shared.group.time();
-                self.shared.read(move |state| (state.due(now, max), state.next_due(now)))
-            },
+            // A lease is given by log time: what is due by a wrong clock only would be refused, again and again.
+            || self.shared.group.time(),
+            |now, max| self.shared.read(move |state| (state.due(now, max), state.next_due(now))),
             max,
             wait_ms,
         )

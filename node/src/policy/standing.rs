@@ -13,13 +13,13 @@ use proto::{
 
 use super::{
     evidence::{AuthResult, Authentication},
-    score::{self, BAD_FROM},
+    score::BAD_FROM,
 };
 use crate::smtp::transaction::Recipient;
 
 /// Rules whose points come from what is known already: what a message says of its senders is without them, or one bad
 /// message would be counted again and again.
-pub(super) const KNOWN: [&str; 3] = ["REPUTATION_BAD", "REPUTATION_GOOD", "SENDER_ALLOWED"];
+const KNOWN: [&str; 3] = ["REPUTATION_BAD", "REPUTATION_GOOD", "SENDER_ALLOWED"];
 
 /// The client, its net, and the domains that have vouched for the author: at most one that signed and one of the reverse-path,
 /// each aligned with the From field (RFC 7489 section 3.1, relaxed). A signature alone may be that of somebody else's message
@@ -71,8 +71,8 @@ pub fn known(reputation: &Known, senders: &[Subject], now: UnixMs) -> Repute {
 #[must_use]
 pub fn outcome(verdicts: &[(Vec<Recipient>, Verdict)], state: &Policy) -> Option<bool> {
     let outcomes = verdicts.iter().filter_map(|(_, verdict)| {
-        let own = verdict.reasons.iter().filter(|reason| !KNOWN.contains(&reason.rule.as_str())).cloned();
-        let points: Score = score::total(&own.collect::<Vec<_>>());
+        let own = verdict.reasons.iter().filter(|reason| !KNOWN.contains(&reason.rule.as_str()));
+        let points: Score = own.map(|reason| reason.score).sum();
         let malware = verdict.reasons.iter().any(|reason| reason.rule == "MALWARE");
         if malware || points >= state.quarantine_at.value {
             Some(false)

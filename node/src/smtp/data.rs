@@ -1,6 +1,7 @@
 //! Reads what follows DATA (RFC 5321 section 4.5.2): takes the doubled dots out and finds the end. The end is CRLF.CRLF
-//! and nothing else. Or reads what follows BDAT (RFC 3030), where dots are dots and the end is told. A message with a CR or LF that stands alone is refused as a whole, so that no server before or
-//! behind this one can see two messages where we see one (CVE-2023-51764 and its kin).
+//! and nothing else. Or reads what follows BDAT (RFC 3030), where dots are dots and the end is told. A message with a CR or
+//! LF that stands alone is refused as a whole, so that no server before or behind this one can see two messages where we
+//! see one (CVE-2023-51764 and its kin).
 //!
 //! So is one with a NUL: RFC 5322 section 2 has none, and a server that drops it would see an end where we see none.
 
