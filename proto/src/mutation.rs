@@ -11,7 +11,7 @@ use crate::{
     held::{Held, HeldId, MutationId, TransactionId},
     identity::Role,
     member::MemberAct,
-    reputation::{Heard, Stance, Subject},
+    reputation::{Heard, Stance, Subject, SubjectKey},
     time::UnixMs,
     verdict::Verdict,
     view::StateSettings,
@@ -145,6 +145,11 @@ pub enum Change {
         /// At most `reputation::REPORT_SUBJECTS_MAX`.
         outcomes: Vec<Heard>,
     },
+    /// Those whom the proposing node has put off for the first time since it last said so.
+    PutOff {
+        /// At most `greylist::REPORT_TRIES_MAX`, of `greylist::try_key`.
+        tries: Vec<SubjectKey>,
+    },
     /// Says by hand what holds for a subject, whatever is counted; takes the place of what was said before.
     SetReputation {
         /// For whom.
@@ -171,6 +176,13 @@ impl Change {
     #[must_use]
     pub fn version(&self) -> u32 {
         match self {
+            Self::ApplyPolicy { settings, departments, .. }
+                if settings.clients.is_some()
+                    || settings.policy.judges_clients()
+                    || departments.iter().any(|department| department.policy.judges_clients()) =>
+            {
+                5
+            }
             Self::ApplyPolicy { settings, .. } if settings.client_score_max.is_some() => 4,
             Self::ApplyPolicy { .. }
             | Self::Hold { .. }
@@ -185,6 +197,7 @@ impl Change {
             | Self::SetReputation { .. }
             | Self::ForgetReputation { .. } => 2,
             Self::Archive { .. } => 3,
+            Self::PutOff { .. } => 5,
         }
     }
 
@@ -203,7 +216,7 @@ impl Change {
             Self::Hold { .. } | Self::Discard { .. } | Self::Lease { .. } | Self::Attempted { .. } => {
                 role == Role::Node
             }
-            Self::Report { .. } => role == Role::Node,
+            Self::Report { .. } | Self::PutOff { .. } => role == Role::Node,
         }
     }
 }

@@ -184,6 +184,10 @@ policy! {
     quarantine_at: Score = Score::points(6, 0);
     /// From this score on a message is rejected.
     reject_at: Score = Score::points(12, 0);
+    /// From this score of the client on, which has sent nothing yet, its mail for the recipient is refused.
+    client_refuse_at: Score = Score::points(8, 0);
+    /// From this score of the client on its first try is put off (greylisting).
+    greylist_at: Score = Score::points(2, 0);
     /// Malware that clamd names.
     malware: Refusal = Refusal::Reject;
     /// Kinds of attachment that are refused.
@@ -202,6 +206,14 @@ policy! {
     authentication_unavailable: AuthUnavailable = AuthUnavailable::Accept;
     /// Largest message for the recipient, in bytes; at most 50 MiB.
     message_bytes_max: u64 = 50 * 1024 * 1024;
+}
+
+impl PolicyLayer {
+    /// Whether it says something of clients that have sent nothing yet: earlier versions of Postern do not know that.
+    #[must_use]
+    pub fn judges_clients(&self) -> bool {
+        self.client_refuse_at.is_some() || self.greylist_at.is_some()
+    }
 }
 
 /// Largest message that any policy may allow, in bytes.

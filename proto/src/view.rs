@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 pub use crate::directory::Tenant;
 use crate::{
     address::Domain,
+    client_rules::ClientRules,
     department::{Department, DepartmentId, NextHop},
     directory::Directory,
     policy::{Layer, Policy, PolicyLayer},
     reputation::{Levels, Manual, SubjectKey, known::Known},
+    shards::Shards,
+    time::UnixMs,
 };
 
 /// The state's file.
@@ -27,6 +30,9 @@ pub struct StateSettings {
     /// A client whose reputation has a worse score is sent away with 421 when it connects; [`CLIENT_SCORE_MAX`] when not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_score_max: Option<i16>,
+    /// What is asked of clients before they have sent a message; the built-in rules when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientRules>,
     /// What the state's policy says on top of the built-in one.
     pub policy: PolicyLayer,
 }
@@ -62,6 +68,9 @@ pub struct ViewChange {
     /// What operators say of subjects, or say no more.
     #[serde(default)]
     pub manual: Vec<(SubjectKey, Option<Manual>)>,
+    /// First tries that were put off, or that are forgotten.
+    #[serde(default)]
+    pub tries: Vec<(SubjectKey, Option<UnixMs>)>,
 }
 
 impl ViewChange {
@@ -74,6 +83,7 @@ impl ViewChange {
             && self.removed.is_empty()
             && self.subjects.is_empty()
             && self.manual.is_empty()
+            && self.tries.is_empty()
             && self.drained.is_none()
     }
 }
@@ -93,7 +103,15 @@ pub struct View {
     pub drained: Arc<BTreeSet<String>>,
     /// What is known of senders.
     pub reputation: Known,
+    /// When who was put off first.
+    pub tries: Shards<UnixMs>,
+    /// What is asked of clients.
+    pub clients: Arc<ClientRules>,
     directory: Arc<Directory>,
+}
+
+fn client_rules(settings: &StateSettings) -> Arc<ClientRules> {
+    Arc::new(settings.clients.clone().unwrap_or_else(ClientRules::built_in))
 }
 
 fn state_policy(settings: &StateSettings) -> Arc<Policy> {
@@ -109,6 +127,8 @@ impl View {
             index: 0,
             policy_version: 0,
             state_policy: state_policy(&settings),
+            clients: client_rules(&settings),
+            tries: Shards::default(),
             settings: Arc::new(settings),
             drained: Arc::default(),
             reputation: Known::default(),
@@ -138,7 +158,7 @@ impl View {
         if settings.is_some() || !change.departments.is_empty() || !change.removed.is_empty() {
             let directory = Arc::make_mut(&mut self.directory);
             if let Some(settings) = settings {
-                self.state_policy = state_policy(&settings);
+                (self.state_policy, self.clients) = (state_policy(&settings), client_rules(&settings));
                 self.settings = Arc::new(settings);
                 directory.over(&self.state_policy);
             }
@@ -151,6 +171,7 @@ impl View {
         }
         self.reputation.change(change.subjects);
         self.reputation.change_manual(change.manual);
+        self.tries.change(change.tries);
         if let Some(drained) = change.drained {
             self.drained = Arc::new(drained);
         }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use proto::{
+    client_rules::ClientRules,
     department::{Department, NextHop, TlsRule},
     policy::{Layer, Policy, PolicyLayer},
     view::{CLIENT_SCORE_MAX, StateSettings},
@@ -56,6 +57,10 @@ fn state(old: &StateSettings, new: &StateSettings) -> Vec<String> {
     }
     let score = |settings: &StateSettings| settings.client_score_max.unwrap_or(CLIENT_SCORE_MAX).to_string();
     value(&mut found, "client_score_max", &score(old), &score(new));
+    let rules = |settings: &StateSettings| settings.clients.clone().unwrap_or_else(ClientRules::built_in).rows();
+    for ((key, was), (_, now)) in rules(old).into_iter().zip(rules(new)) {
+        value(&mut found, &format!("clients.{key}"), &was, &now);
+    }
     let rows = policy(&policy_of(old, None), &policy_of(new, None), Layer::State);
     found.extend(rows.into_iter().filter(|row| !first || row.contains(" -> ")));
     let mut lines: Vec<String> = found.into_iter().map(|change| format!("~ state: {change}")).collect();

@@ -14,6 +14,8 @@ use proto::{
     yaml::{Fault, Map, Node},
 };
 
+use super::clients::clients;
+
 /// Longest name for people, in characters.
 const NAME_CHARS_MAX: usize = 200;
 /// Port of a next hop that names none: SMTP (RFC 5321 section 4.5.4.2).
@@ -63,6 +65,7 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
     let view_age_max_ms = map.optional("view_age_max", |node| node.parsed(duration_ms)).unwrap_or(VIEW_AGE_MAX_MS);
     let client_score_max = map.optional("client_score_max", |node| node.integer(1..=1_000));
     let client_score_max = client_score_max.and_then(|score| i16::try_from(score).ok());
+    let clients = map.section("clients", clients);
     let policy = map.section("policy", policy).unwrap_or_default();
     let layer = policy.layer.clone();
     let settings = name.map(|name| StateSettings {
@@ -71,6 +74,7 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
         arc_sealers,
         view_age_max_ms,
         client_score_max,
+        clients,
         policy: layer,
     });
     StateDraft { policy, settings }
@@ -115,6 +119,8 @@ fn policy(map: &mut Map<'_, '_>) -> PolicyDraft {
         tag_at: map.optional("tag_at", &mut threshold),
         quarantine_at: map.optional("quarantine_at", &mut threshold),
         reject_at: map.optional("reject_at", &mut threshold),
+        client_refuse_at: map.optional("client_refuse_at", |node| node.hundredths().map(Score)),
+        greylist_at: map.optional("greylist_at", |node| node.hundredths().map(Score)),
         malware: map.optional("malware", |node| node.word(REFUSALS)),
         blocked_types: map.list("blocked_types", content_kind),
         blocked_type: map.optional("blocked_type", |node| node.word(REFUSALS)),
@@ -210,7 +216,7 @@ fn local_part(text: &str) -> Result<String, String> {
 }
 
 /// `30s`, `10m`, `24h`, `2d` in milliseconds.
-fn duration_ms(text: &str) -> Result<u64, &'static str> {
+pub(super) fn duration_ms(text: &str) -> Result<u64, &'static str> {
     const WANTED: &str = "a time such as 90s, 10m, 24h or 2d is expected, from 1s to 30d";
     let unit_ms = match text.as_bytes().last() {
         Some(b's') => 1000,

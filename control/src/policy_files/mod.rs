@@ -3,6 +3,7 @@
 
 mod changes;
 mod check;
+mod clients;
 mod fields;
 #[cfg(test)]
 mod tests;

@@ -58,13 +58,26 @@ fn each_fault_is_named_with_file_line_and_key() {
             "state: S\nstat: T\n",
             a,
             &["state.yaml:2:1: stat: unknown key; known here: arc_sealers, client_score_max, \
-            internet_relays, policy, state, view_age_max"],
+            clients, internet_relays, policy, state, view_age_max"],
         ),
         ("state: 7\n", a, &["state.yaml:1:8: state: text is expected"]),
         (
             "state: S\nclient_score_max: 0\n",
             a,
             &["state.yaml:2:19: client_score_max: a whole number from 1 to 1000 is expected"],
+        ),
+        (
+            "state: S\nclients: {greet_delay: 31s, points: {bad_helo: -1}, dns_lists: [{zone: a.test}, {zone: b.test, points: 2, \
+            answers: [192.0.2.1]}], rates: {net_connections: 0}}\n",
+            a,
+            &[
+                "state.yaml:2:24: clients.greet_delay: a time from 1s to 30s, or none, is expected: who waits takes a place",
+                "state.yaml:2:48: clients.points.bad_helo: points from 0.00 to 100.00 are expected",
+                "state.yaml:2:65: clients.dns_lists[0].points: is missing",
+                "state.yaml:2:117: clients.dns_lists[1].answers[0]: an address such as 127.0.0.2, or a net of them such as \
+                127.0.0.0/28, is expected",
+                "state.yaml:2:156: clients.rates.net_connections: a whole number from 1 to 10000000 is expected, or unbounded",
+            ],
         ),
         ("state: S\nview_age_max: 24\n", a, &["state.yaml:2:15: view_age_max: text is expected"]),
         (
@@ -228,4 +241,29 @@ fn a_plan_says_what_changes_and_by_which_layer() {
         ]
     );
     assert_eq!(changes(&new, &old).last().map(String::as_str), Some("- department zoo (1 domain)"));
+}
+
+#[test]
+fn what_is_asked_of_clients_is_read_over_what_is_built_in_and_planned() {
+    let read = |clients: &str| good(&files(&[("state.yaml", &format!("state: S\n{clients}"))]));
+    let old = read("");
+    assert_eq!(old.settings.clients, None);
+    let new = read(
+        "clients: {greet_delay: 2s, greylist_delay: 1m, points: {no_reverse_name: 2}, rates: {unknown_recipients: unbounded, \
+         client_connections: 60}, dns_lists: [{zone: bad.test, points: 4, answers: [127.0.0.2, 127.0.1.0/24]}, {zone: good.test, \
+         points: -2.5}]}\npolicy: {client_refuse_at: 9, greylist_at: 0}\n",
+    );
+    assert_eq!(
+        changes(&old, &new),
+        [
+            "~ state: clients.greet_delay 0 ms -> 2000 ms",
+            "~ state: clients.greylist_delay 300 s -> 60 s",
+            "~ state: clients.points.no_reverse_name 1.20 -> 2.00",
+            "~ state: clients.dns_lists [] -> [bad.test 4.00 (127.0.0.2/32 127.0.1.0/24), good.test -2.50]",
+            "~ state: clients.rates.client_connections no bound -> 60/min",
+            "~ state: clients.rates.unknown_recipients 30/min -> no bound",
+            "~ state: client_refuse_at 8.00 -> 9.00 (state)",
+            "~ state: greylist_at 2.00 -> 0.00 (state)",
+        ]
+    );
 }

@@ -12,8 +12,9 @@ use super::{Server, snapshots::SnapshotFile};
 use crate::state::digest::StateDigest;
 
 /// Latest version of entries that this program knows. Version 1 carries mutations, 2 also what servers tell each other about
-/// versions and digests, 3 backups and restores, 4 the worst score of a client.
-pub(super) const PROPOSAL_VERSION: u32 = 4;
+/// versions and digests, 3 backups and restores, 4 the worst score of a client,
+/// 5 what is asked of clients before they have sent a message.
+pub(super) const PROPOSAL_VERSION: u32 = 5;
 /// What a server must know to take part in comparisons.
 pub(super) const DIGESTS_VERSION: u32 = 2;
 

@@ -77,6 +77,7 @@ impl<K: Keys> Step<'_, K> {
             | Change::Member { .. }
             | Change::DrainNode { .. }
             | Change::Report { .. }
+            | Change::PutOff { .. }
             | Change::SetReputation { .. }
             | Change::ForgetReputation { .. } => invalid(format!(
                 "the cluster is being restored from the archive {}: wait for its end, or repeat `posternctl restore` with it",

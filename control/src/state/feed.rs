@@ -10,12 +10,13 @@ use proto::{
     codec,
     department::{Department, DepartmentId},
     reputation::{Levels, Manual, SubjectKey},
+    time::UnixMs,
     view::ViewChange,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Step,
+    Step, greylist,
     keys::{Keys, Kind, behind, key, read, read_parts},
     nodes,
     policy::department_key,
@@ -38,6 +39,8 @@ pub(super) struct Moved {
     pub(super) departments: BTreeSet<DepartmentId>,
     pub(super) subjects: BTreeMap<SubjectKey, Option<Levels>>,
     pub(super) manual: BTreeMap<SubjectKey, Option<Manual>>,
+    #[serde(default)]
+    pub(super) tries: BTreeMap<SubjectKey, Option<UnixMs>>,
 }
 
 impl Moved {
@@ -47,6 +50,7 @@ impl Moved {
             + self.departments.len()
             + self.subjects.len()
             + self.manual.len()
+            + self.tries.len()
     }
 
     fn add(&mut self, later: Self) {
@@ -55,6 +59,7 @@ impl Moved {
         self.departments.extend(later.departments);
         self.subjects.extend(later.subjects);
         self.manual.extend(later.manual);
+        self.tries.extend(later.tries);
     }
 }
 
@@ -237,7 +242,8 @@ pub(super) fn part_within(items: usize, keys: &impl Keys, index: u64, cursor: &C
 /// Reads everything from a key on, and says where it stopped for want of room.
 fn scan(keys: &impl Keys, mut next: Vec<u8>, change: &mut ViewChange, room: &mut Room) -> Option<Vec<u8>> {
     // In the order of their keys.
-    let (departments, manual, subjects) = (key(Kind::Department, &[]), key(Kind::Manual, &[]), key(Kind::Subject, &[]));
+    let (departments, manual) = (key(Kind::Department, &[]), key(Kind::Manual, &[]));
+    let (subjects, tries) = (key(Kind::Subject, &[]), key(Kind::Try, &[]));
     next = next.max(departments.clone());
     let first = |next: &[u8]| keys.range(next, &behind(&departments)).next().map(|(key, _)| key);
     while let Some(found) = first(&next) {
@@ -258,12 +264,19 @@ fn scan(keys: &impl Keys, mut next: Vec<u8>, change: &mut ViewChange, room: &mut
         room.take(ITEM_BYTES);
         change.manual.extend(reputation::manual_of(&found, &value).map(|(key, manual)| (key, Some(manual))));
     }
-    for (found, value) in keys.range(&next.max(subjects.clone()), &behind(&subjects)) {
+    for (found, value) in keys.range(&next.clone().max(subjects.clone()), &behind(&subjects)) {
         if room.is_full() {
             return Some(found);
         }
         room.take(ITEM_BYTES);
         change.subjects.extend(reputation::told_of(&found, &value).map(|(key, levels)| (key, Some(levels))));
+    }
+    for (found, value) in keys.range(&next.max(tries.clone()), &behind(&tries)) {
+        if room.is_full() {
+            return Some(found);
+        }
+        room.take(ITEM_BYTES);
+        change.tries.extend(greylist::first_of(&found, &value).map(|(key, first)| (key, Some(first))));
     }
     None
 }
@@ -314,13 +327,15 @@ fn take_items(
         Department(DepartmentId),
         Subject((SubjectKey, Option<Levels>)),
         Manual((SubjectKey, Option<Manual>)),
+        Try((SubjectKey, Option<UnixMs>)),
     }
     let settings = moved.settings.then_some(Item::Settings).into_iter();
     let drained = moved.drained.then_some(Item::Drained);
     let departments = moved.departments.into_iter().map(Item::Department);
     let subjects = moved.subjects.into_iter().map(Item::Subject);
-    let all =
-        settings.chain(drained).chain(departments).chain(subjects).chain(moved.manual.into_iter().map(Item::Manual));
+    let manual = moved.manual.into_iter().map(Item::Manual);
+    let tries = moved.tries.into_iter().map(Item::Try);
+    let all = settings.chain(drained).chain(departments).chain(subjects).chain(manual).chain(tries);
     let mut read = 0;
     for item in all.skip(skip) {
         if room.is_full() {
@@ -341,6 +356,7 @@ fn take_items(
             },
             Item::Subject(subject) => change.subjects.push(subject),
             Item::Manual(manual) => change.manual.push(manual),
+            Item::Try(tried) => change.tries.push(tried),
         }
         room.take(bytes);
     }

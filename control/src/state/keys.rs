@@ -293,6 +293,12 @@ pub(super) enum Kind {
     ByHeard = b'h',
     /// Subject key: `Said`.
     Manual = b'o',
+    /// How many first tries there are.
+    Tried = b'T',
+    /// Try key: when it was put off first.
+    Try = b'v',
+    /// When it was put off first, try key: nothing.
+    ByTry = b'w',
 }
 
 /// A key of this kind.

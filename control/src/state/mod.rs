@@ -8,6 +8,7 @@ pub mod audit;
 mod delivery;
 pub mod digest;
 pub mod feed;
+mod greylist;
 mod held;
 pub mod keys;
 pub mod members;
@@ -23,6 +24,7 @@ pub(crate) mod testing;
 mod tests;
 
 use proto::{
+    greylist::TRIES_MAX,
     held::{HeldId, MutationId},
     mutation::{Batch, Change, Mutation, Outcome, Refused},
     reputation::{MANUAL_MAX, Manual, SUBJECTS_MAX},
@@ -46,6 +48,8 @@ pub struct Caps {
     pub subjects: u64,
     /// What operators say of subjects; when nothing of it has ended, more is refused.
     pub said: u64,
+    /// First tries of greylisting; the oldest go first.
+    pub tries: u64,
     /// Items of the journal for nodes; the oldest records go first, and who needs them gets everything.
     pub journal: u64,
 }
@@ -57,6 +61,7 @@ pub const CAPS: Caps = Caps {
     versions: 1_000,
     subjects: SUBJECTS_MAX,
     said: MANUAL_MAX,
+    tries: TRIES_MAX,
     journal: 500_000,
 };
 
@@ -173,6 +178,7 @@ impl<K: Keys> Step<'_, K> {
             Change::Archive { act, grounds } => self.archive(mutation, act, grounds),
             Change::DrainNode { node, drained, grounds } => self.drain_node(mutation, node, *drained, grounds),
             Change::Report { outcomes } => self.report(outcomes),
+            Change::PutOff { tries } => self.put_off(tries),
             Change::SetReputation { subject, stance, until, grounds } => {
                 let manual = Manual { stance: *stance, until: *until };
                 self.set_reputation(mutation, (subject, manual), grounds)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
+    client_rules::DNS_LISTS_MAX,
     codec,
     department::{Department, DepartmentId},
     mutation::{Grounds, Mutation, Outcome, Refused},
@@ -39,6 +40,8 @@ impl Plan<'_> {
     fn check(&self) -> Result<(), Refused> {
         full("departments", self.departments.len(), DEPARTMENTS_MAX)?;
         full("lines of the plan", self.changes.len(), PLAN_LINES_MAX)?;
+        let lists = self.settings.clients.as_ref().map_or(0, |clients| clients.dns_lists.len());
+        full("dns_lists", lists, DNS_LISTS_MAX)?;
         let mut owners = BTreeMap::new();
         let mut ids = BTreeMap::new();
         let layers = self.departments.iter().map(|department| &department.policy).chain([&self.settings.policy]);

@@ -2,6 +2,7 @@
 
 mod determinism;
 mod feed;
+mod greylist;
 mod held;
 mod reputation;
 mod snapshot;

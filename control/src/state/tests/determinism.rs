@@ -20,7 +20,7 @@ use crate::state::{
 };
 
 /// Small, so that the random mutations reach them.
-const CAPS: Caps = Caps { held: 4, remembered: 12, versions: 2, subjects: 6, said: 2, journal: 9 };
+const CAPS: Caps = Caps { held: 4, remembered: 12, versions: 2, subjects: 6, said: 2, tries: 5, journal: 9 };
 
 fn change() -> impl Strategy<Value = (bool, Change)> {
     let record = 1_u64..7;
@@ -49,6 +49,8 @@ fn change() -> impl Strategy<Value = (bool, Change)> {
             let heard = |(n, good, bad)| Heard { subject: subject(n).key(), good, bad };
             (false, Change::Report { outcomes: all.into_iter().map(heard).collect() })
         }),
+        prop::collection::vec(0_u8..12, 0..5)
+            .prop_map(|all| { (false, Change::PutOff { tries: all.into_iter().map(|n| subject(n).key()).collect() }) }),
         (0_u8..12, prop::option::of(0_u64..400_000)).prop_map(|(n, until)| {
             let (subject, grounds) = (subject(n), Grounds { why: "a test".into(), ticket: String::new() });
             let change = match until.map(|ms| UnixMs(1_000_000_000 + ms)) {

@@ -19,7 +19,7 @@ use crate::state::{
 };
 
 /// So small that subjects are evicted, and readers lose the journal.
-const CAPS: Caps = Caps { held: 9, remembered: 9, versions: 3, subjects: 12, said: 3, journal: 30 };
+const CAPS: Caps = Caps { held: 9, remembered: 9, versions: 3, subjects: 12, said: 3, tries: 6, journal: 30 };
 
 type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -56,6 +56,7 @@ impl Server {
 #[derive(Clone, Debug)]
 enum Step {
     Report(Vec<(u8, u32, u32)>),
+    PutOff(Vec<u8>),
     Say(u8, bool),
     Forget(u8),
     Policy(BTreeMap<u8, BTreeSet<u8>>),
@@ -77,6 +78,7 @@ impl Step {
             Self::Report(all) => {
                 Change::Report { outcomes: all.iter().map(|(n, good, bad)| heard(*n, *good, *bad)).collect() }
             }
+            Self::PutOff(all) => Change::PutOff { tries: all.iter().map(|n| subject(*n).key()).collect() },
             Self::Say(n, allow) => {
                 let stance = if *allow { Stance::Allow } else { Stance::Block };
                 Change::SetReputation { subject: subject(*n), stance, until: UnixMs(at + 50_000_000), grounds }
@@ -103,6 +105,7 @@ fn step() -> impl Strategy<Value = Step> {
     let counts = (0_u8..30, 0_u32..9, 0_u32..9);
     prop_oneof![
         3 => prop::collection::vec(counts, 0..12).prop_map(Step::Report),
+        1 => prop::collection::vec(0_u8..30, 0..9).prop_map(Step::PutOff),
         1 => (0_u8..6, any::<bool>()).prop_map(|(n, allow)| Step::Say(n, allow)),
         1 => (0_u8..30).prop_map(Step::Forget),
         1 => prop::collection::btree_map(0_u8..8, prop::collection::btree_set(0_u8..9, 0..4), 0..8).prop_map(Step::Policy),
@@ -124,7 +127,17 @@ fn shown(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
     let repute =
         |n| (view.reputation.levels(subject(n).key()), view.reputation.repute(subject(n).key(), UnixMs(1_100_000_000)));
     let subjects: Vec<_> = (0..30).map(repute).collect();
-    (view.index, view.policy_version, view.settings.clone(), tenants, owners, subjects, view.reputation.subjects())
+    let tries: Vec<_> = (0..30).map(|n| view.tries.value(subject(n).key())).collect();
+    (
+        view.index,
+        view.policy_version,
+        view.settings.clone(),
+        tenants,
+        owners,
+        subjects,
+        view.reputation.subjects(),
+        tries,
+    )
 }
 
 /// A node: the view in use, and what has come of the next one.
