@@ -146,6 +146,7 @@ impl Examiner {
         evidence.authentication = authentication.unwrap_or_else(|_| Authentication::unavailable(late));
         if class(transaction) == Some(TrustClass::Internet) {
             let senders = senders(transaction, &evidence.authentication);
+            evidence.client.clone_from(&transaction.client.reasons);
             evidence.senders = standing::known(&transaction.view.reputation, &senders, UnixMs::now());
         }
         evidence

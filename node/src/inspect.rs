@@ -177,6 +177,7 @@ fn transaction(request: &ScanRequest, bytes: &[u8], view: Arc<View>) -> Result<T
             extended: true,
             tls: false,
             department,
+            reasons: Vec::new(),
         },
         reverse_path,
         recipients: vec![recipient],

@@ -12,6 +12,7 @@ pub mod limits;
 pub mod message;
 pub mod pipeline;
 pub mod policy;
+pub mod reception;
 pub mod redelivery;
 pub mod reputation;
 pub mod smtp;

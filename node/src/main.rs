@@ -18,6 +18,7 @@ use node::{
     health,
     inspect::Inspector,
     pipeline::Pipeline,
+    reception::Reception,
     redelivery::Redelivery,
     reputation::{self, Outcomes},
     smtp::{
@@ -101,9 +102,12 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let redelivery = Redelivery::new(&config.name, cluster.clone(), relay, virus, &config.limits);
     let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
     let (report_stop, reported) = watch::channel(false);
-    let reporting = tokio::spawn(reputation::report(pipeline.outcomes.clone(), cluster.clone(), reported));
+    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
+    let reception = Reception::new(config.hostname.clone(), resolver, pipeline.outcomes.clone());
+    let (outcomes, tries) = (pipeline.outcomes.clone(), reception.tries.clone());
+    let reporting = tokio::spawn(reputation::report(outcomes, tries, cluster.clone(), reported));
     let inspect = inspect(config, &credentials, &pipeline, stopping.clone()).await?;
-    let service = service(config, &cluster, Arc::new(pipeline));
+    let service = service(config, &cluster, reception, Arc::new(pipeline));
     let server = Server::bind(&config.listeners, config.tls.as_ref(), service).await?;
     say_ready(&server, inspect, health)?;
     server.serve(stopping).await;
@@ -186,7 +190,7 @@ async fn inspect(
     Ok(Some(address))
 }
 
-fn service(config: &Config, cluster: &Cluster, pipeline: Arc<Pipeline>) -> Service {
+fn service(config: &Config, cluster: &Cluster, reception: Reception, pipeline: Arc<Pipeline>) -> Service {
     let settings = Settings {
         node: config.name.clone(),
         hostname: config.hostname.clone(),
@@ -199,7 +203,7 @@ fn service(config: &Config, cluster: &Cluster, pipeline: Arc<Pipeline>) -> Servi
     });
     let of_cluster = cluster.clone();
     let view_age: ViewAge = Arc::new(move || of_cluster.view_age());
-    Service::new(settings, cluster.view(), view_age, deliver)
+    Service::new(settings, cluster.view(), view_age, reception, deliver)
 }
 
 /// One line of JSON for whoever started this process: the ports are open.

@@ -17,7 +17,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, reception::Tries};
 
 /// From one report to the next.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -60,7 +60,7 @@ impl Outcomes {
 
 /// Reports until it is told to stop, and what is left then. A report that fails is not made again: it may have been counted, and
 /// it is statistics.
-pub async fn report(outcomes: Outcomes, cluster: Cluster, mut stop: watch::Receiver<bool>) {
+pub async fn report(outcomes: Outcomes, tries: Tries, cluster: Cluster, mut stop: watch::Receiver<bool>) {
     let mut turn = interval(REPORT_EVERY);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -74,6 +74,12 @@ pub async fn report(outcomes: Outcomes, cluster: Cluster, mut stop: watch::Recei
             if let Err(error) = cluster.propose(Change::Report { outcomes: heard }).await {
                 tracing::warn!(%error, subjects, "what was learnt of senders in a second could not be reported");
             }
+        }
+        let tries = tries.take();
+        if !tries.is_empty()
+            && let Err(error) = cluster.propose(Change::PutOff { tries }).await
+        {
+            tracing::warn!(%error, "who was put off in a second could not be reported: they pass here only");
         }
         if last {
             return;

@@ -32,7 +32,7 @@ pub struct StateSettings {
     pub client_score_max: Option<i16>,
     /// What is asked of clients before they have sent a message; the built-in rules when not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clients: Option<ClientRules>,
+    pub clients: Option<Box<ClientRules>>,
     /// What the state's policy says on top of the built-in one.
     pub policy: PolicyLayer,
 }
@@ -111,7 +111,7 @@ pub struct View {
 }
 
 fn client_rules(settings: &StateSettings) -> Arc<ClientRules> {
-    Arc::new(settings.clients.clone().unwrap_or_else(ClientRules::built_in))
+    Arc::new(settings.clients.as_deref().cloned().unwrap_or_else(ClientRules::built_in))
 }
 
 fn state_policy(settings: &StateSettings) -> Arc<Policy> {

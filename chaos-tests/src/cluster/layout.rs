@@ -106,7 +106,7 @@ pub fn write_policy(folder: &Path, around: &Surroundings) -> anyhow::Result<()> 
         |address: SocketAddr| format!("[{{host: \"{}\", port: {}, tls: opportunistic}}]", address.ip(), address.port());
     let state = format!(
         "# Holds for all departments. A department's file may say otherwise for itself.\n\
-         state: The State of Test\ninternet_relays: {}\npolicy:\n  virus_scan: {scan}\n  quarantine_at: 6\n  reject_at: 12\n",
+         state: The State of Test\ninternet_relays: {}\npolicy:\n  virus_scan: {scan}\n  greylist_at: 50\n  quarantine_at: 6\n  reject_at: 12\n",
         hop(around.internet)
     );
     let interior = format!(

@@ -57,7 +57,8 @@ fn state(old: &StateSettings, new: &StateSettings) -> Vec<String> {
     }
     let score = |settings: &StateSettings| settings.client_score_max.unwrap_or(CLIENT_SCORE_MAX).to_string();
     value(&mut found, "client_score_max", &score(old), &score(new));
-    let rules = |settings: &StateSettings| settings.clients.clone().unwrap_or_else(ClientRules::built_in).rows();
+    let rules =
+        |settings: &StateSettings| settings.clients.as_deref().cloned().unwrap_or_else(ClientRules::built_in).rows();
     for ((key, was), (_, now)) in rules(old).into_iter().zip(rules(new)) {
         value(&mut found, &format!("clients.{key}"), &was, &now);
     }

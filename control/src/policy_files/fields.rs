@@ -65,7 +65,7 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
     let view_age_max_ms = map.optional("view_age_max", |node| node.parsed(duration_ms)).unwrap_or(VIEW_AGE_MAX_MS);
     let client_score_max = map.optional("client_score_max", |node| node.integer(1..=1_000));
     let client_score_max = client_score_max.and_then(|score| i16::try_from(score).ok());
-    let clients = map.section("clients", clients);
+    let clients = map.section("clients", clients).map(Box::new);
     let policy = map.section("policy", policy).unwrap_or_default();
     let layer = policy.layer.clone();
     let settings = name.map(|name| StateSettings {

@@ -165,6 +165,8 @@ pub struct Evidence {
     pub authentication: Authentication,
     /// What is known of them.
     pub senders: Repute,
+    /// What spoke for or against the client before its first message.
+    pub client: Vec<Reason>,
     /// Malware.
     pub virus: Virus,
     /// Kinds of content.
@@ -185,6 +187,7 @@ impl Evidence {
         Self {
             authentication: Authentication::default(),
             senders: Repute::default(),
+            client: Vec::new(),
             virus: Virus::NotScanned,
             kinds: Vec::new(),
             opaque: Vec::new(),

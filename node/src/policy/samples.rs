@@ -78,6 +78,7 @@ pub(crate) fn transaction(view: View, to: &[&str]) -> Transaction {
             extended: true,
             tls: false,
             department: None,
+            reasons: Vec::new(),
         },
         reverse_path: ReversePath::Address(Address::parse("a@sender.test").expect("an address")),
         recipients,

@@ -18,6 +18,9 @@ pub fn reason(rule: &str, score: Score, text: impl Into<String>) -> Reason {
 #[must_use]
 pub fn scored(evidence: &Evidence) -> Vec<Reason> {
     let mut reasons = authenticated(&evidence.authentication);
+    // The client was asked about before its first message: what was found then counts once.
+    reasons.retain(|reason| !evidence.client.iter().any(|other| other.rule == reason.rule));
+    reasons.extend(evidence.client.iter().cloned());
     reasons.extend(known(evidence.senders));
     reasons.extend(evidence.content.iter().cloned());
     reasons.sort_by(|one, other| other.score.cmp(&one.score).then_with(|| one.rule.cmp(&other.rule)));
@@ -88,7 +91,7 @@ fn authenticated(found: &Authentication) -> Vec<Reason> {
 /// From this score of reputation on it is worth points.
 pub(super) const BAD_FROM: i16 = 200;
 /// Down from this one it is worth points off.
-const GOOD_FROM: i16 = -300;
+pub(crate) const GOOD_FROM: i16 = -300;
 
 /// Points for what is known of the senders: up to five for nothing but bad mail, two off for nothing but good mail.
 fn known(senders: Repute) -> Option<Reason> {

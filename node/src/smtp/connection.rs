@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use proto::{held::TransactionId, reputation::Subject, time::UnixMs, view::View};
+use proto::{held::TransactionId, reputation::Subject, score::Score, time::UnixMs, view::View};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -19,11 +19,15 @@ use super::{
     places::{MessagePlace, Seat},
     reply::{Class, Reply},
     session::Session,
-    step::{Moment, Settings, Step},
+    step::{Moment, Question, Settings, Step},
     stream::{Incoming, Stream, StreamError},
     transaction::{Listener, Transaction},
 };
-use crate::{policy::standing, telemetry::metrics};
+use crate::{
+    policy::standing,
+    reception::{self, Reception},
+    telemetry::metrics,
+};
 
 /// Takes a message through all stages; [`crate::pipeline::Pipeline::run`] in production.
 pub type Deliver = Arc<dyn Fn(Transaction, Bytes) -> BoxFuture<'static, Reply> + Send + Sync>;
@@ -39,6 +43,8 @@ pub struct Service {
     pub view: watch::Receiver<Arc<View>>,
     /// Its age.
     pub view_age: ViewAge,
+    /// Whom clients meet before their first message.
+    pub reception: Reception,
     /// What is done with a message.
     pub deliver: Deliver,
 }
@@ -52,8 +58,14 @@ impl fmt::Debug for Service {
 impl Service {
     /// Puts together what connections need.
     #[must_use]
-    pub fn new(settings: Settings, view: watch::Receiver<Arc<View>>, view_age: ViewAge, deliver: Deliver) -> Self {
-        Self { settings: Arc::new(settings), view, view_age, deliver }
+    pub fn new(
+        settings: Settings,
+        view: watch::Receiver<Arc<View>>,
+        view_age: ViewAge,
+        reception: Reception,
+        deliver: Deliver,
+    ) -> Self {
+        Self { settings: Arc::new(settings), view, view_age, reception, deliver }
     }
 
     fn view_fresh(&self, view: &View) -> bool {
@@ -110,8 +122,9 @@ impl Connection {
     pub async fn run(mut self, socket: TcpStream, early_talk: bool) {
         let limits = self.service.settings.limits.clone();
         let deadline = Instant::now() + limits.connection_time_max;
+        let step = self.greeting(&socket, early_talk).await;
         let mut stream = Stream::new(socket, &limits, deadline);
-        if !self.greet(&mut stream, early_talk).await {
+        if !self.greet(step, &mut stream).await {
             return;
         }
         let Some(Ending::StartTls) = self.until_end(&mut stream).await else { return };
@@ -127,10 +140,30 @@ impl Connection {
         }
     }
 
-    async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>, early_talk: bool) -> bool {
+    /// What is said first. Of a client from the Internet that is not known as a good one more is asked.
+    async fn greeting(&mut self, socket: &TcpStream, early_talk: bool) -> Step {
         let view = Arc::clone(&self.service.view.borrow());
         let client = standing::known(&view.reputation, &Subject::of_client(self.client), UnixMs::now());
         let step = self.session.greeting(&self.moment(&view, early_talk), client);
+        let known = client.stance.is_some() || reception::is_good(client);
+        if self.session.listener() == Listener::Departments || known || matches!(step, Step::Close(_)) {
+            return step;
+        }
+        if let Err(reply) = self.service.reception.connection(self.client, &view.clients) {
+            return Step::Close(reply);
+        }
+        let speaks = async { drop(socket.peek(&mut [0]).await) };
+        let mut reasons = self.service.reception.client(self.client, &view.clients, speaks).await;
+        if early_talk {
+            reasons.insert(0, reception::early_talk(&view.clients));
+        }
+        let points: Score = reasons.iter().map(|reason| reason.score).sum();
+        let refused = points > Score::ZERO && points >= reception::refused_by_all(&view);
+        let refusal = refused.then(|| reception::refusal(&reasons, "connect"));
+        self.session.met(reasons, refusal)
+    }
+
+    async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&self, step: Step, stream: &mut Stream<S>) -> bool {
         if let Step::Close(reply) = &step {
             metrics().turned_away(reply.code());
             debug!(client = %self.client, reply = %reply.codes(), "turned away at connect");
@@ -143,7 +176,11 @@ impl Connection {
                 false
             }
             // None of these is a greeting.
-            Step::StartTls(_) | Step::ReadData { .. } | Step::ReadChunk { .. } | Step::SkipChunk { .. } => false,
+            Step::Ask(_)
+            | Step::StartTls(_)
+            | Step::ReadData { .. }
+            | Step::ReadChunk { .. }
+            | Step::SkipChunk { .. } => false,
         }
     }
 
@@ -178,7 +215,8 @@ impl Connection {
             let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
             self.mail_at =
                 if self.session.in_transaction() { self.mail_at.or_else(|| Some(Instant::now())) } else { None };
-            let step = match step {
+            let step = if let Step::Ask(question) = step { self.ask(question).await } else { step };
+            let step = match self.suspected(step, &view) {
                 Step::ReadData { reply, transaction, bytes_max } => {
                     let reply = self.message(stream, &reply, *transaction, bytes_max).await?;
                     self.session.finished(reply)
@@ -188,7 +226,7 @@ impl Connection {
                     stream.chunk(&mut Incoming::refused(), &mut { bytes }, 0).await?;
                     Step::Reply(reply)
                 }
-                step @ (Step::Reply(_) | Step::StartTls(_) | Step::Close(_)) => step,
+                step @ (Step::Reply(_) | Step::Ask(_) | Step::StartTls(_) | Step::Close(_)) => step,
             };
             // What of a message has come goes with its transaction.
             if !self.session.in_transaction() {
@@ -211,8 +249,32 @@ impl Connection {
                     return Ok(Ending::Closed);
                 }
                 // Turned into replies above.
-                Step::ReadData { .. } | Step::ReadChunk { .. } | Step::SkipChunk { .. } => {}
+                Step::Ask(_) | Step::ReadData { .. } | Step::ReadChunk { .. } | Step::SkipChunk { .. } => {}
             }
+        }
+    }
+
+    /// Asks what only the edges know of the transaction under way.
+    async fn ask(&mut self, question: Question) -> Step {
+        let reception = &self.service.reception;
+        let answer = match (question, self.session.transaction()) {
+            (Question::Sender, Some(transaction)) => reception.sender(transaction).await,
+            (Question::Recipient, Some(transaction)) => reception.recipient(transaction).map(|()| Vec::new()),
+            // Nothing is asked without one.
+            (Question::Sender | Question::Recipient, None) => Ok(Vec::new()),
+        };
+        self.session.judged(question, answer)
+    }
+
+    /// Ends the conversation with a client from the Internet that looks for addresses.
+    fn suspected(&mut self, step: Step, view: &View) -> Step {
+        let unknown = matches!(&step, Step::Reply(reply) if reply.is_no_such_mailbox());
+        if !unknown || self.session.listener() == Listener::Departments {
+            return step;
+        }
+        match self.service.reception.unknown_recipient(self.client, &view.clients) {
+            Ok(()) => step,
+            Err(reply) => self.session.turn_away(reply),
         }
     }
 

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod command;
 pub mod connection;
 pub mod data;
+mod fixed;
 pub mod line;
 mod open;
 pub mod places;

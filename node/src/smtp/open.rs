@@ -7,7 +7,7 @@ use proto::address::Address;
 use super::{
     admission,
     reply::Reply,
-    transaction::{Listener, Route, Transaction},
+    transaction::{Listener, Recipient, Route, Transaction},
 };
 
 /// A transaction under way, with what only RCPT, DATA and BDAT need.
@@ -38,16 +38,12 @@ impl Open {
         usize::try_from(self.bytes_max).unwrap_or(usize::MAX).min(limit)
     }
 
-    /// Adds a recipient. One that is there already is no error and is not added.
-    pub(super) fn add(&mut self, listener: Listener, address: Address, recipients_max: usize) -> Result<(), Reply> {
+    /// Adds a recipient; false for one that is there already, which is no error.
+    pub(super) fn add(&mut self, listener: Listener, address: Address, recipients_max: usize) -> Result<bool, Reply> {
         let recipient = admission::recipient(&self.transaction.view, listener, address)?;
-        // Our departments' servers do not tell upper from lower case; others may.
-        let mailbox = match recipient.route {
-            Route::Department { .. } => recipient.address.key(),
-            Route::Internet { .. } => recipient.address.to_string(),
-        };
+        let mailbox = mailbox(&recipient);
         if self.mailboxes.contains(&mailbox) {
-            return Ok(());
+            return Ok(false);
         }
         if self.transaction.recipients.len() >= recipients_max {
             return Err(Reply::temporary(52, (5, 3), "too many recipients; send the rest in another transaction"));
@@ -59,6 +55,23 @@ impl Open {
         self.bytes_max = self.bytes_max.max(bytes_max);
         self.mailboxes.insert(mailbox);
         self.transaction.recipients.push(recipient);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Takes the last recipient out again.
+    pub(super) fn take_back(&mut self) {
+        let Some(last) = self.transaction.recipients.pop() else { return };
+        self.mailboxes.remove(&mailbox(&last));
+        let others = self.transaction.recipients.iter().map(|recipient| recipient.policy.message_bytes_max.value);
+        self.bytes_max = others.max().unwrap_or(0);
+    }
+}
+
+/// In the form in which two addresses are the same mailbox. Our departments' servers do not tell upper from lower case; others
+/// may.
+fn mailbox(recipient: &Recipient) -> String {
+    match recipient.route {
+        Route::Department { .. } => recipient.address.key(),
+        Route::Internet { .. } => recipient.address.to_string(),
     }
 }

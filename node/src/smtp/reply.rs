@@ -97,6 +97,12 @@ impl Reply {
         self.class
     }
 
+    /// Whether it says that there is no such mailbox (RFC 3463 section 3.2).
+    #[must_use]
+    pub fn is_no_such_mailbox(&self) -> bool {
+        self.class == Class::Permanent && self.enhanced == Some((1, 1))
+    }
+
     /// The three digits.
     #[must_use]
     pub fn code(&self) -> u16 {

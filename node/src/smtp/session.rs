@@ -6,6 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use proto::{
     address::{Address, ReversePath},
     reputation::{Repute, Stance},
+    verdict::Reason,
     view::{CLIENT_SCORE_MAX, View},
 };
 
@@ -13,10 +14,11 @@ use super::{
     admission,
     command::Command,
     data::DataFault,
+    fixed::{drained, hello_first, mail_first, out_of_turn, outdated},
     line::{self, Line},
     open::Open,
     reply::{Class, Reply},
-    step::{Moment, Settings, Step},
+    step::{Moment, Question, Settings, Step},
     transaction::{Client, Listener, Transaction},
 };
 
@@ -37,6 +39,8 @@ pub struct Session {
     address: IpAddr,
     listener: Listener,
     tls: bool,
+    /// What spoke for or against the client when it connected.
+    reasons: Vec<Reason>,
     hello: Option<Hello>,
     open: Option<Open>,
     errors: u32,
@@ -47,14 +51,27 @@ impl Session {
     /// A session with a client that has just connected.
     #[must_use]
     pub fn new(settings: Arc<Settings>, address: IpAddr, listener: Listener) -> Self {
-        Self { settings, address, listener, tls: false, hello: None, open: None, errors: 0, idle_commands: 0 }
+        Self {
+            settings,
+            address,
+            listener,
+            tls: false,
+            reasons: Vec::new(),
+            hello: None,
+            open: None,
+            errors: 0,
+            idle_commands: 0,
+        }
     }
 
     /// What is said first: 220, or a farewell to a stranger on the private network, to a client that spoke before its turn,
     /// or to one of whom too little good is known.
     #[must_use]
     pub fn greeting(&self, moment: &Moment<'_>, client: Repute) -> Step {
-        if moment.more_input {
+        let early = moment.view.clients.points.early_talk;
+        let too_early =
+            self.listener == Listener::Departments || early >= moment.view.state_policy.client_refuse_at.value;
+        if moment.more_input && too_early {
             return Step::Close(Reply::permanent(54, (5, 1), "you spoke before the greeting"));
         }
         if moment.view.is_drained(&self.settings.node) {
@@ -73,10 +90,24 @@ impl Session {
             Listener::Internet if client.stance.is_none() && client.score > refuse_above(moment.view) => {
                 Step::Close(Reply::temporary(21, (7, 0), "much bad mail came from your address; come back later"))
             }
-            Listener::Departments | Listener::Internet => {
-                Step::Reply(Reply::plain(Class::Done, 20, vec![format!("{} ESMTP Postern", self.settings.hostname)]))
-            }
+            Listener::Departments | Listener::Internet => self.banner(),
         }
+    }
+
+    /// What is said first to a client that was asked about: 220, or a refusal when nobody at all would take its mail.
+    pub fn met(&mut self, reasons: Vec<Reason>, refusal: Option<Reply>) -> Step {
+        self.reasons = reasons;
+        refusal.map_or_else(|| self.banner(), Step::Close)
+    }
+
+    fn banner(&self) -> Step {
+        Step::Reply(Reply::plain(Class::Done, 20, vec![format!("{} ESMTP Postern", self.settings.hostname)]))
+    }
+
+    /// The transaction under way.
+    #[must_use]
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.open.as_ref().map(|open| &open.transaction)
     }
 
     /// Whether MAIL was accepted and the transaction has not ended.
@@ -88,7 +119,13 @@ impl Session {
     /// The view that MAIL has fixed for the transaction under way.
     #[must_use]
     pub fn view(&self) -> Option<&Arc<View>> {
-        self.open.as_ref().map(|open| &open.transaction.view)
+        self.transaction().map(|transaction| &transaction.view)
+    }
+
+    /// Where the client came in.
+    #[must_use]
+    pub fn listener(&self) -> Listener {
+        self.listener
     }
 
     /// Whether the connection is under TLS.
@@ -172,7 +209,12 @@ impl Session {
             Command::Helo(name) => Ok(self.hello(name, false)),
             // What is under way ends; the next message goes to another node.
             Command::Mail { .. } if moment.view.is_drained(&self.settings.node) => return Step::Close(drained()),
-            Command::Mail { reverse_path, size_bytes } => self.mail(reverse_path, size_bytes, moment),
+            Command::Mail { reverse_path, size_bytes } => {
+                return match self.mail(reverse_path, size_bytes, moment) {
+                    Ok(()) => Step::Ask(Question::Sender),
+                    Err(reply) => self.refused(reply),
+                };
+            }
             Command::Rcpt { forward_path } => return self.rcpt(forward_path),
             Command::Data => return self.data(moment),
             Command::Bdat { bytes, last } => return self.chunk(bytes, last, moment),
@@ -213,7 +255,7 @@ impl Session {
         Reply::plain(Class::Done, 50, lines)
     }
 
-    fn mail(&mut self, path: ReversePath, size: Option<u64>, moment: &Moment<'_>) -> Result<Reply, Reply> {
+    fn mail(&mut self, path: ReversePath, size: Option<u64>, moment: &Moment<'_>) -> Result<(), Reply> {
         let view = moment.view;
         let hello = self.hello.clone().ok_or_else(hello_first)?;
         if view.policy_version == 0 || !moment.view_fresh {
@@ -232,6 +274,7 @@ impl Session {
             extended: hello.extended,
             tls: self.tls,
             department,
+            reasons: self.reasons.clone(),
         };
         let transaction = Transaction {
             id: moment.fresh_id,
@@ -241,7 +284,43 @@ impl Session {
             recipients: Vec::new(),
         };
         self.open = Some(Open::new(transaction, declared_bytes));
-        Ok(Reply::done(50, (1, 0), "sender OK"))
+        Ok(())
+    }
+
+    /// What is said to a MAIL or RCPT after [`Step::Ask`]: yes, with what more speaks for or against the client, or this reply.
+    pub fn judged(&mut self, question: Question, answer: Result<Vec<Reason>, Reply>) -> Step {
+        match (question, answer) {
+            (Question::Sender, Ok(reasons)) => {
+                if let Some(open) = &mut self.open {
+                    open.transaction.client.reasons.extend(reasons);
+                }
+                self.answered(Reply::done(50, (1, 0), "sender OK"))
+            }
+            (Question::Recipient, Ok(_)) => Step::Reply(Reply::done(50, (1, 5), "recipient OK")),
+            (Question::Sender, Err(reply)) => {
+                self.open = None;
+                self.refused(reply)
+            }
+            (Question::Recipient, Err(reply)) => {
+                if let Some(open) = &mut self.open {
+                    open.take_back();
+                }
+                self.no_recipient(reply)
+            }
+        }
+    }
+
+    /// A recipient was refused. A department's own server passes on what its people typed; wrong addresses are no attack.
+    fn no_recipient(&mut self, reply: Reply) -> Step {
+        match self.listener {
+            Listener::Departments => Step::Reply(reply),
+            Listener::Internet => self.refused(reply),
+        }
+    }
+
+    /// Ends the conversation with this reply, whatever is under way.
+    pub fn turn_away(&mut self, reply: Reply) -> Step {
+        self.close(reply)
     }
 
     /// RCPT does not count as idle, so that a transaction may have all its recipients; it has a bound of its own.
@@ -254,10 +333,9 @@ impl Session {
             return self.too_much("too many recipients");
         }
         match open.add(self.listener, address, limits.recipients_max) {
-            Ok(()) => Step::Reply(Reply::done(50, (1, 5), "recipient OK")),
-            // A department's own server passes on what its people typed; wrong addresses are no attack.
-            Err(reply) if self.listener == Listener::Departments => Step::Reply(reply),
-            Err(reply) => self.refused(reply),
+            Ok(true) => Step::Ask(Question::Recipient),
+            Ok(false) => self.judged(Question::Recipient, Ok(Vec::new())),
+            Err(reply) => self.no_recipient(reply),
         }
     }
 
@@ -367,25 +445,4 @@ impl Session {
 /// The worst score of reputation with which a client may come in.
 fn refuse_above(view: &View) -> i16 {
     view.settings.client_score_max.unwrap_or(CLIENT_SCORE_MAX)
-}
-
-fn out_of_turn(text: &str) -> Reply {
-    Reply::permanent(3, (5, 1), text)
-}
-
-fn hello_first() -> Reply {
-    out_of_turn("EHLO first")
-}
-
-fn mail_first() -> Reply {
-    out_of_turn("MAIL first")
-}
-
-/// RFC 3463 section 3.4: X.3.2, the system is not accepting messages.
-fn drained() -> Reply {
-    Reply::temporary(21, (3, 2), "this server takes no new mail now; try another one")
-}
-
-fn outdated() -> Reply {
-    Reply::temporary(51, (3, 0), "policy is not up to date here; come back later")
 }

@@ -33,11 +33,22 @@ pub struct Moment<'v> {
     pub more_input: bool,
 }
 
+/// What only the edges know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// May the transaction that has just begun go on?
+    Sender,
+    /// May its last recipient have mail of this client?
+    Recipient,
+}
+
 /// What the connection must do.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Send this; the next line comes.
     Reply(Reply),
+    /// The session would say yes. Ask who may look around, and hand the answer to [`super::session::Session::judged`].
+    Ask(Question),
     /// Send this, do the handshake, call [`super::session::Session::tls_started`].
     StartTls(Reply),
     /// Send `reply`, read the message, have it delivered, and hand the outcome to [`super::session::Session::finished`].

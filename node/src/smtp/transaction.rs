@@ -7,6 +7,7 @@ use proto::{
     department::{DepartmentId, NextHop},
     held::TransactionId,
     policy::Policy,
+    verdict::Reason,
     view::View,
 };
 
@@ -34,6 +35,8 @@ pub struct Client {
     pub tls: bool,
     /// On the private network: whose server it is.
     pub department: Option<DepartmentId>,
+    /// What spoke for or against it before its first message.
+    pub reasons: Vec<Reason>,
 }
 
 /// How far a recipient's mail is trusted before anything is known about it.

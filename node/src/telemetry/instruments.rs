@@ -16,6 +16,7 @@ const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 pub struct Metrics {
     connections: Counter<u64>,
     turned_away: Counter<u64>,
+    refused: Counter<u64>,
     transactions: Counter<u64>,
     stage_duration: Histogram<f64>,
     relay_duration: Histogram<f64>,
@@ -57,6 +58,11 @@ impl Metrics {
                 "{connection}",
                 "Clients that were sent away instead of greeted.",
             ),
+            refused: counter(
+                "postern.clients.refused",
+                "{reason}",
+                "Reasons for which clients were refused or put off before their message.",
+            ),
             transactions: counter("postern.transactions", "{verdict}", "Verdicts on messages."),
             stage_duration: seconds("postern.stage.duration", "One stage of a message's trip."),
             relay_duration: seconds("postern.relay.duration", "Handing a message to the next hops of one route."),
@@ -72,6 +78,11 @@ impl Metrics {
     /// `postern.connections.turned_away`: one more, with this reply code instead of 220.
     pub fn turned_away(&self, code: u16) {
         self.turned_away.add(1, &[KeyValue::new("code", i64::from(code))]);
+    }
+
+    /// `postern.clients.refused`: one more reason at a stage (`connect`, `mail`, `rcpt`); rules are few.
+    pub fn refused(&self, stage: &'static str, rule: &str) {
+        self.refused.add(1, &[KeyValue::new("stage", stage), KeyValue::new("rule", rule.to_owned())]);
     }
 
     /// `postern.transactions`: one more verdict for recipients of one policy and route.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use node::{limits::Limits, smtp::step::Settings};
 use proto::{
     address::Domain,
+    client_rules::{ClientPoints, ClientRules},
     department::{Department, DepartmentId, NextHop, TlsRule},
     policy::PolicyLayer,
     view::{StateSettings, View, ViewChange},
@@ -38,7 +39,14 @@ pub(crate) fn view() -> Arc<View> {
         index: 3,
         policy_version: 1,
         whole: true,
-        settings: Some(StateSettings { view_age_max_ms: 60_000, ..StateSettings::default() }),
+        settings: Some(StateSettings {
+            view_age_max_ms: 60_000,
+            clients: Some(Box::new(ClientRules {
+                points: ClientPoints { early_talk: ClientPoints::BUILT_IN.early_talk, ..ClientPoints::NONE },
+                ..ClientRules::none()
+            })),
+            ..StateSettings::default()
+        }),
         departments: vec![interior, health],
         ..ViewChange::default()
     }))
@@ -50,7 +58,7 @@ pub(crate) fn view_with_local(view_age_max_ms: u64) -> Arc<View> {
         index: 5,
         policy_version: 3,
         whole: false,
-        settings: Some(StateSettings { view_age_max_ms, ..StateSettings::default() }),
+        settings: Some(StateSettings { view_age_max_ms, ..(*view().settings).clone() }),
         departments: vec![department("local", "local.gov.test", "127.0.0.0/8")],
         ..ViewChange::default()
     }))

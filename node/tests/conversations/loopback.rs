@@ -10,7 +10,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use ipnet::IpNet;
 use node::{
+    checks::authentication::resolver,
     limits::Limits,
+    reception::Reception,
+    reputation::Outcomes,
     smtp::{
         connection::{Deliver, Service},
         reply::Reply,
@@ -69,7 +72,10 @@ pub(crate) async fn bound_behind(limits: Limits, tls: Option<&TlsFiles>, balance
         .boxed()
     });
     let (view, watched) = watch::channel(fixture::view());
-    let service = Service::new(fixture::settings(limits, tls.is_some()), watched, Arc::new(|| Duration::ZERO), deliver);
+    let settings = fixture::settings(limits, tls.is_some());
+    let resolver = resolver(&[SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9)]).expect("a resolver");
+    let reception = Reception::new(settings.hostname.clone(), resolver, Outcomes::default());
+    let service = Service::new(settings, watched, Arc::new(|| Duration::ZERO), reception, deliver);
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let listeners = Listeners { internet: Some(any), departments: Some(any), balancers };
     let server = Server::bind(&listeners, tls, service).await.expect("a server");

@@ -116,6 +116,10 @@ impl Machine {
                 self.output.push_str("(closed)\r\n");
                 self.closed = true;
             }
+            Step::Ask(question) => {
+                let step = self.session.judged(question, Ok(Vec::new()));
+                return self.take(step);
+            }
             Step::StartTls(reply) => {
                 self.say(&reply);
                 self.output.push_str("(handshake)\r\n");

@@ -1,0 +1,124 @@
+//! What a client from the Internet meets before its first message, with real nodes and a real DNS server.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context as _, ensure};
+use chaos_tests::{
+    cluster::{Cluster, Options, Side, operator::until},
+    runtime::run,
+    smtp_client::{Conversation, Reply},
+    zones,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+};
+
+/// A client without a name.
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 67, 1));
+
+/// A cluster whose policy says this of clients.
+async fn cluster(clients: &str, policy: &str) -> anyhow::Result<Cluster> {
+    let cluster = Cluster::start(Options::default()).await?;
+    let state = cluster.policy.join("state.yaml");
+    let text = std::fs::read_to_string(&state).context("read the state's policy")?;
+    let text = text.replacen("policy:\n", &format!("clients: {{{clients}}}\npolicy:\n  {policy}\n"), 1);
+    let text = text.replacen("  greylist_at: 50\n", "", 1);
+    std::fs::write(&state, text).context("write the state's policy")?;
+    cluster.apply_policy(&cluster.policy, "what is asked of clients").await?;
+    Ok(cluster)
+}
+
+/// What the first thing is that a client does not like, or the answer to RCPT.
+async fn tried(cluster: &Cluster, node: usize, client: IpAddr, to: &str) -> anyhow::Result<Reply> {
+    let mut conversation =
+        Conversation::open(cluster.smtp(node, Side::Internet), Some(client), "mail.good.example").await?;
+    let mail = conversation.say("MAIL FROM:<a@forger.example>").await?;
+    ensure!(mail.is_yes(), "{mail}");
+    let reply = conversation.say(&format!("RCPT TO:<{to}>")).await?;
+    conversation.quit().await?;
+    Ok(reply)
+}
+
+#[test]
+fn who_is_listed_is_refused_with_the_reason_and_a_list_of_everything_is_left_out() -> anyhow::Result<()> {
+    run(async {
+        let lists = "dns_lists: [{zone: listed.test, points: 9}, {zone: everything.test, points: 9}, {zone: nothing.test, points: 9}]";
+        let cluster = cluster(lists, "greylist_at: 50").await?;
+        let listed = tried(&cluster, 0, zones::NAMELESS, "anna@interior.gov.test").await;
+        let told = listed.err().context("it was let in")?.to_string();
+        assert!(told.contains("554 5.7.1") && told.contains("127.0.66.6 is listed by listed.test"), "{told}");
+        let good = tried(&cluster, 0, zones::GOOD, "anna@interior.gov.test").await?;
+        assert_eq!(good.code, 250, "{good}");
+        let log = std::fs::read_to_string(cluster.log("node-a")?)?;
+        assert!(log.contains("lists everything") && log.contains("does not list its test address"), "{log}");
+        cluster.stop().await
+    })
+}
+
+#[test]
+fn who_was_put_off_at_one_site_passes_at_another() -> anyhow::Result<()> {
+    run(async {
+        let cluster = cluster("greylist_delay: 2s", "greylist_at: 1").await?;
+        let to = "anna@interior.gov.test";
+        let first = tried(&cluster, 0, STRANGER, to).await?;
+        assert!(first.code == 450 && first.text.starts_with("4.7.1"), "{first}");
+        assert_eq!(tried(&cluster, 0, zones::GOOD, to).await?.code, 250, "nothing speaks against this one");
+        until("the second try passes", || async {
+            tried(&cluster, 0, STRANGER, to).await.ok().filter(|reply| reply.code == 250)
+        })
+        .await?;
+        // The other site's node has never seen it.
+        let elsewhere = tried(&cluster, 1, STRANGER, to).await?;
+        assert_eq!(elsewhere.code, 250, "{elsewhere}");
+        let other = tried(&cluster, 1, STRANGER, "bert@interior.gov.test").await?;
+        assert_eq!(other.code, 450, "another recipient is another try: {other}");
+        cluster.stop().await
+    })
+}
+
+#[test]
+fn who_looks_for_addresses_or_comes_too_often_is_sent_away() -> anyhow::Result<()> {
+    run(async {
+        let rates = "rates: {unknown_recipients: 3, client_connections: 6}";
+        let cluster = cluster(rates, "greylist_at: 50").await?;
+        let server = cluster.smtp(0, Side::Internet);
+        let mut harvester = Conversation::open(server, Some(STRANGER), "mail.good.example").await?;
+        harvester.say("MAIL FROM:<a@forger.example>").await?;
+        for number in 0..3 {
+            let reply = harvester.say(&format!("RCPT TO:<nobody{number}@interior.gov.test>")).await?;
+            assert_eq!(reply.code, 550, "{reply}");
+        }
+        let reply = harvester.say("RCPT TO:<nobody9@interior.gov.test>").await?;
+        assert_eq!(reply.code, 421, "{reply}");
+        for _ in 0..5 {
+            Conversation::open(server, Some(STRANGER), "mail.good.example").await?.quit().await?;
+        }
+        let told = Conversation::open(server, Some(STRANGER), "mail.good.example").await.err();
+        let told = told.context("it was let in")?.to_string();
+        assert!(told.contains("421 4.7.0") && told.contains("6 connections a minute"), "{told}");
+        Conversation::open(server, Some(zones::GOOD), "mail.good.example").await?.quit().await?;
+        cluster.stop().await
+    })
+}
+
+#[test]
+fn who_does_not_wait_for_the_greeting_is_refused_and_who_waits_is_not() -> anyhow::Result<()> {
+    run(async {
+        let cluster = cluster("greet_delay: 1s", "greylist_at: 50").await?;
+        let server = cluster.smtp(0, Side::Internet);
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((STRANGER, 0).into())?;
+        let mut hasty = socket.connect(server).await?;
+        hasty.write_all(b"EHLO mail.good.example\r\n").await?;
+        let mut said = String::new();
+        hasty.read_to_string(&mut said).await?;
+        assert!(
+            said.starts_with("554 5.7.1") && said.contains("before the greeting") || said.starts_with("554 5.5.1"),
+            "{said}"
+        );
+        let patient = tried(&cluster, 0, STRANGER, "anna@interior.gov.test").await?;
+        assert_eq!(patient.code, 250, "{patient}");
+        cluster.stop().await
+    })
+}

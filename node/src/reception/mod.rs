@@ -1,0 +1,241 @@
+//! What a client from the Internet meets before its first message: checks that are cheap and come early, so that most of the bad
+//! mail is never sent. Each gives a reason with points; policy says at how many a recipient's mail is refused or put off.
+
+mod lookups;
+pub mod names;
+mod rates;
+mod tries;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use hickory_resolver::TokioResolver;
+use ipnet::IpNet;
+use proto::{
+    address::Domain,
+    client_rules::ClientRules,
+    greylist::try_key,
+    reputation::{Repute, Stance, Subject},
+    score::Score,
+    time::UnixMs,
+    verdict::Reason,
+    view::View,
+};
+use tokio::time::{Instant, timeout};
+
+pub use self::tries::Tries;
+use self::{
+    lookups::Lookups,
+    names::HeloFault,
+    rates::{Counted, Meter},
+};
+use crate::{
+    policy::{score::reason, standing},
+    reputation::Outcomes,
+    smtp::{
+        reply::Reply,
+        transaction::{Listener, Transaction},
+    },
+    telemetry::metrics,
+};
+
+/// All that is asked about one client at once, apart from its recipients.
+pub const ASKING_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// What all connections of a node ask.
+#[derive(Clone)]
+pub struct Reception {
+    hostname: Domain,
+    lookups: Lookups,
+    meter: Arc<Meter>,
+    outcomes: Outcomes,
+    /// First tries, to be reported.
+    pub tries: Tries,
+}
+
+impl std::fmt::Debug for Reception {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reception").field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
+impl Reception {
+    /// `hostname` is our own name; who looks for addresses counts as bad in `outcomes`.
+    #[must_use]
+    pub fn new(hostname: Domain, resolver: TokioResolver, outcomes: Outcomes) -> Self {
+        let (meter, tries) = (Arc::default(), Tries::default());
+        Self { hostname, lookups: Lookups::new(resolver, ASKING_TIME_MAX), meter, outcomes, tries }
+    }
+
+    /// Whether a client from the Internet may connect once more.
+    ///
+    /// # Errors
+    /// 421: too often.
+    pub fn connection(&self, client: IpAddr, rules: &ClientRules) -> Result<(), Reply> {
+        let bounds = [
+            (rules.rates.client_connections, 32, 64, "from you"),
+            (rules.rates.net_connections, 24, 48, "from your network"),
+        ];
+        for (bound, v4, v6, whose) in bounds {
+            let Some(a_minute) = bound else { continue };
+            let prefix = if client.is_ipv4() { v4 } else { v6 };
+            let net = IpNet::new(client, prefix).map_or(client, |net| net.network());
+            if !self.take(Counted::Connections(net, prefix), a_minute) {
+                metrics().refused("connect", "CONNECTION_RATE");
+                let text = format!("more than {a_minute} connections a minute {whose}; come back later");
+                return Err(Reply::temporary(21, (7, 0), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// What speaks for or against a client that has connected; takes as long as its greeting is delayed, and no longer than that
+    /// or [`ASKING_TIME_MAX`]. `speaks` ends when the client says something, which is too early.
+    pub async fn client(&self, client: IpAddr, rules: &ClientRules, speaks: impl Future<Output = ()>) -> Vec<Reason> {
+        let delay = Duration::from_millis(rules.greet_delay_ms);
+        let early = async { !delay.is_zero() && timeout(delay, speaks).await.is_ok() };
+        let (mut reasons, early) = tokio::join!(self.lookups.address(client, rules), early);
+        if early {
+            reasons.insert(0, early_talk(rules));
+        }
+        reasons
+    }
+
+    /// What speaks against what a client calls itself, before its first message.
+    async fn helo(&self, transaction: &Transaction) -> Option<Reason> {
+        let (client, view) = (&transaction.client, &transaction.view);
+        let points = view.clients.points;
+        let counts = |points: Score| points.0 != 0;
+        match names::helo(&client.helo, client.address, &self.hostname, view) {
+            Some(HeloFault::False) if counts(points.false_helo) => {
+                Some(reason("FALSE_HELO", points.false_helo, format!("the client is not {}", client.helo)))
+            }
+            Some(HeloFault::Bad) if counts(points.bad_helo) => {
+                Some(reason("BAD_HELO", points.bad_helo, format!("{} is no name on the Internet", client.helo)))
+            }
+            Some(HeloFault::False | HeloFault::Bad) => None,
+            None if counts(points.unknown_helo) && self.lookups.is_unknown(&client.helo).await => {
+                Some(reason("UNKNOWN_HELO", points.unknown_helo, format!("{} has no address", client.helo)))
+            }
+            None => None,
+        }
+    }
+
+    /// Whether the sender's domain may send once more, and what else speaks against the client.
+    ///
+    /// # Errors
+    /// 450: too often.
+    pub async fn sender(&self, transaction: &Transaction) -> Result<Vec<Reason>, Reply> {
+        if transaction.client.listener == Listener::Departments {
+            return Ok(Vec::new());
+        }
+        let domain = transaction.reverse_path.address().map(|address| address.domain());
+        if let (Some(domain), Some(a_minute)) = (domain, transaction.view.clients.rates.sender_domain_messages)
+            && !self.take(Counted::Messages(domain.clone()), a_minute)
+        {
+            metrics().refused("mail", "SENDER_RATE");
+            let text = format!("more than {a_minute} messages a minute from that domain; come back later");
+            return Err(Reply::temporary(50, (7, 1), text));
+        }
+        let known = known(transaction);
+        if known.stance == Some(Stance::Allow) || is_good(known) {
+            return Ok(Vec::new());
+        }
+        Ok(self.helo(transaction).await.into_iter().collect())
+    }
+
+    /// Whether the last recipient of a transaction may have mail of this client now.
+    ///
+    /// # Errors
+    /// 554: too much speaks against it. 450: it comes for the first time, or the department gets too much at once.
+    pub fn recipient(&self, transaction: &Transaction) -> Result<(), Reply> {
+        let Some(recipient) = transaction.recipients.last() else { return Ok(()) };
+        let (rules, client) = (&transaction.view.clients, &transaction.client);
+        if let Some(a_minute) = rules.rates.department_recipients {
+            let of = recipient.department().map(|id| Counted::Recipients(id.clone()));
+            let from = client.department.clone().map(Counted::RecipientsFrom);
+            if let Some(key) = from.or(of)
+                && !self.take(key, a_minute)
+            {
+                metrics().refused("rcpt", "DEPARTMENT_RATE");
+                let text = format!("more than {a_minute} recipients a minute of one department; come back later");
+                return Err(Reply::temporary(50, (7, 1), text));
+            }
+        }
+        if client.listener == Listener::Departments {
+            return Ok(());
+        }
+        let known = known(transaction);
+        if known.stance == Some(Stance::Allow) {
+            return Ok(());
+        }
+        let points: Score = client.reasons.iter().map(|reason| reason.score).sum();
+        if points >= recipient.policy.client_refuse_at.value {
+            return Err(refusal(&client.reasons, "rcpt"));
+        }
+        if points >= recipient.policy.greylist_at.value && !is_good(known) {
+            let tried = try_key(client.address, &transaction.reverse_path, &recipient.address);
+            let (now, delay_ms) = (UnixMs::now(), rules.greylist_delay_ms);
+            if !self.tries.passes(tried, &transaction.view.tries, now, delay_ms) {
+                metrics().refused("rcpt", "GREYLISTED");
+                let seconds = delay_ms / 1000;
+                let text = format!("you are not known here yet; come back in {seconds} seconds");
+                return Err(Reply::temporary(50, (7, 1), text));
+            }
+        }
+        Ok(())
+    }
+
+    /// A client has named a recipient that nobody knows.
+    ///
+    /// # Errors
+    /// 421: it names too many. Then it counts as a bad client at all nodes.
+    pub fn unknown_recipient(&self, client: IpAddr, rules: &ClientRules) -> Result<(), Reply> {
+        let Some(a_minute) = rules.rates.unknown_recipients else { return Ok(()) };
+        if self.take(Counted::Unknown(client), a_minute) {
+            return Ok(());
+        }
+        metrics().refused("rcpt", "UNKNOWN_RECIPIENTS");
+        self.outcomes.saw(&Subject::of_client(client), false);
+        Err(Reply::temporary(21, (7, 0), "too many recipients that nobody knows; come back later"))
+    }
+
+    fn take(&self, key: Counted, a_minute: u32) -> bool {
+        self.meter.take(key, a_minute, Instant::now())
+    }
+}
+
+/// The reason of a client that has spoken before it was greeted.
+#[must_use]
+pub fn early_talk(rules: &ClientRules) -> Reason {
+    reason("EARLY_TALK", rules.points.early_talk, "you spoke before the greeting")
+}
+
+/// The reply to a client against which too much speaks: what weighs most comes first.
+#[must_use]
+pub fn refusal(reasons: &[Reason], stage: &'static str) -> Reply {
+    let mut against: Vec<&Reason> = reasons.iter().filter(|reason| reason.score > Score::ZERO).collect();
+    against.sort_by_key(|reason| std::cmp::Reverse(reason.score));
+    for reason in &against {
+        metrics().refused(stage, &reason.rule);
+    }
+    let texts: Vec<&str> = against.iter().map(|reason| reason.text.as_str()).collect();
+    Reply::permanent(54, (7, 1), format!("refused: {}", texts.join("; ")))
+}
+
+fn known(transaction: &Transaction) -> Repute {
+    let subjects = Subject::of_client(transaction.client.address);
+    standing::known(&transaction.view.reputation, &subjects, UnixMs::now())
+}
+
+/// Whether so much good mail came from there that nothing more is asked.
+#[must_use]
+pub fn is_good(known: Repute) -> bool {
+    known.stance != Some(Stance::Block) && known.score <= crate::policy::score::GOOD_FROM
+}
+
+/// The points from which on nobody at all would take a client's mail: it need not be greeted.
+#[must_use]
+pub fn refused_by_all(view: &View) -> Score {
+    let departments = view.tenants().map(|tenant| tenant.policy.client_refuse_at.value);
+    departments.max().unwrap_or(view.state_policy.client_refuse_at.value)
+}
