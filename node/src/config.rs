@@ -1,5 +1,7 @@
 //! The node's settings file, `node.yaml`: read strictly, all faults told together.
 
+mod tls;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -20,7 +22,7 @@ use crate::{
     checks::virus::ClamdAddress,
     limits::Limits,
     redelivery::ROUTE_TIME_MIN,
-    smtp::server::{Listeners, TlsFiles},
+    smtp::{server::Listeners, tls::TlsSettings},
 };
 
 /// Control servers that a node may be told of.
@@ -51,8 +53,8 @@ pub struct Config {
     pub dns: Vec<SocketAddr>,
     /// The virus scanner. Without it what policy demands to be scanned is not delivered.
     pub clamd: Option<ClamdAddress>,
-    /// What STARTTLS is offered with.
-    pub tls: Option<TlsFiles>,
+    /// What STARTTLS is offered with, and whom it is demanded of.
+    pub tls: Option<TlsSettings>,
     /// PEM file of the roots that next hops are checked against where policy demands TLS.
     pub next_hop_roots: Option<PathBuf>,
     /// Bounds.
@@ -151,10 +153,7 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     if !(1..=NAME_SERVERS_MAX).contains(&dns.len()) {
         map.fault(format!("dns: 1 to {NAME_SERVERS_MAX} name servers as address:port are expected"));
     }
-    let tls = map.section("tls", |tls| {
-        let (certificate, key) = (tls.required("certificate", path), tls.required("key", path));
-        Some(TlsFiles { certificate: certificate?, key: key? })
-    });
+    let tls = map.section("tls", |tls| tls::read(tls, folder));
     let mut limits = Limits::default();
     map.section("limits", |section| read_limits(section, &mut limits));
     Some(Config {
@@ -214,6 +213,8 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         data_time_max,
         data_bytes_per_second_min,
         handshake_timeout,
+        handshakes_max,
+        handshakes_per_client_max,
         drain_time_max,
         checks_time_max,
         authentication_time_max,
@@ -249,6 +250,8 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
     count(map, "messages_max", messages_max, 1, 100_000);
     count(map, "messages_per_client_max", messages_per_client_max, 1, 100_000);
     count(map, "messages_bytes_max", messages_bytes_max, 1 << 20, 1 << 40);
+    count(map, "handshakes_max", handshakes_max, 1, 100_000);
+    count(map, "handshakes_per_client_max", handshakes_per_client_max, 1, 100_000);
     number(map, "errors_max", errors_max, 1, 1000);
     number(map, "idle_commands_max", idle_commands_max, 10, 10_000);
     if let Some(value) = map.optional("data_bytes_per_second_min", |node| node.integer(1..=1_000_000)) {

@@ -39,6 +39,10 @@ pub struct Limits {
     pub data_bytes_per_second_min: u64,
     /// A TLS handshake with a client.
     pub handshake_timeout: Duration,
+    /// TLS handshakes at once at each listener; one more waits for `messages_wait_max` and is then put off with 454.
+    pub handshakes_max: usize,
+    /// TLS handshakes at once with one client at a listener.
+    pub handshakes_per_client_max: usize,
     /// Transactions under way when the server stops.
     pub drain_time_max: Duration,
     /// All checks of a message together.
@@ -75,7 +79,8 @@ pub struct Limits {
     /// Bytes of all messages at each listener, a quarter of them for one client; the largest message fits in any case. The
     /// pipeline needs about three times that memory.
     pub messages_bytes_max: usize,
-    /// Waiting for a place among the messages or for room for more bytes, before the answer is 451.
+    /// Waiting for a place among the messages or the TLS handshakes, or for room for more bytes, before the answer is 451
+    /// (454 for a handshake).
     pub messages_wait_max: Duration,
 }
 
@@ -99,6 +104,8 @@ impl Default for Limits {
             data_time_max: Duration::from_secs(600),
             data_bytes_per_second_min: 500,
             handshake_timeout: Duration::from_secs(30),
+            handshakes_max: 256,
+            handshakes_per_client_max: 16,
             drain_time_max: Duration::from_secs(60),
             checks_time_max: Duration::from_secs(20),
             authentication_time_max: Duration::from_secs(5),

@@ -25,11 +25,15 @@ use node::{
         connection::{Deliver, Service, ViewAge},
         server::Server,
         step::Settings,
+        tls::ServerCertificate,
         transaction::Listener,
     },
     telemetry,
 };
-use proto::identity::{Credentials, keep_fresh};
+use proto::{
+    identity::{Credentials, Renewable as _, keep_fresh},
+    time::UnixMs,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -85,10 +89,8 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
     let pipeline = pipeline(config, &cluster)?;
-    if let Some(files) = &config.tls {
-        // Read again when the listeners are bound; a wrong file is told now, not after a long wait.
-        files.acceptor()?;
-    }
+    // A wrong file is told now, not after a long wait for a view.
+    let certificate = certificate(config, &credentials, &stopping)?;
     tokio::select! {
         () = first_view(&cluster) => {}
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
@@ -108,12 +110,32 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let reporting = tokio::spawn(reputation::report(outcomes, tries, cluster.clone(), reported));
     let inspect = inspect(config, &credentials, &pipeline, stopping.clone()).await?;
     let service = service(config, &cluster, reception, Arc::new(pipeline));
-    let server = Server::bind(&config.listeners, config.tls.as_ref(), service).await?;
+    let server = Server::bind(&config.listeners, certificate, service).await?;
     say_ready(&server, inspect, health)?;
     server.serve(stopping).await;
     report_stop.send_replace(true);
     reporting.await.context("report what was learnt of senders")?;
     redelivering.await.context("end the deliveries under way")
+}
+
+/// The certificate of the listeners, where they have one, kept fresh.
+fn certificate(
+    config: &Config,
+    credentials: &Credentials,
+    stopping: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<ServerCertificate>> {
+    let certificate = config.tls.as_ref().map(ServerCertificate::load).transpose()?;
+    if let Some(certificate) = &certificate {
+        keep_fresh(certificate.clone(), stopping.clone()).context("listen for SIGHUP")?;
+    }
+    let (credentials, listeners) = (credentials.clone(), certificate.clone());
+    telemetry::observe_lifetimes(move || {
+        let now = UnixMs::now().0.cast_signed();
+        let left_s = |end: UnixMs| (end.0.cast_signed() - now) / 1000;
+        let listeners = listeners.as_ref().map(|listeners| ("listeners", left_s(listeners.not_after())));
+        listeners.into_iter().chain([("cluster", left_s(credentials.not_after()))]).collect()
+    });
+    Ok(certificate)
 }
 
 /// Waits for the first view and says so now and then.
@@ -191,12 +213,8 @@ async fn inspect(
 }
 
 fn service(config: &Config, cluster: &Cluster, reception: Reception, pipeline: Arc<Pipeline>) -> Service {
-    let settings = Settings {
-        node: config.name.clone(),
-        hostname: config.hostname.clone(),
-        tls_offered: config.tls.is_some(),
-        limits: config.limits.clone(),
-    };
+    let settings =
+        Settings { node: config.name.clone(), hostname: config.hostname.clone(), limits: config.limits.clone() };
     let deliver: Deliver = Arc::new(move |transaction, bytes| {
         let pipeline = Arc::clone(&pipeline);
         async move { pipeline.run(transaction, bytes).await }.boxed()

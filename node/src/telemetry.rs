@@ -18,7 +18,7 @@ use opentelemetry_sdk::{Resource, logs::SdkLoggerProvider, metrics::SdkMeterProv
 use tracing::{Instrument as _, Span, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt};
 
-pub use self::instruments::{Metrics, metrics, observe_view_age};
+pub use self::instruments::{Metrics, metrics, observe_lifetimes, observe_view_age};
 
 /// How long the end of the process waits for what is still queued.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);

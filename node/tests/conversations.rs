@@ -3,6 +3,8 @@
 
 #[path = "conversations/edges.rs"]
 mod edges;
+#[path = "conversations/encryption.rs"]
+mod encryption;
 #[path = "conversations/fixture.rs"]
 mod fixture;
 #[path = "conversations/loopback.rs"]

@@ -17,8 +17,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 pub use self::{
     channels::Channels,
     credentials::{Credentials, Reread},
-    leaf::{Leaf, Refusal},
-    rotation::keep_fresh,
+    leaf::{Leaf, Refusal, Validity},
+    rotation::{Renewable, keep_fresh},
 };
 
 /// What a certificate lets its holder do.

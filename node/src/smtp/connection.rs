@@ -11,16 +11,18 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::{
     data::DataFault,
-    places::{MessagePlace, Seat},
+    demand::TlsDemand,
+    places::{HandshakePlace, MessagePlace, Seat},
     reply::{Class, Reply},
     session::Session,
     step::{Moment, Question, Settings, Step},
     stream::{Incoming, Stream, StreamError},
+    tls::{self, ServerCertificate},
     transaction::{Listener, Transaction},
 };
 use crate::{
@@ -85,15 +87,17 @@ pub(super) async fn told(flag: &mut watch::Receiver<bool>) {
 /// How a conversation ended.
 enum Ending {
     Closed,
-    StartTls,
+    StartTls(HandshakePlace),
 }
 
 /// A connection that has been accepted.
 pub struct Connection {
     service: Arc<Service>,
     client: IpAddr,
+    listener: Listener,
     session: Session,
-    tls: Option<TlsAcceptor>,
+    tls: Option<ServerCertificate>,
+    demand: TlsDemand,
     seat: Seat,
     /// When the transaction under way began.
     mail_at: Option<Instant>,
@@ -110,12 +114,13 @@ impl Connection {
         service: Arc<Service>,
         client: IpAddr,
         listener: Listener,
-        tls: Option<TlsAcceptor>,
+        tls: Option<ServerCertificate>,
         seat: Seat,
         stopping: watch::Receiver<bool>,
     ) -> Self {
-        let session = Session::new(Arc::clone(&service.settings), client, listener);
-        Self { service, client, session, tls, seat, mail_at: None, chunks: None, stopping }
+        let demand = tls.as_ref().map_or(TlsDemand::None, |tls| tls.demand(listener, client));
+        let session = Session::new(Arc::clone(&service.settings), client, listener).demanding(demand);
+        Self { service, client, listener, session, tls, demand, seat, mail_at: None, chunks: None, stopping }
     }
 
     /// Serves the client until one side has enough. `early_talk` says that the client spoke before the greeting.
@@ -127,17 +132,30 @@ impl Connection {
         if !self.greet(step, &mut stream).await {
             return;
         }
-        let Some(Ending::StartTls) = self.until_end(&mut stream).await else { return };
-        let Some(acceptor) = self.tls.clone() else { return };
-        match timeout(limits.handshake_timeout, acceptor.accept(stream.into_inner())).await {
+        let Some(Ending::StartTls(place)) = self.until_end(&mut stream).await else { return };
+        let Some(socket) = self.handshake(stream.into_inner(), place).await else { return };
+        let mut stream = Stream::new(socket, &limits, deadline);
+        self.until_end(&mut stream).await;
+    }
+
+    /// The TLS handshake; nothing when it was not done, or not in time.
+    async fn handshake(&mut self, socket: TcpStream, place: HandshakePlace) -> Option<TlsStream<TcpStream>> {
+        let acceptor = self.tls.as_ref()?.acceptor(self.listener, self.demand)?;
+        let done = timeout(self.service.settings.limits.handshake_timeout, acceptor.accept(socket)).await;
+        drop(place);
+        let (result, version, socket) = match done {
             Ok(Ok(socket)) => {
-                self.session.tls_started();
-                let mut stream = Stream::new(socket, &limits, deadline);
-                self.until_end(&mut stream).await;
+                self.session.tls_started(tls::certified(&socket));
+                ("done", tls::version(&socket), Some(socket))
             }
-            Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
-            Err(_) => debug!("TLS handshake took too long"),
-        }
+            Ok(Err(error)) => {
+                debug!(client = %self.client, %error, "TLS handshake failed");
+                ("failed", "none", None)
+            }
+            Err(_) => ("late", "none", None),
+        };
+        metrics().handshake(self.listener.as_str(), result, version);
+        socket
     }
 
     /// What is said first. Of a client from the Internet that is not known as a good one more is asked.
@@ -188,7 +206,7 @@ impl Connection {
     async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>) -> Option<Ending> {
         let ending = self.talk(stream).await;
         match ending {
-            Ok(Ending::StartTls) => return Some(Ending::StartTls),
+            Ok(Ending::StartTls(place)) => return Some(Ending::StartTls(place)),
             Ok(Ending::Closed) => stream.close().await,
             Err(StreamError::TooSlow) => {
                 let reply = Reply::temporary(21, (4, 2), "too slow; closing");
@@ -240,9 +258,15 @@ impl Connection {
                     stream.queue(&reply).await?;
                 }
                 Step::StartTls(reply) => {
+                    let Some(place) = self.seat.handshake().await else {
+                        metrics().handshake(self.listener.as_str(), "no_place", "none");
+                        // RFC 3207 section 4.
+                        stream.queue(&Reply::temporary(54, (7, 0), "too many TLS handshakes at once")).await?;
+                        continue;
+                    };
                     stream.queue(&reply).await?;
                     stream.flush().await?;
-                    return Ok(Ending::StartTls);
+                    return Ok(Ending::StartTls(place));
                 }
                 Step::Close(reply) => {
                     stream.queue(&reply).await?;

@@ -26,8 +26,10 @@ pub struct Places {
     connections: Arc<Semaphore>,
     messages: Arc<Semaphore>,
     blocks: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
     connections_max: usize,
     connections_per_client_max: usize,
+    handshakes_per_client_max: usize,
     messages_per_client_max: usize,
     blocks_per_client_max: usize,
     wait_max: Duration,
@@ -45,8 +47,10 @@ impl Places {
             connections: Arc::new(Semaphore::new(limits.connections_max)),
             messages: Arc::new(Semaphore::new(limits.messages_max)),
             blocks: Arc::new(Semaphore::new(blocks)),
+            handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             connections_max: limits.connections_max,
             connections_per_client_max: limits.connections_per_client_max,
+            handshakes_per_client_max: limits.handshakes_per_client_max,
             messages_per_client_max: limits.messages_per_client_max,
             blocks_per_client_max: (blocks / BYTES_SHARE).max(largest),
             wait_max: limits.messages_wait_max,
@@ -85,6 +89,7 @@ impl Places {
             connections: Arc::new(Semaphore::new(self.connections_per_client_max)),
             messages: Arc::new(Semaphore::new(self.messages_per_client_max)),
             blocks: Arc::new(Semaphore::new(self.blocks_per_client_max)),
+            handshakes: Arc::new(Semaphore::new(self.handshakes_per_client_max)),
         });
         clients.insert(network, Arc::downgrade(&client));
         client
@@ -108,6 +113,7 @@ struct Client {
     connections: Arc<Semaphore>,
     messages: Arc<Semaphore>,
     blocks: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
 }
 
 impl Drop for Client {
@@ -135,6 +141,12 @@ impl Seat {
         let message = client.take(&client.messages, &client.places.messages, 1).await?;
         Some(MessagePlace { client: Arc::clone(client), _message: message, room: None })
     }
+
+    /// A place for one TLS handshake; `None` when there is none within `Limits::messages_wait_max`.
+    pub async fn handshake(&self) -> Option<HandshakePlace> {
+        let client = &self.client;
+        client.take(&client.handshakes, &client.places.handshakes, 1).await.map(HandshakePlace)
+    }
 }
 
 /// A permit of the client's share and one of the listener's whole.
@@ -151,6 +163,10 @@ impl Client {
         timeout(self.places.wait_max, both).await.ok().flatten()
     }
 }
+
+/// The place of one TLS handshake.
+#[derive(Debug)]
+pub struct HandshakePlace(#[expect(dead_code, reason = "held until it is dropped")] Both);
 
 /// The place of one message, from 354 to its reply.
 #[derive(Debug)]

@@ -2,22 +2,16 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, watch},
     time::{sleep, timeout},
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{self, ServerConfig},
 };
 use tracing::{debug, info, warn};
 
@@ -26,6 +20,7 @@ use super::{
     places::Places,
     proxy,
     reply::Reply,
+    tls::ServerCertificate,
     transaction::Listener,
 };
 use crate::telemetry::metrics;
@@ -42,15 +37,6 @@ pub struct Listeners {
     pub balancers: Vec<IpNet>,
 }
 
-/// The PEM files that STARTTLS is offered with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// The chain, the server's own certificate first.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
-}
-
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -62,40 +48,6 @@ pub enum ServerError {
         /// Why.
         source: std::io::Error,
     },
-    /// A PEM file is missing or is none.
-    #[error("read {path}: {problem}")]
-    Pem {
-        /// The file.
-        path: String,
-        /// Why.
-        problem: String,
-    },
-    /// Key and certificate do not go together.
-    #[error("use the TLS certificate: {0}")]
-    Tls(#[from] rustls::Error),
-}
-
-impl TlsFiles {
-    /// Reads the files into an acceptor. Each listener gets one of its own, so that a session of one is never resumed on
-    /// the other.
-    ///
-    /// # Errors
-    /// When a file is missing or wrong.
-    pub fn acceptor(&self) -> Result<TlsAcceptor, ServerError> {
-        fn pem(path: &Path, error: &rustls_pki_types::pem::Error) -> ServerError {
-            ServerError::Pem { path: path.display().to_string(), problem: error.to_string() }
-        }
-        let chain = CertificateDer::pem_file_iter(&self.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| pem(&self.certificate, &error))?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| pem(&self.key, &error))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        Ok(TlsAcceptor::from(Arc::new(config)))
-    }
 }
 
 /// A bound listener.
@@ -103,7 +55,6 @@ struct Port {
     listener: Listener,
     socket: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
     places: Arc<Places>,
 }
 
@@ -111,15 +62,20 @@ struct Port {
 pub struct Server {
     service: Arc<Service>,
     ports: Vec<Port>,
+    tls: Option<ServerCertificate>,
     balancers: Vec<IpNet>,
 }
 
 impl Server {
-    /// Opens the listeners. STARTTLS is offered when `tls` is there; `service.settings.tls_offered` must say the same.
+    /// Opens the listeners. Without a certificate no TLS is offered.
     ///
     /// # Errors
-    /// When a port is taken or a certificate cannot be used.
-    pub async fn bind(listeners: &Listeners, tls: Option<&TlsFiles>, service: Service) -> Result<Self, ServerError> {
+    /// When a port is taken.
+    pub async fn bind(
+        listeners: &Listeners,
+        tls: Option<ServerCertificate>,
+        service: Service,
+    ) -> Result<Self, ServerError> {
         let wanted = [(Listener::Internet, listeners.internet), (Listener::Departments, listeners.departments)];
         let mut ports = Vec::new();
         for (listener, address) in wanted {
@@ -127,10 +83,9 @@ impl Server {
             let failed = |source| ServerError::Listen { address, source };
             let socket = TcpListener::bind(address).await.map_err(failed)?;
             let address = socket.local_addr().map_err(failed)?;
-            let tls = tls.map(TlsFiles::acceptor).transpose()?;
-            ports.push(Port { listener, socket, address, tls, places: Places::new(&service.settings.limits) });
+            ports.push(Port { listener, socket, address, places: Places::new(&service.settings.limits) });
         }
-        Ok(Self { service: Arc::new(service), ports, balancers: listeners.balancers.clone() })
+        Ok(Self { service: Arc::new(service), ports, tls, balancers: listeners.balancers.clone() })
     }
 
     /// Where a listener is.
@@ -185,14 +140,11 @@ impl Server {
         stopping: &watch::Receiver<bool>,
         aborted: &watch::Receiver<bool>,
     ) {
-        metrics().connection(match port.listener {
-            Listener::Internet => "internet",
-            Listener::Departments => "departments",
-        });
+        metrics().connection(port.listener.as_str());
         let arrival = Arrival {
             service: Arc::clone(&self.service),
             listener: port.listener,
-            tls: port.tls.clone(),
+            tls: self.tls.clone(),
             places: Arc::clone(&port.places),
             stopping: stopping.clone(),
             balanced: self.balancers.iter().any(|balancers| balancers.contains(&peer)),
@@ -212,7 +164,7 @@ impl Server {
 struct Arrival {
     service: Arc<Service>,
     listener: Listener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<ServerCertificate>,
     places: Arc<Places>,
     stopping: watch::Receiver<bool>,
     /// It comes from a balancer.

@@ -1,6 +1,8 @@
 //! A session: what the server has heard so far on a connection and what it says next. Pure: it is handed each line with
 //! the View and hands back what the connection must do.
 
+mod order;
+
 use std::{net::IpAddr, sync::Arc};
 
 use proto::{
@@ -14,7 +16,8 @@ use super::{
     admission,
     command::Command,
     data::DataFault,
-    fixed::{drained, hello_first, mail_first, out_of_turn, outdated},
+    demand::{Channel, TlsDemand},
+    fixed::{drained, hello_first, mail_first, outdated},
     line::{self, Line},
     open::Open,
     reply::{Class, Reply},
@@ -38,7 +41,8 @@ pub struct Session {
     settings: Arc<Settings>,
     address: IpAddr,
     listener: Listener,
-    tls: bool,
+    demand: TlsDemand,
+    channel: Channel,
     /// What spoke for or against the client when it connected.
     reasons: Vec<Reason>,
     hello: Option<Hello>,
@@ -55,13 +59,21 @@ impl Session {
             settings,
             address,
             listener,
-            tls: false,
+            demand: TlsDemand::None,
+            channel: Channel::Clear,
             reasons: Vec::new(),
             hello: None,
             open: None,
             errors: 0,
             idle_commands: 0,
         }
+    }
+
+    /// The same for a client of whom this is demanded.
+    #[must_use]
+    pub fn demanding(mut self, demand: TlsDemand) -> Self {
+        self.demand = demand;
+        self
     }
 
     /// What is said first: 220, or a farewell to a stranger on the private network, to a client that spoke before its turn,
@@ -131,7 +143,7 @@ impl Session {
     /// Whether the connection is under TLS.
     #[must_use]
     pub fn under_tls(&self) -> bool {
-        self.tls
+        self.channel != Channel::Clear
     }
 
     /// Looks at one line of input.
@@ -161,44 +173,6 @@ impl Session {
             (Ok(()), command) => self.obey(command, moment),
             (Err(reply), Command::Bdat { bytes, .. }) => self.skip(bytes, reply),
             (Err(reply), _) => self.refused(reply),
-        }
-    }
-
-    /// After these the client may send nothing until it has the reply (RFC 2920 section 3.1, RFC 3207 section 4); a client
-    /// that was not told of PIPELINING, after none. Who does not wait is blind to our answers: a bot or an attack.
-    fn must_wait_for_reply(&self, command: &Command) -> bool {
-        let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
-        match command {
-            Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::StartTls => true,
-            Command::Quit | Command::Bdat { .. } => false,
-            Command::Mail { .. } | Command::Rcpt { .. } | Command::Rset | Command::Noop | Command::Vrfy => !extended,
-        }
-    }
-
-    /// The table of what may come when.
-    fn may_come(&self, command: &Command) -> Result<(), Reply> {
-        let bad_sequence = |text: &str| Err(out_of_turn(text));
-        let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
-        match command {
-            Command::Ehlo(_) | Command::Helo(_) | Command::Rset | Command::Noop | Command::Quit | Command::Vrfy => {
-                Ok(())
-            }
-            Command::StartTls if !self.settings.tls_offered => Err(Reply::permanent(2, (5, 1), "no TLS here")),
-            Command::StartTls if self.tls => bad_sequence("TLS is on already"),
-            Command::StartTls if !extended => Err(hello_first()),
-            Command::Mail { .. } if self.hello.is_none() => Err(hello_first()),
-            Command::Mail { .. } if self.open.is_some() => bad_sequence("a transaction is under way; RSET ends it"),
-            Command::StartTls | Command::Mail { .. } => Ok(()),
-            Command::Rcpt { .. } | Command::Data | Command::Bdat { .. } => match &self.open {
-                None => Err(mail_first()),
-                Some(open) if open.in_chunks && !matches!(command, Command::Bdat { .. }) => {
-                    bad_sequence("the message comes in chunks; RSET gives it up")
-                }
-                Some(open) if open.transaction.recipients.is_empty() && !matches!(command, Command::Rcpt { .. }) => {
-                    Err(Reply::permanent(54, (5, 1), "no recipient was accepted"))
-                }
-                Some(_) => Ok(()),
-            },
         }
     }
 
@@ -248,7 +222,7 @@ impl Session {
             lines.push("ENHANCEDSTATUSCODES".into());
             // RFC 9422.
             lines.push(format!("LIMITS RCPTMAX={}", self.settings.limits.recipients_max));
-            if self.settings.tls_offered && !self.tls {
+            if self.demand.offers() && !self.under_tls() {
                 lines.push("STARTTLS".into());
             }
         }
@@ -272,7 +246,7 @@ impl Session {
             listener: self.listener,
             helo: hello.name,
             extended: hello.extended,
-            tls: self.tls,
+            tls: self.under_tls(),
             department,
             reasons: self.reasons.clone(),
         };
@@ -407,8 +381,9 @@ impl Session {
     }
 
     /// The handshake is done: all that was said in the clear is forgotten (RFC 3207 section 4.2).
-    pub fn tls_started(&mut self) {
-        self.tls = true;
+    /// `certified`: the client has shown a certificate of a CA that is trusted for this.
+    pub fn tls_started(&mut self, certified: bool) {
+        self.channel = Channel::Tls { certified };
         self.hello = None;
         self.open = None;
     }

@@ -14,8 +14,6 @@ pub struct Settings {
     pub node: String,
     /// What the server calls itself.
     pub hostname: Domain,
-    /// Whether it has a certificate.
-    pub tls_offered: bool,
     /// Bounds.
     pub limits: Limits,
 }

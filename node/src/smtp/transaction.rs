@@ -20,6 +20,17 @@ pub enum Listener {
     Departments,
 }
 
+impl Listener {
+    /// The word for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Internet => "internet",
+            Self::Departments => "departments",
+        }
+    }
+}
+
 /// Who is talking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {

@@ -17,6 +17,7 @@ pub struct Metrics {
     connections: Counter<u64>,
     turned_away: Counter<u64>,
     refused: Counter<u64>,
+    handshakes: Counter<u64>,
     transactions: Counter<u64>,
     stage_duration: Histogram<f64>,
     relay_duration: Histogram<f64>,
@@ -44,6 +45,21 @@ pub fn observe_view_age(age: impl Fn() -> Duration + Send + Sync + 'static) {
         .build();
 }
 
+/// `postern.certificate.lifetime` in seconds: how long a certificate in use (`listeners`, `cluster`) is still valid, below zero
+/// when its time is over; asked at each export.
+pub fn observe_lifetimes(left_s: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {
+    global::meter("postern")
+        .i64_observable_gauge("postern.certificate.lifetime")
+        .with_unit("s")
+        .with_description("Until a certificate in use ends.")
+        .with_callback(move |gauge| {
+            for (certificate, seconds) in left_s() {
+                gauge.observe(seconds, &[KeyValue::new("certificate", certificate)]);
+            }
+        })
+        .build();
+}
+
 impl Metrics {
     fn of(meter: &Meter) -> Self {
         let counter = |name, unit, text| meter.u64_counter(name).with_unit(unit).with_description(text).build();
@@ -63,6 +79,7 @@ impl Metrics {
                 "{reason}",
                 "Reasons for which clients were refused or put off before their message.",
             ),
+            handshakes: counter("postern.tls.handshakes", "{handshake}", "TLS handshakes with clients."),
             transactions: counter("postern.transactions", "{verdict}", "Verdicts on messages."),
             stage_duration: seconds("postern.stage.duration", "One stage of a message's trip."),
             relay_duration: seconds("postern.relay.duration", "Handing a message to the next hops of one route."),
@@ -83,6 +100,13 @@ impl Metrics {
     /// `postern.clients.refused`: one more reason at a stage (`connect`, `mail`, `rcpt`); rules are few.
     pub fn refused(&self, stage: &'static str, rule: &str) {
         self.refused.add(1, &[KeyValue::new("stage", stage), KeyValue::new("rule", rule.to_owned())]);
+    }
+
+    /// `postern.tls.handshakes`: one more at a listener, with its result (`done`, `failed`, `late`, `no_place`) and the
+    /// version that was agreed on (`1.2`, `1.3`, `none`).
+    pub fn handshake(&self, listener: &'static str, result: &'static str, version: &'static str) {
+        let listener = KeyValue::new("listener", listener);
+        self.handshakes.add(1, &[listener, KeyValue::new("result", result), KeyValue::new("version", version)]);
     }
 
     /// `postern.transactions`: one more verdict for recipients of one policy and route.

@@ -11,8 +11,8 @@ use proto::{
     view::{StateSettings, View, ViewChange},
 };
 
-pub(crate) fn settings(limits: Limits, tls_offered: bool) -> Settings {
-    Settings { node: "mx1".into(), hostname: Domain::parse("mx.gov.test").expect("a domain"), tls_offered, limits }
+pub(crate) fn settings(limits: Limits) -> Settings {
+    Settings { node: "mx1".into(), hostname: Domain::parse("mx.gov.test").expect("a domain"), limits }
 }
 
 fn department(id: &str, domain: &str, source: &str) -> Department {

@@ -17,7 +17,8 @@ use node::{
     smtp::{
         connection::{Deliver, Service},
         reply::Reply,
-        server::{Listeners, Server, TlsFiles},
+        server::{Listeners, Server},
+        tls::ServerCertificate,
         transaction::{Listener, Transaction},
     },
 };
@@ -29,14 +30,10 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName},
-};
 
 use crate::fixture;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
@@ -51,11 +48,15 @@ pub(crate) struct World {
     pub(crate) server: JoinHandle<()>,
 }
 
-async fn bound(limits: Limits, tls: Option<&TlsFiles>) -> (Server, World) {
+async fn bound(limits: Limits, tls: Option<ServerCertificate>) -> (Server, World) {
     bound_behind(limits, tls, Vec::new()).await
 }
 
-pub(crate) async fn bound_behind(limits: Limits, tls: Option<&TlsFiles>, balancers: Vec<IpNet>) -> (Server, World) {
+pub(crate) async fn bound_behind(
+    limits: Limits,
+    tls: Option<ServerCertificate>,
+    balancers: Vec<IpNet>,
+) -> (Server, World) {
     let (sender, delivered) = mpsc::channel(16);
     let gate = Arc::new(Semaphore::new(0));
     let begun = Arc::new(Semaphore::new(0));
@@ -72,7 +73,7 @@ pub(crate) async fn bound_behind(limits: Limits, tls: Option<&TlsFiles>, balance
         .boxed()
     });
     let (view, watched) = watch::channel(fixture::view());
-    let settings = fixture::settings(limits, tls.is_some());
+    let settings = fixture::settings(limits);
     let resolver = resolver(&[SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9)]).expect("a resolver");
     let reception = Reception::new(settings.hostname.clone(), resolver, Outcomes::default());
     let service = Service::new(settings, watched, Arc::new(|| Duration::ZERO), reception, deliver);
@@ -86,7 +87,7 @@ pub(crate) async fn bound_behind(limits: Limits, tls: Option<&TlsFiles>, balance
     (server, World { address, delivered, begun, gate, departments, view, stop, server: server_task })
 }
 
-pub(crate) async fn serve(limits: Limits, tls: Option<&TlsFiles>) -> World {
+pub(crate) async fn serve(limits: Limits, tls: Option<ServerCertificate>) -> World {
     let (server, mut world) = bound(limits, tls).await;
     world.server = tokio::spawn(server.serve(world.stop.subscribe()));
     world
@@ -101,7 +102,7 @@ impl Client<TcpStream> {
         Self::connect_to(world.address).await
     }
 
-    async fn connect_to(address: SocketAddr) -> Self {
+    pub(crate) async fn connect_to(address: SocketAddr) -> Self {
         let mut client = Self::silent(address).await;
         assert_eq!(client.hear().await, "220 mx.gov.test ESMTP Postern");
         client
@@ -113,6 +114,29 @@ impl Client<TcpStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// After a handshake.
+    pub(crate) fn over(io: S) -> Self {
+        Self { io: BufReader::new(io) }
+    }
+
+    /// What is below.
+    pub(crate) fn get_ref(&self) -> &S {
+        self.io.get_ref()
+    }
+
+    /// What is below; what was read ahead is lost.
+    pub(crate) fn into_inner(self) -> S {
+        self.io.into_inner()
+    }
+
+    /// All that still comes until the server has closed.
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset is an end, too.
+        timeout(PATIENCE, self.io.read_to_end(&mut rest)).await.expect("in time").unwrap_or_default();
+        rest
+    }
+
     pub(crate) async fn say(&mut self, text: &str) {
         timeout(PATIENCE, self.io.write_all(text.as_bytes())).await.expect("in time").expect("sent");
         self.io.flush().await.expect("sent");
@@ -318,54 +342,4 @@ async fn the_private_side_greets_departments_only() {
     assert_eq!(client.hear().await, "554 5.7.1 you are no department's mail server");
     assert_eq!(client.hear().await, "");
     running.abort();
-}
-
-/// A certificate for `mx.gov.test` in files, and a client that trusts it.
-fn certificate(folder: &std::path::Path) -> (TlsFiles, TlsConnector) {
-    let made = rcgen::generate_simple_self_signed(["mx.gov.test".to_owned()]).expect("a certificate");
-    let files = TlsFiles { certificate: folder.join("mx.pem"), key: folder.join("mx.key") };
-    std::fs::write(&files.certificate, made.cert.pem()).expect("written");
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("written");
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a root");
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (files, TlsConnector::from(Arc::new(config)))
-}
-
-#[tokio::test]
-async fn starttls_forgets_what_was_said_in_the_clear() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (files, connector) = certificate(folder.path());
-    let mut world = serve(Limits::default(), Some(&files)).await;
-    world.gate.add_permits(1);
-    let mut client = Client::connect(&world).await;
-    client.ask("EHLO c.example\r\n").await;
-    client.ask("MAIL FROM:<x@a.example>\r\n").await;
-    assert_eq!(client.ask("STARTTLS\r\n").await, "220 2.0.0 go ahead");
-    let name = ServerName::try_from("mx.gov.test").expect("a name");
-    let io = connector.connect(name, client.io.into_inner()).await.expect("a handshake");
-    let mut client = Client { io: BufReader::new(io) };
-    assert_eq!(client.ask("RCPT TO:<anna@interior.gov.test>\r\n").await, "503 5.5.1 MAIL first");
-    assert_eq!(client.ask("MAIL FROM:<x@a.example>\r\n").await, "503 5.5.1 EHLO first");
-    assert_eq!(client.ask("EHLO c.example\r\n").await, "250 LIMITS RCPTMAX=1000");
-    client.begin().await;
-    assert_eq!(client.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
-    assert!(world.delivered.recv().await.expect("a message").0.client.tls);
-}
-
-#[tokio::test]
-async fn what_comes_with_starttls_is_never_a_command() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (files, _) = certificate(folder.path());
-    let world = serve(Limits::default(), Some(&files)).await;
-    let mut client = Client::connect(&world).await;
-    client.ask("EHLO c.example\r\n").await;
-    assert_eq!(client.ask("STARTTLS\r\nRSET\r\nNOOP\r\n").await, "501 5.5.4 more came with STARTTLS");
-    let mut rest = Vec::new();
-    timeout(PATIENCE, client.io.read_to_end(&mut rest)).await.expect("in time").ok();
-    assert_eq!(rest, b"");
 }

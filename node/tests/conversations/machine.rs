@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::{Buf, BytesMut};
 use node::smtp::{
     data::DataDecoder,
+    demand::TlsDemand,
     line::LineDecoder,
     reply::Reply,
     session::Session,
@@ -27,6 +28,8 @@ pub(crate) struct Machine {
     /// What is known of the client.
     pub(crate) client: Repute,
     pub(crate) closed: bool,
+    /// Whether it shows a certificate in the handshake.
+    pub(crate) certified: bool,
     /// What was delivered.
     pub(crate) messages: Vec<(Transaction, Vec<u8>)>,
     lines: LineDecoder,
@@ -48,6 +51,7 @@ impl Machine {
             view_fresh: true,
             client: Repute::default(),
             closed: false,
+            certified: false,
             messages: Vec::new(),
             lines,
             input: BytesMut::new(),
@@ -56,6 +60,11 @@ impl Machine {
             received: 0,
             output: String::new(),
         }
+    }
+
+    pub(crate) fn demanding(mut self, demand: TlsDemand) -> Self {
+        self.session = self.session.demanding(demand);
+        self
     }
 
     pub(crate) fn greeting(&mut self) -> String {
@@ -123,7 +132,7 @@ impl Machine {
             Step::StartTls(reply) => {
                 self.say(&reply);
                 self.output.push_str("(handshake)\r\n");
-                self.session.tls_started();
+                self.session.tls_started(self.certified);
             }
             Step::ReadData { reply, transaction, bytes_max } => {
                 self.say(&reply);

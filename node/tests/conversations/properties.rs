@@ -2,7 +2,10 @@
 
 use node::{
     limits::Limits,
-    smtp::transaction::{Listener, TrustClass},
+    smtp::{
+        demand::TlsDemand,
+        transaction::{Listener, TrustClass},
+    },
 };
 use proptest::prelude::*;
 
@@ -52,8 +55,9 @@ fn machine(listener: Listener) -> Machine {
         Listener::Internet => "192.0.2.7",
         Listener::Departments => "10.1.0.5",
     };
-    let settings = fixture::settings(limits, true);
-    let mut machine = Machine::new(settings, client.parse().expect("an address"), listener, fixture::view());
+    let settings = fixture::settings(limits);
+    let machine = Machine::new(settings, client.parse().expect("an address"), listener, fixture::view());
+    let mut machine = machine.demanding(TlsDemand::Offered);
     machine.greeting();
     machine
 }

@@ -4,7 +4,7 @@
 //! # a comment
 //! listener: departments        internet when left out
 //! client: 10.1.0.5             192.0.2.7 when left out
-//! tls: offered                 not when left out
+//! tls: offered                 none when left out; required; certificate; certificate shown
 //! known: bad                   the client: good, bad, blocked, allowed; nothing when left out
 //! limit: errors_max 3
 //! segments: matter             the outcome depends on which bytes arrive together
@@ -19,7 +19,10 @@
 
 use std::sync::Arc;
 
-use node::{limits::Limits, smtp::transaction::Listener};
+use node::{
+    limits::Limits,
+    smtp::{demand::TlsDemand, transaction::Listener},
+};
 use proto::{
     reputation::{Repute, Stance},
     view::View,
@@ -81,14 +84,17 @@ impl<'t> Transcript<'t> {
 
     fn machine(&self) -> Machine {
         let mut limits = Limits::default();
-        let (mut listener, mut client, mut tls) = (Listener::Internet, "192.0.2.7", false);
+        let (mut listener, mut client, mut tls) = (Listener::Internet, "192.0.2.7", (TlsDemand::None, false));
         let mut known = Repute::default();
         for line in self.text.lines().take_while(|line| !line.starts_with("S:")) {
             let Some((key, value)) = line.split_once(": ") else { continue };
             match (key, value) {
                 ("listener", "departments") => listener = Listener::Departments,
                 ("client", address) => client = address,
-                ("tls", "offered") => tls = true,
+                ("tls", "offered") => tls = (TlsDemand::Offered, false),
+                ("tls", "required") => tls = (TlsDemand::Required, false),
+                ("tls", "certificate") => tls = (TlsDemand::ClientCertificate, false),
+                ("tls", "certificate shown") => tls = (TlsDemand::ClientCertificate, true),
                 ("known", word) => known = self.known(word),
                 ("limit", limit) => self.limit(&mut limits, limit),
                 _ if line.starts_with('#') || line == "segments: matter" || key == "V" => {}
@@ -96,8 +102,10 @@ impl<'t> Transcript<'t> {
             }
         }
         let client = client.parse().expect("a client's address");
-        let mut machine = Machine::new(fixture::settings(limits, tls), client, listener, fixture::view());
-        machine.client = known;
+        let (demand, certified) = tls;
+        let machine = Machine::new(fixture::settings(limits), client, listener, fixture::view());
+        let mut machine = machine.demanding(demand);
+        (machine.client, machine.certified) = (known, certified);
         machine
     }
 

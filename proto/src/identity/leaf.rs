@@ -87,6 +87,53 @@ impl From<Refusal> for Status {
     }
 }
 
+/// What any certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// Serial number, in lower-case hex without leading zeros.
+    pub serial: String,
+    /// First moment.
+    pub not_before: UnixMs,
+    /// Last second.
+    pub not_after: UnixMs,
+}
+
+impl Validity {
+    /// Reads a certificate; nothing when it is none.
+    #[must_use]
+    pub fn read(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(Self::of(&certificate))
+    }
+
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let validity = certificate.validity();
+        // A time before 1970 counts as 1970.
+        let ms = |seconds: i64| UnixMs(u64::try_from(seconds).unwrap_or_default().saturating_mul(1000));
+        Self {
+            serial: serial_hex(&certificate.serial.to_bytes_be()),
+            not_before: ms(validity.not_before.timestamp()),
+            not_after: ms(validity.not_after.timestamp()),
+        }
+    }
+
+    /// Whether its time has come and is not over.
+    ///
+    /// # Errors
+    /// `NotYetValid`, `Expired`.
+    pub fn check_time(&self, now: UnixMs) -> Result<(), Refusal> {
+        check_time(self.not_before, self.not_after, now)
+    }
+}
+
+fn check_time(not_before: UnixMs, not_after: UnixMs, now: UnixMs) -> Result<(), Refusal> {
+    if now < not_before {
+        return Err(Refusal::NotYetValid);
+    }
+    // The last second is whole.
+    if now.0 / 1000 > not_after.0 / 1000 { Err(Refusal::Expired) } else { Ok(()) }
+}
+
 /// What a certificate says of its holder. The chain was checked by TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
@@ -110,16 +157,8 @@ impl Leaf {
     pub fn read(der: &[u8]) -> Result<Self, Refusal> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Refusal::Nameless)?;
         let identity = Identity::of_certificate(der).map_err(|_| Refusal::Nameless)?;
-        let validity = certificate.validity();
-        // A time before 1970 counts as 1970.
-        let ms = |seconds: i64| UnixMs(u64::try_from(seconds).unwrap_or_default().saturating_mul(1000));
-        Ok(Self {
-            identity,
-            serial: serial_hex(&certificate.serial.to_bytes_be()),
-            not_before: ms(validity.not_before.timestamp()),
-            not_after: ms(validity.not_after.timestamp()),
-            issuer: certificate.issuer().as_raw().to_vec(),
-        })
+        let Validity { serial, not_before, not_after } = Validity::of(&certificate);
+        Ok(Self { identity, serial, not_before, not_after, issuer: certificate.issuer().as_raw().to_vec() })
     }
 
     /// The certificate that the sender of a request has shown.
@@ -136,11 +175,7 @@ impl Leaf {
     /// # Errors
     /// `NotYetValid`, `Expired`.
     pub fn check_time(&self, now: UnixMs) -> Result<(), Refusal> {
-        if now < self.not_before {
-            return Err(Refusal::NotYetValid);
-        }
-        // The last second is whole.
-        if now.0 / 1000 > self.not_after.0 / 1000 { Err(Refusal::Expired) } else { Ok(()) }
+        check_time(self.not_before, self.not_after, now)
     }
 
     /// Whether its holder is of this cluster and has one of these roles.

@@ -1,7 +1,7 @@
 //! Takes new certificates, keys, CAs and revocation lists into use while the process runs: looks at its files now and then, and at
 //! once on SIGHUP.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, interval_at},
 };
 
-use super::{Credentials, Reread};
+use super::{Credentials, IdentityError, Reread};
 use crate::time::UnixMs;
 
 /// Time from one look to the next.
@@ -20,45 +20,89 @@ const ENDS_SOON_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Looks between two such warnings: a day's.
 const LOOKS_A_WARNING: u64 = 2880;
 
-/// Looks at the credentials of a process in a task of its own, which ends when `stopping` becomes true. Needs a tokio runtime.
+/// A certificate with what belongs to it, as it is in use; cheap to clone, and each clone sees what another one has read again.
+pub trait Renewable: Clone + Send + Sync + 'static {
+    /// What is wrong with the files.
+    type Problem: fmt::Display + Send + 'static;
+
+    /// For the log: what it is.
+    fn what(&self) -> &'static str;
+
+    /// For the log: how people make a new one.
+    fn renewed_by(&self) -> &'static str;
+
+    /// Last second of its validity.
+    fn not_after(&self) -> UnixMs;
+
+    /// Looks at the files again and takes them if all is well; otherwise the old ones stay in use. Reads files.
+    ///
+    /// # Errors
+    /// What is wrong with them; for the same contents only the first time.
+    fn reread(&self, now: UnixMs) -> Result<Reread, Self::Problem>;
+}
+
+impl Renewable for Credentials {
+    type Problem = IdentityError;
+
+    fn what(&self) -> &'static str {
+        "the credentials"
+    }
+
+    fn renewed_by(&self) -> &'static str {
+        "posternctl cluster issue --renew makes a new one"
+    }
+
+    fn not_after(&self) -> UnixMs {
+        self.leaf().not_after
+    }
+
+    fn reread(&self, now: UnixMs) -> Result<Reread, IdentityError> {
+        Self::reread(self, now)
+    }
+}
+
+/// Looks at the files in a task of its own, which ends when `stopping` becomes true. Needs a tokio runtime.
 ///
 /// # Errors
 /// When the system does not let a process listen for SIGHUP.
-pub fn keep_fresh(credentials: Credentials, mut stopping: watch::Receiver<bool>) -> std::io::Result<JoinHandle<()>> {
+pub fn keep_fresh(it: impl Renewable, mut stopping: watch::Receiver<bool>) -> std::io::Result<JoinHandle<()>> {
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(tokio::spawn(async move {
         let mut looks = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
         for turn in 0_u64.. {
             if turn.is_multiple_of(LOOKS_A_WARNING) {
-                warn_of_end(&credentials);
+                warn_of_end(&it, UnixMs::now());
             }
             tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return,
                 _ = looks.tick() => {}
                 Some(()) = hangup.recv() => {}
             }
-            look(credentials.clone()).await;
+            look(it.clone()).await;
         }
     }))
 }
 
 /// Looks once, off the runtime's threads.
-async fn look(credentials: Credentials) {
-    match tokio::task::spawn_blocking(move || credentials.reread(UnixMs::now())).await {
+async fn look(it: impl Renewable) {
+    let what = it.what();
+    match tokio::task::spawn_blocking(move || it.reread(UnixMs::now())).await {
         Ok(Ok(Reread::Unchanged)) => {}
         Ok(Ok(Reread::Taken { serial, not_after, revoked })) => {
-            tracing::info!(serial, %not_after, revoked, "new credentials are in use");
+            tracing::info!(what, serial, %not_after, revoked, "new files are in use");
         }
         Ok(Err(problem)) => {
-            tracing::warn!(%problem, "the credentials on disk are not usable; the old ones stay in use")
+            tracing::error!(what, %problem, "the files on disk are not usable; the old ones stay in use");
         }
-        Err(problem) => tracing::error!(%problem, "look at the credentials"),
+        Err(problem) => tracing::error!(what, %problem, "look at the files"),
     }
 }
 
-fn warn_of_end(credentials: &Credentials) {
-    let not_after = credentials.leaf().not_after;
-    if not_after.since_ms(UnixMs::now()) < ENDS_SOON_MS {
-        tracing::warn!(%not_after, "the certificate ends soon: posternctl cluster issue --renew makes a new one");
+fn warn_of_end(it: &impl Renewable, now: UnixMs) {
+    let (what, not_after, renewed_by) = (it.what(), it.not_after(), it.renewed_by());
+    if not_after < now {
+        tracing::error!(what, %not_after, renewed_by, "the certificate has ended");
+    } else if not_after.since_ms(now) < ENDS_SOON_MS {
+        tracing::warn!(what, %not_after, renewed_by, "the certificate ends soon");
     }
 }
