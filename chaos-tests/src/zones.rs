@@ -25,6 +25,9 @@ pub const INTERIOR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 25));
 /// The mail server of the health department, on the private network.
 pub const HEALTH: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 2, 25));
 
+/// The DNS calls this address a department's mail server, and it is none.
+pub const LIAR: &str = "127.0.14.1";
+
 const SELECTOR: &str = "k1";
 
 /// The key of `good.example`.
@@ -108,6 +111,8 @@ pub fn records(key: &SigningKey) -> Vec<Record> {
         records.push(record(name, "A", "127.0.0.2"));
     }
     records.push(record("*.everything.test", "A", "127.0.0.2"));
+    // A lie: nothing of a department is there.
+    records.push(record("poisoned.gov.test", "A", LIAR));
     records.push(record("mx1.gov.test", "A", "127.0.0.1"));
     records.push(record("mx2.gov.test", "A", "127.0.0.1"));
     records

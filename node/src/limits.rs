@@ -29,8 +29,10 @@ pub struct Limits {
     pub errors_max: u32,
     /// Commands without a finished transaction before the connection is closed with 421.
     pub idle_commands_max: u32,
-    /// Waiting for a command line or a block of data.
+    /// Waiting for a whole command line or a block of data.
     pub read_timeout: Duration,
+    /// Waiting for a command line while all connections of the listener are taken: others want to come in.
+    pub stress_timeout: Duration,
     /// A whole connection.
     pub connection_time_max: Duration,
     /// The whole of DATA.
@@ -43,6 +45,9 @@ pub struct Limits {
     pub handshakes_max: usize,
     /// TLS handshakes at once with one client at a listener.
     pub handshakes_per_client_max: usize,
+    /// For so long a drained node still takes mail that comes by a balancer, which hears of it meanwhile from the health
+    /// service: longer than a balancer's checks need.
+    pub drain_grace: Duration,
     /// Transactions under way when the server stops.
     pub drain_time_max: Duration,
     /// All checks of a message together.
@@ -100,12 +105,14 @@ impl Default for Limits {
             errors_max: 20,
             idle_commands_max: 100,
             read_timeout: Duration::from_secs(300),
+            stress_timeout: Duration::from_secs(10),
             connection_time_max: Duration::from_secs(3600),
             data_time_max: Duration::from_secs(600),
             data_bytes_per_second_min: 500,
             handshake_timeout: Duration::from_secs(30),
             handshakes_max: 256,
             handshakes_per_client_max: 16,
+            drain_grace: Duration::from_secs(10),
             drain_time_max: Duration::from_secs(60),
             checks_time_max: Duration::from_secs(20),
             authentication_time_max: Duration::from_secs(5),

@@ -69,18 +69,23 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
-/// Writes a node's settings into its folder, over the template there.
+/// Writes a node's settings into its folder, over the template there, with more lines and more limits.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_node(directory: &Path, node: &NodePlan, around: &Surroundings) -> anyhow::Result<PathBuf> {
+pub fn write_node(
+    directory: &Path,
+    node: &NodePlan,
+    around: &Surroundings,
+    (settings, limits): (&str, &str),
+) -> anyhow::Result<PathBuf> {
     let control: Vec<String> = around.control.iter().map(|address| format!("\"{address}\"")).collect();
     let clamd = around.clamd.map(|address| format!("clamd: \"{address}\"\n")).unwrap_or_default();
     let text = format!(
         "name: {}\nsite: {}\nhostname: {}.gov.test\ncredentials: \".\"\ncontrol: [{}]\n\
          listeners: {{internet: \"{}\", departments: \"{}\", balancers: [{BALANCER}]}}\ninspect: \"{}\"\n\
-         health: \"{}\"\ndns: [\"{}\"]\n{clamd}\
-         limits: {{redelivery_delay: 1s}}\n",
+         health: \"{}\"\ndns: [\"{}\"]\n{clamd}{settings}\
+         limits: {{redelivery_delay: 1s{limits}}}\n",
         node.name,
         node.site,
         node.name,

@@ -47,6 +47,10 @@ pub struct Options {
     pub keep: Option<PathBuf>,
     /// Added to the nodes' environment, such as `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub node_environment: Vec<(String, String)>,
+    /// Lines added to the nodes' settings.
+    pub node_settings: String,
+    /// Limits of the nodes beside those of the box, such as `, connections_max: 10`.
+    pub node_limits: String,
     /// First of four ports for SMTP, if they are free; else others are taken.
     pub smtp_port: Option<u16>,
     /// Whether the sinks store the messages.
@@ -63,6 +67,8 @@ impl Default for Options {
             clamd: true,
             keep: None,
             node_environment: Vec::new(),
+            node_settings: String::new(),
+            node_limits: String::new(),
             smtp_port: None,
             store_mail: true,
             first_policy: true,
@@ -171,6 +177,15 @@ impl Cluster {
             .as_ref()
             .with_context(|| format!("{name} is not running"))?
             .freeze(freeze)
+    }
+
+    /// The process of a control server or a node.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn pid(&self, name: &str) -> anyhow::Result<u32> {
+        let process = self.member(name)?.process.lock().await;
+        Ok(process.as_ref().with_context(|| format!("{name} is not running"))?.pid())
     }
 
     /// The leader's name.

@@ -183,7 +183,7 @@ pub(super) async fn cluster(options: Options) -> anyhow::Result<Cluster> {
     }
     let mut nodes = Vec::new();
     for (plan, reserved) in plan_nodes(options.smtp_port)? {
-        let settings = layout::write_node(&directory, &plan, &around)?;
+        let settings = layout::write_node(&directory, &plan, &around, (&options.node_settings, &options.node_limits))?;
         let mut member = site.member(plan.name, &programs.node, settings, reserved);
         member.program.environment.clone_from(&options.node_environment);
         members.insert(plan.name.to_owned(), member);

@@ -227,8 +227,13 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          # is not scanned: `virus_bytes_max` of the limits) and AlertExceedsMax yes, or clamd calls clean what it skips.\n\
          clamd: \"127.0.0.1:3310\"\n\
          \n\
-         # STARTTLS on both listeners: the certificate of `hostname`.\n\
-         # tls: {{certificate: /etc/postern/hostname.pem, key: /etc/postern/hostname.key}}\n\
+         # STARTTLS on both listeners: the certificate of `hostname`; new files are in use within 30 seconds, or at once on SIGHUP.\n\
+         # Rules: none, offered (which is what holds without a word), required, client_certificate; the most specific network counts.\n\
+         # tls:\n\
+         #   certificate: /etc/postern/hostname.pem\n\
+         #   key: /etc/postern/hostname.key\n\
+         #   clients: /etc/postern/clients-ca.pem  # of whom client certificates must be\n\
+         #   departments: {{rule: required, networks: [{{network: 10.7.0.0/16, rule: client_certificate}}]}}\n\
          \n\
          # Roots that next hops with `tls: required` must have their certificates from.\n\
          # next_hop_roots: /etc/ssl/certs/ca-certificates.crt\n\

@@ -84,6 +84,16 @@ pub(super) async fn told(flag: &mut watch::Receiver<bool>) {
     drop(flag.wait_for(|raised| *raised).await);
 }
 
+/// Waits until a listener has been full for so long without a break.
+async fn crowded_out(crowded: &mut watch::Receiver<bool>, patience: Duration) {
+    loop {
+        told(crowded).await;
+        if timeout(patience, crowded.wait_for(|crowded| !crowded)).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// How a conversation ended.
 enum Ending {
     Closed,
@@ -105,10 +115,14 @@ pub struct Connection {
     chunks: Option<Box<(Incoming, MessagePlace)>>,
     /// Turns true when the server stops.
     stopping: watch::Receiver<bool>,
+    /// True while all connections of the listener are taken.
+    crowded: watch::Receiver<bool>,
+    /// For who comes by a balancer: true when the node is drained and the balancer has had its time to notice.
+    given_up: Option<watch::Receiver<bool>>,
 }
 
 impl Connection {
-    /// For a client that came in at `listener`.
+    /// For a client that came in at `listener`. `given_up` is for one that came by a balancer.
     #[must_use]
     pub fn new(
         service: Arc<Service>,
@@ -117,10 +131,25 @@ impl Connection {
         tls: Option<ServerCertificate>,
         seat: Seat,
         stopping: watch::Receiver<bool>,
+        given_up: Option<watch::Receiver<bool>>,
     ) -> Self {
         let demand = tls.as_ref().map_or(TlsDemand::None, |tls| tls.demand(listener, client));
         let session = Session::new(Arc::clone(&service.settings), client, listener).demanding(demand);
-        Self { service, client, listener, session, tls, demand, seat, mail_at: None, chunks: None, stopping }
+        let crowded = seat.crowded();
+        Self {
+            service,
+            client,
+            listener,
+            session,
+            tls,
+            demand,
+            seat,
+            mail_at: None,
+            chunks: None,
+            stopping,
+            crowded,
+            given_up,
+        }
     }
 
     /// Serves the client until one side has enough. `early_talk` says that the client spoke before the greeting.
@@ -226,6 +255,9 @@ impl Connection {
                 () = told(&mut self.stopping), if !self.session.in_transaction() => {
                     stream.queue(&Reply::temporary(21, (3, 2), "the server stops; come back")).await?;
                     return Ok(Ending::Closed);
+                }
+                () = crowded_out(&mut self.crowded, self.service.settings.limits.stress_timeout) => {
+                    return Err(StreamError::TooSlow);
                 }
                 line = stream.line(self.chunks.as_ref().map(|begun| &begun.0)) => line?,
             };
@@ -385,6 +417,8 @@ impl Connection {
         let since_mail = self.mail_at.map_or(Duration::ZERO, |at| at.elapsed());
         let bound_fresh = bound.is_none() || since_mail <= age_max(view);
         let view_fresh = self.service.view_fresh(view) && bound_fresh;
-        Moment { view, view_fresh, fresh_id: TransactionId::fresh(), more_input }
+        let of_view = || view.is_drained(&self.service.settings.node);
+        let drained = self.given_up.as_ref().map_or_else(of_view, |given_up| *given_up.borrow());
+        Moment { view, view_fresh, drained, fresh_id: TransactionId::fresh(), more_input }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 
@@ -33,6 +33,8 @@ pub struct Places {
     messages_per_client_max: usize,
     blocks_per_client_max: usize,
     wait_max: Duration,
+    /// Whether all connections are taken.
+    crowded: watch::Sender<bool>,
     /// Those who hold a place now.
     clients: Mutex<HashMap<IpAddr, Weak<Client>>>,
 }
@@ -54,13 +56,30 @@ impl Places {
             messages_per_client_max: limits.messages_per_client_max,
             blocks_per_client_max: (blocks / BYTES_SHARE).max(largest),
             wait_max: limits.messages_wait_max,
+            crowded: watch::channel(false).0,
             clients: Mutex::default(),
         })
     }
 
     /// Waits for a connection's place, whoever will come. `None` never happens: the semaphore is not closed.
-    pub async fn connection(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.connections).acquire_owned().await.ok()
+    pub async fn connection(self: &Arc<Self>) -> Option<ConnectionPlace> {
+        let permit = Arc::clone(&self.connections).acquire_owned().await.ok()?;
+        Some(ConnectionPlace { permit: Some(permit), places: Arc::clone(self) })
+    }
+
+    /// It is crowded from when the last place is taken until a tenth is free again: one who comes and goes changes nothing.
+    fn look_around(&self) {
+        let free = self.connections.available_permits();
+        self.crowded.send_if_modified(|crowded| {
+            let now = free == 0 || (*crowded && free * 10 < self.connections_max);
+            std::mem::replace(crowded, now) != now
+        });
+    }
+
+    /// Whether all connections are taken, as it moves.
+    #[must_use]
+    pub fn crowded(&self) -> watch::Receiver<bool> {
+        self.crowded.subscribe()
     }
 
     /// Waits until there is no connection any more.
@@ -126,7 +145,28 @@ impl Drop for Client {
     }
 }
 
-/// The place of one connection.
+/// The place of one connection among all of its listener.
+#[derive(Debug)]
+pub struct ConnectionPlace {
+    permit: Option<OwnedSemaphorePermit>,
+    places: Arc<Places>,
+}
+
+impl ConnectionPlace {
+    /// A connection has come for it.
+    pub fn taken(&self) {
+        self.places.look_around();
+    }
+}
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        self.permit = None;
+        self.places.look_around();
+    }
+}
+
+/// The place of one connection among those of its client.
 #[derive(Debug)]
 pub struct Seat {
     client: Arc<Client>,
@@ -140,6 +180,12 @@ impl Seat {
         let client = &self.client;
         let message = client.take(&client.messages, &client.places.messages, 1).await?;
         Some(MessagePlace { client: Arc::clone(client), _message: message, room: None })
+    }
+
+    /// Whether all connections of the listener are taken, as it moves.
+    #[must_use]
+    pub fn crowded(&self) -> watch::Receiver<bool> {
+        self.client.places.crowded()
     }
 
     /// A place for one TLS handshake; `None` when there is none within `Limits::messages_wait_max`.

@@ -10,14 +10,14 @@ use ipnet::IpNet;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tracing::{debug, info, warn};
 
 use super::{
     connection::{Connection, Service, told},
-    places::Places,
+    places::{ConnectionPlace, Places},
     proxy,
     reply::Reply,
     tls::ServerCertificate,
@@ -100,10 +100,12 @@ impl Server {
     pub async fn serve(self, mut shutdown: watch::Receiver<bool>) {
         let (stop, stopping) = watch::channel(false);
         let (abort, aborted) = watch::channel(false);
+        let (give_up, given_up) = watch::channel(false);
         let drain_time_max = self.service.settings.limits.drain_time_max;
-        let accepting = self.ports.iter().map(|port| self.accept(port, &stopping, &aborted));
+        let accepting = self.ports.iter().map(|port| self.accept(port, [&stopping, &aborted, &given_up]));
         tokio::select! {
             _ = futures::future::join_all(accepting) => {}
+            () = self.notice_drain(&give_up) => {}
             () = told(&mut shutdown) => {}
         }
         // Closes the sockets.
@@ -117,12 +119,35 @@ impl Server {
         info!("SMTP listeners are closed");
     }
 
-    async fn accept(&self, port: &Port, stopping: &watch::Receiver<bool>, aborted: &watch::Receiver<bool>) {
+    /// Says when who comes by a balancer is to be turned away, too: `Limits::drain_grace` after the node was drained, so that
+    /// the balancer hears of it first, from the health service, and no client is lost. A node that starts drained has
+    /// nobody to wait for. Never ends.
+    async fn notice_drain(&self, give_up: &watch::Sender<bool>) {
+        let node = &self.service.settings.node;
+        let mut view = self.service.view.clone();
+        give_up.send_replace(view.borrow().is_drained(node));
+        loop {
+            let wanted = !*give_up.borrow();
+            if view.wait_for(|view| view.is_drained(node) == wanted).await.is_err() {
+                // The process is about to end; the accepting must not end by it.
+                return std::future::pending().await;
+            }
+            if wanted {
+                let undrained = view.wait_for(|view| !view.is_drained(node));
+                if timeout(self.service.settings.limits.drain_grace, undrained).await.is_ok() {
+                    continue;
+                }
+            }
+            give_up.send_replace(wanted);
+        }
+    }
+
+    async fn accept(&self, port: &Port, flags: [&watch::Receiver<bool>; 3]) {
         loop {
             // Without a permit the client waits in the kernel's queue: that costs us nothing.
-            let Some(permit) = port.places.connection().await else { return };
+            let Some(place) = port.places.connection().await else { return };
             match port.socket.accept().await {
-                Ok((socket, peer)) => self.begin(port, socket, peer.ip().to_canonical(), permit, stopping, aborted),
+                Ok((socket, peer)) => self.begin(port, socket, peer.ip().to_canonical(), place, flags),
                 Err(error) => {
                     warn!(%error, "accept failed; next try in 100 ms");
                     sleep(Duration::from_millis(100)).await;
@@ -136,22 +161,23 @@ impl Server {
         port: &Port,
         socket: TcpStream,
         peer: IpAddr,
-        permit: OwnedSemaphorePermit,
-        stopping: &watch::Receiver<bool>,
-        aborted: &watch::Receiver<bool>,
+        place: ConnectionPlace,
+        [stopping, aborted, given_up]: [&watch::Receiver<bool>; 3],
     ) {
         metrics().connection(port.listener.as_str());
+        place.taken();
+        let balanced = self.balancers.iter().any(|balancers| balancers.contains(&peer));
         let arrival = Arrival {
             service: Arc::clone(&self.service),
             listener: port.listener,
             tls: self.tls.clone(),
             places: Arc::clone(&port.places),
             stopping: stopping.clone(),
-            balanced: self.balancers.iter().any(|balancers| balancers.contains(&peer)),
+            given_up: balanced.then(|| given_up.clone()),
         };
         let mut aborted = aborted.clone();
         tokio::spawn(async move {
-            let _held = permit;
+            let _held = place;
             tokio::select! {
                 () = arrival.serve(socket, peer) => {}
                 () = told(&mut aborted) => {}
@@ -167,13 +193,13 @@ struct Arrival {
     tls: Option<ServerCertificate>,
     places: Arc<Places>,
     stopping: watch::Receiver<bool>,
-    /// It comes from a balancer.
-    balanced: bool,
+    /// Of who comes from a balancer.
+    given_up: Option<watch::Receiver<bool>>,
 }
 
 impl Arrival {
     async fn serve(self, mut socket: TcpStream, peer: IpAddr) {
-        let client = if self.balanced {
+        let client = if self.given_up.is_some() {
             match proxy::client(&mut socket).await {
                 Ok(client) => client.unwrap_or(peer),
                 Err(error) => {
@@ -192,7 +218,8 @@ impl Arrival {
             return turn_away(socket, &reply).await;
         };
         let Ok((socket, early_talk)) = has_spoken(socket) else { return };
-        let connection = Connection::new(self.service, client, self.listener, self.tls, seat, self.stopping);
+        let connection =
+            Connection::new(self.service, client, self.listener, self.tls, seat, self.stopping, self.given_up);
         connection.run(socket, early_talk).await;
     }
 }

@@ -86,7 +86,7 @@ impl Session {
         if moment.more_input && too_early {
             return Step::Close(Reply::permanent(54, (5, 1), "you spoke before the greeting"));
         }
-        if moment.view.is_drained(&self.settings.node) {
+        if moment.drained {
             return Step::Close(drained());
         }
         match self.listener {
@@ -182,7 +182,7 @@ impl Session {
             Command::Ehlo(name) => Ok(self.hello(name, true)),
             Command::Helo(name) => Ok(self.hello(name, false)),
             // What is under way ends; the next message goes to another node.
-            Command::Mail { .. } if moment.view.is_drained(&self.settings.node) => return Step::Close(drained()),
+            Command::Mail { .. } if moment.drained => return Step::Close(drained()),
             Command::Mail { reverse_path, size_bytes } => {
                 return match self.mail(reverse_path, size_bytes, moment) {
                     Ok(()) => Step::Ask(Question::Sender),

@@ -25,6 +25,8 @@ pub struct Moment<'v> {
     pub view: &'v Arc<View>,
     /// Whether it, and the view of the transaction under way, is young enough to accept mail under (promise 9).
     pub view_fresh: bool,
+    /// Whether the client is to go to another node.
+    pub drained: bool,
     /// For a transaction that begins with this line.
     pub fresh_id: TransactionId,
     /// Whether the client has sent more than this line already.

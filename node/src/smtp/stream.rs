@@ -140,12 +140,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     }
 
     /// The next line. Replies are sent before waiting, so a pipelined group is answered in one piece (RFC 2920 section
-    /// 3.2). Between two chunks of a message it must come as soon as more of the message would have to.
+    /// 3.2). It must be whole within the time for reading, however its bytes drip in; between two chunks of a message as soon
+    /// as more of the message would have to come.
     ///
     /// # Errors
     /// When the client is gone or too slow. Safe to cancel: no input is lost.
     pub async fn line(&mut self, begun: Option<&Incoming>) -> Result<Line, StreamError> {
-        let due = begun.map_or(self.deadline, |incoming| self.due(incoming));
+        let due = begun.map_or(self.deadline, |incoming| self.due(incoming)).min(Instant::now() + self.read_timeout);
         loop {
             if let Some(line) = self.buffered_line() {
                 return Ok(line);

@@ -6,8 +6,12 @@ use std::{
 };
 
 use node::limits::Limits;
+use tokio::time::timeout;
 
-use crate::loopback::{Client, World, bound_behind, serve};
+use crate::{
+    fixture,
+    loopback::{Client, PATIENCE, World, bound_behind, serve},
+};
 
 /// Behind a load balancer on this host.
 async fn serve_behind(limits: Limits) -> World {
@@ -51,6 +55,33 @@ async fn a_balancer_without_a_header_and_a_header_without_a_balancer_are_refused
     let mut client = Client::connect(&world).await;
     let told = client.ask("PROXY TCP4 10.1.0.5 10.0.0.1 40000 25\r\n").await;
     assert!(told.starts_with("500 5.5.2"), "{told}");
+}
+
+#[tokio::test]
+async fn a_balancer_hears_of_a_drain_before_its_clients_are_turned_away() {
+    let proxied = "PROXY TCP4 192.0.2.77 10.0.0.1 40000 25\r\n";
+    let patient = serve_behind(Limits { drain_grace: Duration::from_secs(3600), ..Limits::default() }).await;
+    // It has begun before it is drained.
+    assert!(Client::silent(patient.address).await.ask(proxied).await.starts_with("220"));
+    patient.view.send_replace(fixture::view_with_drain());
+    let mut client = Client::silent(patient.address).await;
+    assert!(client.ask(proxied).await.starts_with("220"));
+    client.begin().await;
+    // Without a balancer there is nobody to wait for.
+    let direct = serve(Limits { drain_grace: Duration::from_secs(3600), ..Limits::default() }, None).await;
+    direct.view.send_replace(fixture::view_with_drain());
+    assert!(Client::silent(direct.address).await.hear().await.starts_with("421 4.3.2"));
+
+    let world = serve_behind(Limits { drain_grace: Duration::ZERO, ..Limits::default() }).await;
+    let mut early = Client::silent(world.address).await;
+    assert!(early.ask(proxied).await.starts_with("220"));
+    world.view.send_replace(fixture::view_with_drain());
+    let told = async |start: &str| while !Client::silent(world.address).await.ask(proxied).await.starts_with(start) {};
+    timeout(PATIENCE, told("421 4.3.2")).await.expect("the time of grace is over");
+    early.ask("EHLO c.example\r\n").await;
+    assert!(early.ask("MAIL FROM:<x@a.example>\r\n").await.starts_with("421 4.3.2"));
+    world.view.send_replace(fixture::view());
+    timeout(PATIENCE, told("220")).await.expect("the drain is over");
 }
 
 #[tokio::test]

@@ -384,3 +384,27 @@ fn who_demands_certificates_names_the_cas() {
     let told = ServerCertificate::load(&files.settings).expect_err("no CA").to_string();
     assert!(told.contains("tls.clients"), "{told}");
 }
+
+#[tokio::test]
+async fn a_false_end_is_no_end_in_whatever_records_it_comes() {
+    let files = Files::new();
+    let mut world = world(Limits::default(), files.certificate()).await;
+    world.gate.add_permits(100);
+    let mut client = under_tls(&files.client(BOTH, None), world.address).await;
+    let (first, second) = ("Subject: a\r\n\r\nx", "MAIL FROM:<b@b.example>\r\nDATA\r\ny\r\n.\r\n");
+    for false_end in
+        ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\n.\r", "\r\n.\r\r\n", "\r\n\0.\r\n"]
+    {
+        client.begin().await;
+        client.say(first).await;
+        for byte in false_end.chars() {
+            // Each byte in a record of its own.
+            client.say(&byte.to_string()).await;
+        }
+        let told = client.ask(second).await;
+        assert!(told.starts_with("550 5.") && world.delivered.try_recv().is_err(), "{false_end:?}: {told}");
+    }
+    client.begin().await;
+    assert_eq!(client.ask(&format!("{first}\r\n.\r\n")).await, "250 2.0.0 delivered");
+    assert_eq!(world.delivered.recv().await.expect("a message").1, format!("{first}\r\n"));
+}

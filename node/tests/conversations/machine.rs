@@ -114,7 +114,8 @@ impl Machine {
 
     fn moment<'v>(&self, view: &'v Arc<View>) -> Moment<'v> {
         let fresh_id = TransactionId::parse("01J00000000000000000000000").expect("an id");
-        Moment { view, view_fresh: self.view_fresh, fresh_id, more_input: !self.input.is_empty() }
+        let drained = view.is_drained("mx1");
+        Moment { view, view_fresh: self.view_fresh, drained, fresh_id, more_input: !self.input.is_empty() }
     }
 
     fn take(&mut self, step: Step) {
