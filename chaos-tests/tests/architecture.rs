@@ -115,9 +115,10 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
-        if path.is_dir() {
+        // The fuzz targets are a workspace of their own, which has its own `target`.
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
             files.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.is_file() && path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }

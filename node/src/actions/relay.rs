@@ -1,6 +1,6 @@
 //! Hands a message to a next hop over SMTP (RFC 5321 section 3.3 as a client).
 
-mod answer;
+pub mod answer;
 mod body;
 mod dialogue;
 mod given;

@@ -148,10 +148,11 @@ impl DataDecoder {
         self.message = BytesMut::new();
     }
 
-    /// Bytes that may be held in memory after a chunk of `chunk_bytes`.
+    /// Bytes that may be held in memory after a chunk of `chunk_bytes`. A CR that waits for its LF is stored with it.
     #[must_use]
     pub fn wanted_bytes(&self, chunk_bytes: usize) -> usize {
-        if self.fault.is_some() { 0 } else { (self.message.len() + chunk_bytes).min(self.bytes_max) }
+        let waiting = usize::from(self.place == Place::Cr);
+        if self.fault.is_some() { 0 } else { (self.message.len() + waiting + chunk_bytes).min(self.bytes_max) }
     }
 
     /// Bytes that are held in memory.
@@ -281,6 +282,13 @@ mod tests {
         decoder.give_up();
         assert_eq!((decoder.feed(b"d"), decoder.stored_bytes(), decoder.wanted_bytes(7)), (None, 0, 0));
         assert_eq!((decoder.feed(b"\r\n.\r\nQUIT"), decoder.finish()), (Some(5), Err(DataFault::NoRoom)));
+    }
+
+    #[test]
+    fn room_is_asked_for_a_carriage_return_that_waits_for_its_line_feed() {
+        let mut decoder = DataDecoder::new(100);
+        assert_eq!((decoder.feed(b"ab\r"), decoder.wanted_bytes(1)), (None, 4));
+        assert_eq!((decoder.feed(b"\n"), decoder.stored_bytes()), (None, 4));
     }
 
     #[test]

@@ -67,6 +67,11 @@ async fn header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, ProxyE
         }
         bytes.push(stream.read_u8().await?);
     }
+    // `ppp` reads up to the first CR and takes some headers for whole that go on behind it.
+    let text = bytes.strip_suffix(b"\r\n").unwrap_or_default();
+    if !text.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+        return Err(ProxyError::Wrong("it is not one line of ASCII".into()));
+    }
     Ok(bytes)
 }
 
@@ -146,6 +151,9 @@ mod tests {
             b"PROXY TCP4 192.0.2.7\r\n\r\n".to_vec(),
             b"PROXY TCP4 x y 1 2\r\n".to_vec(),
             b"PROXY TCP4 192.0.2.7 10.0.0.1 12345 25\n".to_vec(),
+            b"PROXY UNKNOWN \n\rx\r\n".to_vec(),
+            b"PROXY UNKNOWN \n\rEHLO mail.a.example\r\n".to_vec(),
+            b"PROXY UNKNOWN \xff\r\n".to_vec(),
             b"PROXY".to_vec(),
             long.into_bytes(),
             huge,

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::{Buf, BytesMut};
 use node::smtp::{
-    data::DataDecoder,
+    data::{DataDecoder, DataFault},
     demand::TlsDemand,
     line::LineDecoder,
     reply::Reply,
@@ -17,8 +17,18 @@ use proto::{held::TransactionId, reputation::Repute, view::View};
 /// What is read instead of a command.
 enum Reading {
     Data(DataDecoder, Transaction),
-    Chunk { left: u64, last: Option<Transaction> },
-    Skip { left: u64, reply: Reply },
+    Chunk {
+        left: u64,
+        last: Option<Transaction>,
+    },
+    Skip {
+        left: u64,
+        reply: Reply,
+    },
+    /// A first chunk that there is no memory for.
+    NoRoom {
+        left: u64,
+    },
 }
 
 pub(crate) struct Machine {
@@ -30,6 +40,8 @@ pub(crate) struct Machine {
     pub(crate) closed: bool,
     /// Whether it shows a certificate in the handshake.
     pub(crate) certified: bool,
+    /// Whether there is memory for another message.
+    pub(crate) room: bool,
     /// What was delivered.
     pub(crate) messages: Vec<(Transaction, Vec<u8>)>,
     lines: LineDecoder,
@@ -52,6 +64,7 @@ impl Machine {
             client: Repute::default(),
             closed: false,
             certified: false,
+            room: true,
             messages: Vec::new(),
             lines,
             input: BytesMut::new(),
@@ -82,14 +95,20 @@ impl Machine {
     /// How many bytes of a chunk are still to come.
     pub(crate) fn chunk_left(&self) -> u64 {
         match &self.reading {
-            Some(Reading::Chunk { left, .. } | Reading::Skip { left, .. }) => *left,
+            Some(Reading::Chunk { left, .. } | Reading::Skip { left, .. } | Reading::NoRoom { left }) => *left,
             Some(Reading::Data(..)) | None => 0,
         }
     }
 
     /// Bytes that are kept of messages that have not ended.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.chunks.as_ref().map_or(0, DataDecoder::stored_bytes)
+        let data = if let Some(Reading::Data(decoder, _)) = &self.reading { decoder.stored_bytes() } else { 0 };
+        self.chunks.as_ref().map_or(data, DataDecoder::stored_bytes)
+    }
+
+    /// Bytes that have come and were not looked at.
+    pub(crate) fn unread_bytes(&self) -> usize {
+        self.input.len()
     }
 
     /// One segment of input; gives all that is said to it.
@@ -134,6 +153,14 @@ impl Machine {
                 self.say(&reply);
                 self.output.push_str("(handshake)\r\n");
                 self.session.tls_started(self.certified);
+            }
+            Step::ReadData { .. } if !self.room => {
+                let step = self.session.finished(DataFault::NoRoom.reply());
+                return self.take(step);
+            }
+            Step::ReadChunk { bytes, .. } if !self.room && self.chunks.is_none() => {
+                self.reading = Some(Reading::NoRoom { left: bytes });
+                return;
             }
             Step::ReadData { reply, transaction, bytes_max } => {
                 self.say(&reply);
@@ -184,6 +211,16 @@ impl Machine {
                     return false;
                 }
                 self.say(&reply);
+                true
+            }
+            Reading::NoRoom { mut left } => {
+                self.cut(&mut left);
+                if left > 0 {
+                    self.reading = Some(Reading::NoRoom { left });
+                    return false;
+                }
+                let step = self.session.chunk_read(Err(DataFault::NoRoom.reply()));
+                self.take(step);
                 true
             }
         }

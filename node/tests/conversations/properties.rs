@@ -192,6 +192,7 @@ proptest! {
         machine.send(b"EHLO c.example\r\n");
         for segment in segments {
             machine.send(&segment);
+            prop_assert!(machine.closed || machine.unread_bytes() <= Limits::default().line_bytes_max);
         }
         prop_assert!(machine.messages.is_empty());
     }

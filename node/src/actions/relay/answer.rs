@@ -1,30 +1,36 @@
 //! What a next hop says, read line by line (RFC 5321 section 4.2). Pure. Nonsense is an error, and an error is temporary.
 
+use bytes::BytesMut;
+
 use crate::smtp::reply::{Class, Reply};
 
 /// A line with its line end, in bytes. RFC 5321 section 4.5.3.1.5 allows 512; real servers say more.
-pub(super) const LINE_BYTES_MAX: usize = 2048;
+pub const LINE_BYTES_MAX: usize = 2048;
 /// Lines of one answer.
-const LINES_MAX: usize = 128;
+pub const LINES_MAX: usize = 128;
 /// Characters of an answer's text that we pass on.
-const TEXT_MAX: usize = 300;
+pub const TEXT_MAX: usize = 300;
 
 /// An answer that breaks the grammar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Nonsense {
+pub enum Nonsense {
+    /// A line longer than [`LINE_BYTES_MAX`].
     #[error("a line longer than {LINE_BYTES_MAX} bytes")]
     LongLine,
+    /// More than [`LINES_MAX`] lines in one answer.
     #[error("more than {LINES_MAX} lines in one answer")]
     ManyLines,
+    /// A line without a reply code from 200 to 599, or with something else than a blank or a hyphen behind it.
     #[error("a line without a reply code")]
     NoCode,
+    /// Two reply codes in one answer.
     #[error("two reply codes in one answer")]
     TwoCodes,
 }
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub struct Answer {
     code: u16,
     /// Subject and detail, when the first line carries an enhanced code (RFC 2034) of the reply code's own class.
     enhanced: Option<(u16, u16)>,
@@ -34,17 +40,39 @@ pub(super) struct Answer {
 
 /// The lines of an answer that is not complete yet.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub struct Reader {
     code: Option<u16>,
     lines: Vec<String>,
+    /// Bytes of the input without a LF.
+    scanned: usize,
 }
 
 impl Reader {
-    /// Takes one line without its line end; gives the answer when this was its last.
-    pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Answer>, Nonsense> {
-        if line.len() > LINE_BYTES_MAX {
-            return Err(Nonsense::LongLine);
+    /// Reads on in what has come and takes the lines that it has looked at out of `input`; `None` when more is needed. Then
+    /// at most [`LINE_BYTES_MAX`] bytes are left in `input`, which it must be given again with what comes behind them.
+    ///
+    /// # Errors
+    /// When it is nonsense. Nothing on this connection makes sense any more.
+    pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<Answer>, Nonsense> {
+        while let Some(at) = input.iter().skip(self.scanned).position(|&byte| byte == b'\n') {
+            let end = self.scanned + at;
+            self.scanned = 0;
+            let line = input.split_to(end + 1);
+            if line.len() > LINE_BYTES_MAX {
+                return Err(Nonsense::LongLine);
+            }
+            // Servers that end their lines with LF alone exist; a wrongly split answer could only fail.
+            let line = line.strip_suffix(b"\r\n").unwrap_or(&line[..end]);
+            if let Some(answer) = self.line(line)? {
+                return Ok(Some(answer));
+            }
         }
+        self.scanned = input.len();
+        if input.len() > LINE_BYTES_MAX { Err(Nonsense::LongLine) } else { Ok(None) }
+    }
+
+    /// Takes one line without its line end; gives the answer when this was its last.
+    fn line(&mut self, line: &[u8]) -> Result<Option<Answer>, Nonsense> {
         if self.lines.len() == LINES_MAX {
             return Err(Nonsense::ManyLines);
         }
@@ -107,12 +135,14 @@ impl Answer {
     }
 
     /// The three digits.
-    pub(super) fn code(&self) -> u16 {
+    #[must_use]
+    pub fn code(&self) -> u16 {
         self.code
     }
 
     /// What the first digit says.
-    pub(super) fn class(&self) -> Class {
+    #[must_use]
+    pub fn class(&self) -> Class {
         match self.code / 100 {
             2 => Class::Done,
             3 => Class::Continue,
@@ -122,12 +152,14 @@ impl Answer {
     }
 
     /// The lines without codes, as an EHLO answer needs them.
-    pub(super) fn lines(&self) -> &[String] {
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
         &self.lines
     }
 
     /// All lines in one, at most 300 characters.
-    pub(super) fn text(&self) -> String {
+    #[must_use]
+    pub fn text(&self) -> String {
         let joined = self.lines.join(" ");
         joined.trim().chars().take(TEXT_MAX).collect()
     }
@@ -135,7 +167,8 @@ impl Answer {
     /// A refusal as we pass it on: class and enhanced code kept, and who said it in the note. Whatever is not a refusal is
     /// passed on as temporary: the next hop answered something that does not fit. Codes that would say something about our
     /// own session (421, 500 to 504) become 451 and 550.
-    pub(super) fn passed_on(&self, next_hop: &str) -> Reply {
+    #[must_use]
+    pub fn passed_on(&self, next_hop: &str) -> Reply {
         let text = self.quoted();
         let detail = u8::try_from(self.code % 100).unwrap_or_default();
         let reply = match self.class() {
@@ -153,7 +186,8 @@ impl Answer {
     }
 
     /// The same as temporary, whatever its class: for a refusal of the whole session, which says nothing about the mail.
-    pub(super) fn passed_on_as_temporary(&self, next_hop: &str) -> Reply {
+    #[must_use]
+    pub fn passed_on_as_temporary(&self, next_hop: &str) -> Reply {
         let reply = Reply::temporary(51, self.enhanced.unwrap_or((3, 0)), self.quoted());
         reply.noted(format!("next hop {next_hop}"))
     }
@@ -166,6 +200,7 @@ impl Answer {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use proptest::prelude::*;
 
     use super::{Answer, LINE_BYTES_MAX, LINES_MAX, Nonsense, Reader};
@@ -175,7 +210,7 @@ mod tests {
         let mut answer = None;
         for line in lines {
             assert_eq!(answer, None, "an answer ended early");
-            answer = reader.line(line.as_bytes())?;
+            answer = reader.read(&mut BytesMut::from(format!("{line}\r\n").as_bytes()))?;
         }
         Ok(answer)
     }
@@ -211,7 +246,25 @@ mod tests {
         }
         assert_eq!(read(&["250-a", "550 b"]), Err(Nonsense::TwoCodes));
         assert_eq!(read(&["250-a"; LINES_MAX + 1]), Err(Nonsense::ManyLines));
-        assert_eq!(read(&["2".repeat(LINE_BYTES_MAX + 1).as_str()]), Err(Nonsense::LongLine));
+    }
+
+    /// A line that is a byte too long is so wherever it is cut, its line end included.
+    #[test]
+    fn how_the_bytes_arrive_makes_no_difference_to_a_long_line() {
+        for (text_bytes, expected) in [(LINE_BYTES_MAX - 6, Ok(true)), (LINE_BYTES_MAX - 5, Err(Nonsense::LongLine))] {
+            let line = format!("250 {}\r\n", "x".repeat(text_bytes));
+            for cut in [line.len(), line.len() - 1, line.len() - 2, 10] {
+                let (mut reader, mut input) = (Reader::default(), BytesMut::from(&line.as_bytes()[..cut]));
+                let mut told = reader.read(&mut input);
+                if told == Ok(None) {
+                    input.extend_from_slice(&line.as_bytes()[cut..]);
+                    told = reader.read(&mut input);
+                }
+                assert_eq!(told.map(|answer| answer.is_some()), expected, "{} bytes cut at {cut}", line.len());
+            }
+        }
+        let endless = &mut BytesMut::from("2".repeat(LINE_BYTES_MAX + 1).as_str());
+        assert_eq!(Reader::default().read(endless), Err(Nonsense::LongLine));
     }
 
     #[test]

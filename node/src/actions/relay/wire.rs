@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::answer::{Answer, LINE_BYTES_MAX, Nonsense, Reader};
+use super::answer::{Answer, Nonsense, Reader};
 
 /// What a connection is made of: TCP, or TLS over it.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -51,20 +51,11 @@ impl Wire {
     async fn read_answer(&mut self) -> Result<Answer, Broken> {
         let mut reader = Reader::default();
         loop {
-            let Some(end) = self.unread.iter().position(|&byte| byte == b'\n') else {
-                if self.unread.len() > LINE_BYTES_MAX {
-                    return Err(Nonsense::LongLine.into());
-                }
-                if self.io.read_buf(&mut self.unread).await? == 0 {
-                    return Err(Broken::Closed);
-                }
-                continue;
-            };
-            let line = self.unread.split_to(end + 1);
-            // Servers that end their lines with LF alone exist; a wrongly split answer could only fail.
-            let line = line.strip_suffix(b"\r\n").unwrap_or(&line[..end]);
-            if let Some(answer) = reader.line(line)? {
+            if let Some(answer) = reader.read(&mut self.unread)? {
                 return Ok(answer);
+            }
+            if self.io.read_buf(&mut self.unread).await? == 0 {
+                return Err(Broken::Closed);
             }
         }
     }

@@ -1,0 +1,5 @@
+//! Command lines and whole conversations.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| node_fuzz::commands(input));

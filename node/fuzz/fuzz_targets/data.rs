@@ -1,0 +1,5 @@
+//! What follows DATA and BDAT.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| node_fuzz::data(input));
