@@ -1,5 +1,5 @@
-//! Conversations with the SMTP server: golden transcripts against the pure session, properties of random ones, and a few
-//! over a real socket.
+//! Conversations with the SMTP server: golden transcripts against the pure session, properties of random ones, a million
+//! against a model, and a few over a real socket.
 
 #[path = "conversations/edges.rs"]
 mod edges;
@@ -11,8 +11,16 @@ mod fixture;
 mod loopback;
 #[path = "conversations/machine.rs"]
 mod machine;
+#[path = "conversations/model.rs"]
+mod model;
+#[path = "conversations/oversize.rs"]
+mod oversize;
 #[path = "conversations/properties.rs"]
 mod properties;
+#[path = "conversations/said.rs"]
+mod said;
+#[path = "conversations/sequences.rs"]
+mod sequences;
 #[path = "conversations/transcript.rs"]
 mod transcript;
 
