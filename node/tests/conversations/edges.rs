@@ -139,3 +139,47 @@ async fn a_chunk_over_the_room_of_one_client_is_refused_and_read_to_its_end() {
     assert_eq!(other.hear().await, "250 2.0.0 delivered", "RSET gave the memory back");
     drop(world.delivered.recv().await.expect("a message"));
 }
+
+/// There is room for one message at a time, so each one shows that the one before has given its place and its memory back.
+#[tokio::test]
+async fn whatever_ends_a_message_in_chunks_gives_its_place_and_memory_back() {
+    let limits = Limits { message_bytes_max: 200_000, messages_bytes_max: 1, messages_max: 1, ..Limits::default() };
+    let world = serve(Limits { errors_max: 3, idle_commands_max: 10, ..limits }, None).await;
+    let begin = "MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\n";
+    let too_many_errors = "XYZZY\r\n".repeat(4);
+    let too_many_commands = "NOOP\r\n".repeat(12);
+    let beyond_the_bound = format!("BDAT 60000\r\n{}", "x".repeat(60_000));
+    let enders = [
+        ("RSET\r\n", "250"),
+        ("EHLO c.example\r\n", "250"),
+        ("HELO c.example\r\n", "250"),
+        ("BDAT 2\r\nx\n", "550"),
+        ("BDAT 2 LAST\r\nx\n", "550"),
+        (&beyond_the_bound, "552"),
+        ("BDAT 200001\r\n", "552"),
+        ("BDAT x\r\n", "501"),
+        ("QUIT\r\n", "221"),
+        (&too_many_errors, "421"),
+        (&too_many_commands, "421"),
+        ("DATA\r\nNOOP\r\n", "554"),
+    ];
+    // The last one only goes away.
+    for (ender, code) in enders.into_iter().chain([("", "")]) {
+        let mut client = Client::connect(&world).await;
+        client.ask("EHLO c.example\r\n").await;
+        client.say(&format!("{begin}BDAT 150000\r\n{}", "x".repeat(150_000))).await;
+        for _ in 0..2 {
+            client.hear().await;
+        }
+        assert_eq!(client.hear().await, "250 2.0.0 150000 bytes so far", "after what came before {ender:?}");
+        client.say(ender).await;
+        while !ender.is_empty() {
+            let said = client.hear().await;
+            if said.starts_with(code) {
+                break;
+            }
+            // Before the one that was too many, each was answered.
+            assert!(code == "421" && !said.is_empty(), "{said} to {:?}", ender.get(..20));
+        }
+    }
+}

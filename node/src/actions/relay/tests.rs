@@ -174,6 +174,50 @@ async fn refusals_of_the_whole_message_keep_their_class() {
     }
 }
 
+/// Threat row 17: nonsense at any stage makes the mail wait. Nothing falls, nothing bounces, and nobody is told that it was
+/// delivered.
+#[tokio::test]
+async fn whatever_nonsense_a_next_hop_answers_the_mail_waits() {
+    let nonsense = [
+        "S: \\n".to_owned(),
+        "S: 2".to_owned(),
+        "S: 25".to_owned(),
+        "S: 999 what".to_owned(),
+        "S: 250_ok".to_owned(),
+        "S: 5.7.2".to_owned(),
+        "S: \0\u{1}\u{2}".to_owned(),
+        "S: 250-ok\\n550 no".to_owned(),
+        "S: 250 ".to_owned() + &"x".repeat(3000),
+        "S: ".to_owned() + &"250-bomb\\n".repeat(100_000) + "250 ok",
+    ];
+    let stages = [
+        ("", "deferred 451 4.4.1 "),
+        ("S: 220 x\nC: EHLO\n", "deferred 451 4.4.1 "),
+        ("S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\n", "deferred 451 4.4.2 "),
+        ("S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 250 ok\nC: RCPT\n", "deferred 451 4.4.2 "),
+        ("S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 250 ok\nC: RCPT\nS: 250 ok\nC: DATA\n", "deferred 451 4.4.2 "),
+        (
+            "S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: 250 ok\nC: RCPT\nS: 250 ok\nC: DATA\nS: 354 go on\nDATA\n",
+            "unknown 451 4.4.2 ",
+        ),
+    ];
+    for (before, expected) in stages {
+        for said in &nonsense {
+            let (fates, _) = one(&format!("{before}{said}\n")).await;
+            assert!(fates[0].starts_with(expected), "{} to {:?} after {before:?}", fates[0], said.get(..20));
+        }
+    }
+}
+
+/// Threat row 17, CVE-2026-43964: an enhanced code and nothing behind it.
+#[tokio::test]
+async fn a_refusal_with_an_enhanced_code_and_no_text_is_a_refusal() {
+    for (said, expected) in [("550 5.7.2", "refused 550 5.7.2 "), ("450 4.7.2", "deferred 450 4.7.2 ")] {
+        let (fates, _) = one(&format!("S: 220 x\nC: EHLO\nS: 250 x\nC: MAIL\nS: {said}\n")).await;
+        assert!(fates[0].starts_with(expected), "{fates:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_next_hop_is_tried_until_one_has_begun_to_take_the_message() {
     let busy = Scripted::plain(&["S: 421 4.3.2 busy"]).await;
