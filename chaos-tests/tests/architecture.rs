@@ -59,11 +59,9 @@ const NODE: Layers = &[
     ("inspect", WIRING),
     ("health", WIRING),
     ("reputation", WIRING),
+    // One room, but for the pure analyses of names.
     ("reception", WIRING),
     ("reception::names", PURE),
-    ("reception::lookups", EDGE),
-    ("reception::rates", EDGE),
-    ("reception::tries", EDGE),
     ("redelivery", WIRING),
     ("smtp::places", EDGE),
     ("smtp::proxy", EDGE),

@@ -26,6 +26,9 @@ async fn cluster(clients: &str, policy: &str) -> anyhow::Result<Cluster> {
     let text = text.replacen("  greylist_at: 50\n", "", 1);
     std::fs::write(&state, text).context("write the state's policy")?;
     cluster.apply_policy(&cluster.policy, "what is asked of clients").await?;
+    for node in &cluster.nodes {
+        cluster.operator.in_use(node.name, 2).await?;
+    }
     Ok(cluster)
 }
 
@@ -50,7 +53,7 @@ fn who_is_listed_is_refused_with_the_reason_and_a_list_of_everything_is_left_out
         assert!(told.contains("554 5.7.1") && told.contains("127.0.66.6 is listed by listed.test"), "{told}");
         let good = tried(&cluster, 0, zones::GOOD, "anna@interior.gov.test").await?;
         assert_eq!(good.code, 250, "{good}");
-        let log = std::fs::read_to_string(cluster.log("node-a")?)?;
+        let log = std::fs::read_to_string(cluster.log("mx1")?)?;
         assert!(log.contains("lists everything") && log.contains("does not list its test address"), "{log}");
         cluster.stop().await
     })

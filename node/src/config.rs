@@ -1,5 +1,6 @@
 //! The node's settings file, `node.yaml`: read strictly, all faults told together.
 
+mod directories;
 mod tls;
 
 use std::{
@@ -21,6 +22,7 @@ use proto::{
 use crate::{
     checks::virus::ClamdAddress,
     limits::Limits,
+    reception::DirectorySettings,
     redelivery::ROUTE_TIME_MIN,
     smtp::{server::Listeners, tls::TlsSettings},
 };
@@ -55,6 +57,8 @@ pub struct Config {
     pub clamd: Option<ClamdAddress>,
     /// What STARTTLS is offered with, and whom it is demanded of.
     pub tls: Option<TlsSettings>,
+    /// Who knows recipients, where a department's file says so.
+    pub directories: Vec<DirectorySettings>,
     /// PEM file of the roots that next hops are checked against where policy demands TLS.
     pub next_hop_roots: Option<PathBuf>,
     /// Bounds.
@@ -153,6 +157,7 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     if !(1..=NAME_SERVERS_MAX).contains(&dns.len()) {
         map.fault(format!("dns: 1 to {NAME_SERVERS_MAX} name servers as address:port are expected"));
     }
+    let directories = directories::read(map, folder);
     let tls = map.section("tls", |tls| tls::read(tls, folder));
     let mut limits = Limits::default();
     map.section("limits", |section| read_limits(section, &mut limits));
@@ -169,6 +174,7 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
         listeners,
         dns,
         tls: tls.flatten(),
+        directories,
         limits,
     })
 }

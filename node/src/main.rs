@@ -18,7 +18,7 @@ use node::{
     health,
     inspect::Inspector,
     pipeline::Pipeline,
-    reception::Reception,
+    reception::{Reception, Recipients},
     redelivery::Redelivery,
     reputation::{self, Outcomes},
     smtp::{
@@ -105,7 +105,8 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
     let (report_stop, reported) = watch::channel(false);
     let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
-    let reception = Reception::new(config.hostname.clone(), resolver, pipeline.outcomes.clone());
+    let recipients = Recipients::new(Arc::clone(&pipeline.relay), config.directories.clone());
+    let reception = Reception::new(config.hostname.clone(), resolver, pipeline.outcomes.clone(), recipients);
     let (outcomes, tries) = (pipeline.outcomes.clone(), reception.tries.clone());
     let reporting = tokio::spawn(reputation::report(outcomes, tries, cluster.clone(), reported));
     let inspect = inspect(config, &credentials, &pipeline, stopping.clone()).await?;

@@ -26,7 +26,7 @@ fn resident_bytes() -> usize {
 
 /// The longest sender and as many recipients as are taken, each as long as an address may be: 64 and 189 bytes.
 fn largest(listener: Listener, client: &str) -> Machine {
-    let settings = fixture::settings(Limits::default(), true);
+    let settings = fixture::settings(Limits::default());
     let mut machine = Machine::new(settings, client.parse().expect("an address"), listener, fixture::view());
     machine.greeting();
     let domain = match listener {

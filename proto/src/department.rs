@@ -89,6 +89,38 @@ impl fmt::Display for NextHop {
     }
 }
 
+/// Who knows whether a recipient of the department exists, beyond its list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verification {
+    /// Nobody is asked before the message comes.
+    #[default]
+    None,
+    /// The next hop is asked with MAIL and RCPT.
+    NextHop,
+    /// A directory that each node's settings name so, because they hold its password.
+    Directory(String),
+}
+
+impl Verification {
+    /// Whether nobody is asked.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+/// As a department's file writes it.
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::NextHop => f.write_str("next_hop"),
+            Self::Directory(name) => write!(f, "directory:{name}"),
+        }
+    }
+}
+
 /// A tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Department {
@@ -106,6 +138,9 @@ pub struct Department {
     pub services: Vec<IpNet>,
     /// Known local parts in lower case; `None` means that the next hop knows.
     pub recipients: Option<BTreeSet<String>>,
+    /// Who else is asked about a recipient.
+    #[serde(default, skip_serializing_if = "Verification::is_none")]
+    pub verification: Verification,
     /// What this department's policy says on top of the state's.
     pub policy: PolicyLayer,
 }

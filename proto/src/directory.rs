@@ -153,7 +153,7 @@ mod tests {
 
     use super::Directory;
     use crate::{
-        department::{Department, DepartmentId},
+        department::{Department, DepartmentId, Verification},
         policy::{Policy, PolicyLayer},
     };
 
@@ -166,6 +166,7 @@ mod tests {
             sources,
             services: Vec::new(),
             recipients: None,
+            verification: Verification::None,
             policy: PolicyLayer::default(),
         }
     }

@@ -179,7 +179,9 @@ impl Change {
             Self::ApplyPolicy { settings, departments, .. }
                 if settings.clients.is_some()
                     || settings.policy.judges_clients()
-                    || departments.iter().any(|department| department.policy.judges_clients()) =>
+                    || departments
+                        .iter()
+                        .any(|department| department.policy.judges_clients() || !department.verification.is_none()) =>
             {
                 5
             }

@@ -73,11 +73,12 @@ pub enum Unavailable {
     Quarantine,
 }
 
-/// What an authentication check that cannot answer means. Unlike a virus scan it may be let pass.
+/// What an authentication check, or the look-up of a recipient, means that cannot answer. Unlike a virus scan it may be let
+/// pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthUnavailable {
-    /// Recorded as `temperror`; nothing else.
+    /// Recorded as `temperror` where there is a record; nothing else.
     Accept,
     /// 451.
     Defer,
@@ -188,6 +189,8 @@ policy! {
     client_refuse_at: Score = Score::points(8, 0);
     /// From this score of the client on its first try is put off (greylisting).
     greylist_at: Score = Score::points(2, 0);
+    /// Nobody can say now whether a recipient exists.
+    recipient_unavailable: AuthUnavailable = AuthUnavailable::Accept;
     /// Malware that clamd names.
     malware: Refusal = Refusal::Reject;
     /// Kinds of attachment that are refused.
@@ -212,7 +215,7 @@ impl PolicyLayer {
     /// Whether it says something of clients that have sent nothing yet: earlier versions of Postern do not know that.
     #[must_use]
     pub fn judges_clients(&self) -> bool {
-        self.client_refuse_at.is_some() || self.greylist_at.is_some()
+        self.client_refuse_at.is_some() || self.greylist_at.is_some() || self.recipient_unavailable.is_some()
     }
 }
 

@@ -232,7 +232,7 @@ mod tests {
     use super::{StateSettings, View, ViewChange};
     use crate::{
         address::Domain,
-        department::{Department, DepartmentId},
+        department::{Department, DepartmentId, Verification},
         policy::PolicyLayer,
     };
 
@@ -245,6 +245,7 @@ mod tests {
             sources: vec!["10.1.0.0/16".parse().expect("a net")],
             services: Vec::new(),
             recipients: None,
+            verification: Verification::None,
             policy: PolicyLayer::default(),
         }
     }

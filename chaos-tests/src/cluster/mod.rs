@@ -5,6 +5,7 @@ pub mod balancer;
 pub mod clamd;
 pub mod layout;
 pub mod operator;
+pub mod slapd;
 mod start;
 
 use std::{

@@ -78,6 +78,7 @@ fn department(old: &Department, new: &Department) -> Vec<String> {
     value(&mut found, "next_hops", &hops(&old.next_hops), &hops(&new.next_hops));
     names(&mut found, "sources", &old.sources, &new.sources);
     names(&mut found, "services", &old.services, &new.services);
+    value(&mut found, "verify_recipients", &old.verification.to_string(), &new.verification.to_string());
     match (&old.recipients, &new.recipients) {
         (None, None) => {}
         (None, Some(known)) => found.push(format!("recipients: from now on {} are known, others refused", known.len())),

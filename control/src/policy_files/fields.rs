@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proto::{
     address::{Address, Domain},
-    department::{Department, DepartmentId, NextHop, TlsRule},
+    department::{Department, DepartmentId, NextHop, TlsRule, Verification},
+    member,
     policy::{
         AuthUnavailable, ContentKind, DmarcAction, MESSAGE_BYTES_MAX, PolicyLayer, Refusal, Unavailable, VirusScan,
     },
@@ -91,6 +92,7 @@ pub(super) fn department(map: &mut Map<'_, '_>) -> DepartmentDraft {
     let sources = map.list("sources", |node| Ok(placed(node, node.parsed(network)?))).unwrap_or_default();
     let services = map.list("services", |node| node.parsed(network)).unwrap_or_default();
     let recipients = map.list("recipients", |node| node.parsed(local_part));
+    let verification = map.optional("verify_recipients", |node| node.parsed(verification)).unwrap_or_default();
     let policy = map.section("policy", policy).unwrap_or_default();
     let department = id.as_ref().zip(name).map(|(id, name)| Department {
         id: id.value.clone(),
@@ -100,6 +102,7 @@ pub(super) fn department(map: &mut Map<'_, '_>) -> DepartmentDraft {
         sources: sources.iter().map(|net| net.value).collect(),
         services,
         recipients: recipients.map(|parts| parts.into_iter().collect()),
+        verification,
         policy: policy.layer.clone(),
     });
     DepartmentDraft { id, domains, sources, policy, department }
@@ -121,6 +124,9 @@ fn policy(map: &mut Map<'_, '_>) -> PolicyDraft {
         reject_at: map.optional("reject_at", &mut threshold),
         client_refuse_at: map.optional("client_refuse_at", |node| node.hundredths().map(Score)),
         greylist_at: map.optional("greylist_at", |node| node.hundredths().map(Score)),
+        recipient_unavailable: map.optional("recipient_unavailable", |node| {
+            node.word(&[("accept", AuthUnavailable::Accept), ("defer", AuthUnavailable::Defer)])
+        }),
         malware: map.optional("malware", |node| node.word(REFUSALS)),
         blocked_types: map.list("blocked_types", content_kind),
         blocked_type: map.optional("blocked_type", |node| node.word(REFUSALS)),
@@ -213,6 +219,18 @@ fn local_part(text: &str) -> Result<String, String> {
     Address::parse(&format!("{text}@domain.invalid"))
         .map(|address| address.local().to_ascii_lowercase())
         .map_err(|_| "the part of an address before the @ is expected".to_owned())
+}
+
+/// Whom to ask about recipients.
+fn verification(text: &str) -> Result<Verification, String> {
+    match (text, text.split_once(':')) {
+        ("none", _) => Ok(Verification::None),
+        ("next_hop", _) => Ok(Verification::NextHop),
+        (_, Some(("directory", name))) => {
+            member::name(name).map(Verification::Directory).map_err(|error| format!("the directory's name: {error}"))
+        }
+        _ => Err("one of none, next_hop, directory:NAME is expected".into()),
+    }
 }
 
 /// `30s`, `10m`, `24h`, `2d` in milliseconds.

@@ -66,19 +66,6 @@ fn each_fault_is_named_with_file_line_and_key() {
             a,
             &["state.yaml:2:19: client_score_max: a whole number from 1 to 1000 is expected"],
         ),
-        (
-            "state: S\nclients: {greet_delay: 31s, points: {bad_helo: -1}, dns_lists: [{zone: a.test}, {zone: b.test, points: 2, \
-            answers: [192.0.2.1]}], rates: {net_connections: 0}}\n",
-            a,
-            &[
-                "state.yaml:2:24: clients.greet_delay: a time from 1s to 30s, or none, is expected: who waits takes a place",
-                "state.yaml:2:48: clients.points.bad_helo: points from 0.00 to 100.00 are expected",
-                "state.yaml:2:65: clients.dns_lists[0].points: is missing",
-                "state.yaml:2:117: clients.dns_lists[1].answers[0]: an address such as 127.0.0.2, or a net of them such as \
-                127.0.0.0/28, is expected",
-                "state.yaml:2:156: clients.rates.net_connections: a whole number from 1 to 10000000 is expected, or unbounded",
-            ],
-        ),
         ("state: S\nview_age_max: 24\n", a, &["state.yaml:2:15: view_age_max: text is expected"]),
         (
             "state: S\nview_age_max: 40d\n",
@@ -163,7 +150,7 @@ fn what_two_files_claim_is_found_even_when_one_is_faulty() {
         [
             "b.yaml:1:1: name: is missing",
             "b.yaml:2:1: naem: unknown key; known here: department, domains, name, next_hops, policy, recipients, \
-             services, sources",
+             services, sources, verify_recipients",
             "b.yaml:5:11: sources[0]: 10.1.2.3/32 overlaps 10.1.0.0/16 of a (a.yaml:5)",
             "a.yaml:1:13: department: a is already the id in b.yaml:1",
             "a.yaml:3:11: domains[0]: a.test belongs to a (b.yaml:3) already",
@@ -266,4 +253,22 @@ fn what_is_asked_of_clients_is_read_over_what_is_built_in_and_planned() {
             "~ state: greylist_at 2.00 -> 0.00 (state)",
         ]
     );
+}
+
+#[test]
+fn faults_of_what_is_asked_of_clients_are_named() {
+    let (text, _, expected): (&str, &str, &[&str]) = (
+        "state: S\nclients: {greet_delay: 31s, points: {bad_helo: -1}, dns_lists: [{zone: a.test}, {zone: b.test, points: 2, \
+            answers: [192.0.2.1]}], rates: {net_connections: 0}}\n",
+        "",
+        &[
+            "state.yaml:2:24: clients.greet_delay: a time from 1s to 30s, or none, is expected: who waits takes a place",
+            "state.yaml:2:48: clients.points.bad_helo: points from 0.00 to 100.00 are expected",
+            "state.yaml:2:65: clients.dns_lists[0].points: is missing",
+            "state.yaml:2:117: clients.dns_lists[1].answers[0]: an address such as 127.0.0.2, or a net of them such as \
+                127.0.0.0/28, is expected",
+            "state.yaml:2:156: clients.rates.net_connections: a whole number from 1 to 10000000 is expected, or unbounded",
+        ],
+    );
+    assert_eq!(faults(&[("state.yaml", text)]), *expected);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     address::{Address, Domain, ReversePath},
-    department::{Department, DepartmentId},
+    department::{Department, DepartmentId, Verification},
     held::{BodyRef, Held, HeldId, HeldKind, HeldStatus, MutationId, TransactionId},
     identity::Role,
     mutation::{Batch, Change, Grounds, Mutation, Outcome, Principal},
@@ -117,6 +117,7 @@ pub(crate) fn department(id: &str, domains: &[&str]) -> Department {
         sources: Vec::new(),
         services: Vec::new(),
         recipients: None,
+        verification: Verification::None,
         policy: PolicyLayer::default(),
     }
 }

@@ -15,6 +15,7 @@ use std::{
 use node::{
     limits::Limits,
     smtp::{
+        demand::TlsDemand,
         step::Settings,
         transaction::{Listener, Transaction, TrustClass},
     },
@@ -33,15 +34,14 @@ static VIEWS: LazyLock<[Arc<View>; 4]> = LazyLock::new(|| {
     [fixture::view(), fixture::view_with_drain(), fixture::view_without_health(), Arc::new(View::empty())]
 });
 
-/// Without and with TLS.
-static SETTINGS: LazyLock<[Settings; 2]> = LazyLock::new(|| {
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
     let limits = Limits {
         line_bytes_max: LINE_BYTES_MAX,
         recipients_max: RECIPIENTS_MAX,
         message_bytes_max: MESSAGE_BYTES_MAX,
         ..Limits::default()
     };
-    [false, true].map(|tls_offered| fixture::settings(limits.clone(), tls_offered))
+    fixture::settings(limits)
 });
 
 /// One connection. Of its first byte the lowest bits say where the client comes from (four places) and whether TLS is
@@ -60,8 +60,8 @@ pub fn commands(input: &[u8]) {
         _ => (Listener::Departments, "10.3.0.5"),
     };
     let client: IpAddr = client.parse().expect("an address");
-    let settings = SETTINGS[usize::from(place & 4 == 0)].clone();
-    let machine = Machine::new(settings, client, listener, Arc::clone(&VIEWS[0]));
+    let demand = if place & 4 == 0 { TlsDemand::Offered } else { TlsDemand::None };
+    let machine = Machine::new(SETTINGS.clone(), client, listener, Arc::clone(&VIEWS[0])).demanding(demand);
     let mut watch = Watch { machine, listener, lines: 1, replies: 0, accepted: 0, closed: false };
     let greeting = watch.machine.greeting();
     watch.replies_are_well_formed(&greeting);

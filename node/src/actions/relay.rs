@@ -5,6 +5,7 @@ mod body;
 mod dialogue;
 mod given;
 mod lookup;
+mod probe;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod targets;

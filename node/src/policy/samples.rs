@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use proto::{
     address::{Address, Domain, ReversePath},
-    department::{Department, DepartmentId, NextHop, TlsRule},
+    department::{Department, DepartmentId, NextHop, TlsRule, Verification},
     held::TransactionId,
     policy::PolicyLayer,
     view::{StateSettings, View, ViewChange},
@@ -28,6 +28,7 @@ pub(crate) fn department(id: &str, policy: PolicyLayer) -> Department {
         sources: vec!["127.0.0.0/8".parse().expect("a net")],
         services: vec!["198.51.100.7/32".parse().expect("a net")],
         recipients: None,
+        verification: Verification::None,
         policy,
     }
 }

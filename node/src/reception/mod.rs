@@ -1,9 +1,11 @@
 //! What a client from the Internet meets before its first message: checks that are cheap and come early, so that most of the bad
 //! mail is never sent. Each gives a reason with points; policy says at how many a recipient's mail is refused or put off.
 
+mod directory;
 mod lookups;
 pub mod names;
 mod rates;
+mod recipients;
 mod tries;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -14,6 +16,7 @@ use proto::{
     address::Domain,
     client_rules::ClientRules,
     greylist::try_key,
+    policy::AuthUnavailable,
     reputation::{Repute, Stance, Subject},
     score::Score,
     time::UnixMs,
@@ -22,7 +25,7 @@ use proto::{
 };
 use tokio::time::{Instant, timeout};
 
-pub use self::tries::Tries;
+pub use self::{directory::DirectorySettings, recipients::Recipients, tries::Tries};
 use self::{
     lookups::Lookups,
     names::HeloFault,
@@ -48,6 +51,7 @@ pub struct Reception {
     lookups: Lookups,
     meter: Arc<Meter>,
     outcomes: Outcomes,
+    recipients: Recipients,
     /// First tries, to be reported.
     pub tries: Tries,
 }
@@ -59,11 +63,11 @@ impl std::fmt::Debug for Reception {
 }
 
 impl Reception {
-    /// `hostname` is our own name; who looks for addresses counts as bad in `outcomes`.
+    /// `hostname` is our own name; who looks for addresses counts as bad in `outcomes`; `recipients` knows who exists.
     #[must_use]
-    pub fn new(hostname: Domain, resolver: TokioResolver, outcomes: Outcomes) -> Self {
+    pub fn new(hostname: Domain, resolver: TokioResolver, outcomes: Outcomes, recipients: Recipients) -> Self {
         let (meter, tries) = (Arc::default(), Tries::default());
-        Self { hostname, lookups: Lookups::new(resolver, ASKING_TIME_MAX), meter, outcomes, tries }
+        Self { hostname, lookups: Lookups::new(resolver, ASKING_TIME_MAX), meter, outcomes, recipients, tries }
     }
 
     /// Whether a client from the Internet may connect once more.
@@ -143,11 +147,38 @@ impl Reception {
         Ok(self.helo(transaction).await.into_iter().collect())
     }
 
-    /// Whether the last recipient of a transaction may have mail of this client now.
+    /// Whether the last recipient of a transaction may have mail of this client now. Who asks others comes last: what costs nothing
+    /// has refused most by then.
     ///
     /// # Errors
-    /// 554: too much speaks against it. 450: it comes for the first time, or the department gets too much at once.
-    pub fn recipient(&self, transaction: &Transaction) -> Result<(), Reply> {
+    /// 554: too much speaks against it. 450: it comes for the first time, or the department gets too much at once, or nobody can
+    /// say whether the recipient exists. 550: it does not.
+    pub async fn recipient(&self, transaction: &Transaction) -> Result<(), Reply> {
+        self.welcome(transaction)?;
+        self.verified(transaction).await
+    }
+
+    async fn verified(&self, transaction: &Transaction) -> Result<(), Reply> {
+        let Some(recipient) = transaction.recipients.last() else { return Ok(()) };
+        let tenant = recipient.department().and_then(|id| transaction.view.tenant(id));
+        let Some(department) = tenant.map(|tenant| &tenant.department) else { return Ok(()) };
+        let (asked, hops) = (&department.verification, &department.next_hops);
+        match self.recipients.exists(&department.id, asked, hops, &recipient.address).await {
+            Some(true) => Ok(()),
+            Some(false) => {
+                metrics().refused("rcpt", "NO_SUCH_MAILBOX");
+                Err(Reply::permanent(50, (1, 1), "no such mailbox"))
+            }
+            None if recipient.policy.recipient_unavailable.value == AuthUnavailable::Accept => Ok(()),
+            None => {
+                metrics().refused("rcpt", "RECIPIENT_UNAVAILABLE");
+                Err(Reply::temporary(50, (4, 3), "nobody can say now whether that mailbox exists; come back later"))
+            }
+        }
+    }
+
+    /// What is known here of client and recipient.
+    fn welcome(&self, transaction: &Transaction) -> Result<(), Reply> {
         let Some(recipient) = transaction.recipients.last() else { return Ok(()) };
         let (rules, client) = (&transaction.view.clients, &transaction.client);
         if let Some(a_minute) = rules.rates.department_recipients {

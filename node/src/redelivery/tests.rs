@@ -8,7 +8,7 @@ use std::{
 
 use proto::{
     address::{Address, Domain, ReversePath},
-    department::{Department, DepartmentId, NextHop, TlsRule},
+    department::{Department, DepartmentId, NextHop, TlsRule, Verification},
     held::{BodyRef, Held, HeldId, HeldKind, HeldStatus, TransactionId},
     identity::Role,
     mutation::{Change, Outcome, Refused},
@@ -82,6 +82,7 @@ fn department(id: &str, next_hops: Vec<NextHop>) -> Department {
         sources: Vec::new(),
         services: Vec::new(),
         recipients: None,
+        verification: Verification::None,
         policy: PolicyLayer::default(),
     }
 }

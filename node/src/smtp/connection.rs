@@ -315,7 +315,7 @@ impl Connection {
         let reception = &self.service.reception;
         let answer = match (question, self.session.transaction()) {
             (Question::Sender, Some(transaction)) => reception.sender(transaction).await,
-            (Question::Recipient, Some(transaction)) => reception.recipient(transaction).map(|()| Vec::new()),
+            (Question::Recipient, Some(transaction)) => reception.recipient(transaction).await.map(|()| Vec::new()),
             // Nothing is asked without one.
             (Question::Sender | Question::Recipient, None) => Ok(Vec::new()),
         };

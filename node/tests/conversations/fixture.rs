@@ -6,7 +6,7 @@ use node::{limits::Limits, smtp::step::Settings};
 use proto::{
     address::Domain,
     client_rules::{ClientPoints, ClientRules},
-    department::{Department, DepartmentId, NextHop, TlsRule},
+    department::{Department, DepartmentId, NextHop, TlsRule, Verification},
     policy::PolicyLayer,
     view::{StateSettings, View, ViewChange},
 };
@@ -24,6 +24,7 @@ fn department(id: &str, domain: &str, source: &str) -> Department {
         sources: vec![source.parse().expect("a network")],
         services: Vec::new(),
         recipients: None,
+        verification: Verification::None,
         policy: PolicyLayer::default(),
     }
 }

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use ipnet::IpNet;
 use node::{
+    actions::relay::Relay,
     checks::authentication::resolver,
     limits::Limits,
-    reception::Reception,
+    reception::{Reception, Recipients},
     reputation::Outcomes,
     smtp::{
         connection::{Deliver, Service},
@@ -75,7 +76,9 @@ pub(crate) async fn bound_behind(
     let (view, watched) = watch::channel(fixture::view());
     let settings = fixture::settings(limits);
     let resolver = resolver(&[SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9)]).expect("a resolver");
-    let reception = Reception::new(settings.hostname.clone(), resolver, Outcomes::default());
+    let relay = Relay::new("mx.gov.test", &settings.limits, resolver.clone(), None);
+    let recipients = Recipients::new(Arc::new(relay), Vec::new());
+    let reception = Reception::new(settings.hostname.clone(), resolver, Outcomes::default(), recipients);
     let service = Service::new(settings, watched, Arc::new(|| Duration::ZERO), reception, deliver);
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
     let listeners = Listeners { internet: Some(any), departments: Some(any), balancers };

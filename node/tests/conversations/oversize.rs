@@ -8,7 +8,7 @@ use crate::{fixture, machine::Machine};
 const SEGMENT_BYTES: usize = 16 * 1024;
 
 fn greeted(limits: Limits) -> Machine {
-    let settings = fixture::settings(limits, false);
+    let settings = fixture::settings(limits);
     let client = "192.0.2.7".parse().expect("an address");
     let mut machine = Machine::new(settings, client, Listener::Internet, fixture::view());
     machine.greeting();

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use proto::{
-    address::ReversePath,
+    address::{Address, ReversePath},
     department::{NextHop, TlsRule},
 };
 use tokio::{net::TcpStream, time::timeout};
@@ -203,6 +203,17 @@ impl<'a> Dialogue<'a> {
         }
         self.wire.quit().await;
         Ok(())
+    }
+
+    /// What is said to RCPT for a recipient, and nothing when it does not come to that. Nothing is sent.
+    pub(super) async fn would_take(mut self, to: &Address) -> Option<Class> {
+        let mail = self.ask("MAIL FROM:<>\r\n").await.ok()?;
+        let answer = match mail.class() {
+            Class::Done => Some(self.ask(&format!("RCPT TO:<{to}>\r\n")).await.ok()?.class()),
+            Class::Continue | Class::Temporary | Class::Permanent => None,
+        };
+        self.wire.quit().await;
+        answer
     }
 
     /// MAIL and RCPT; the recipients that were accepted, or nothing when MAIL was refused for good.
