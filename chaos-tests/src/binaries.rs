@@ -26,6 +26,25 @@ pub struct Programs {
     pub peer: PathBuf,
 }
 
+impl Programs {
+    /// Those in a folder, built before.
+    ///
+    /// # Errors
+    /// When one is not there.
+    pub fn of_folder(folder: &Path) -> anyhow::Result<Self> {
+        let program = |name: &str| {
+            let path = folder.join(name);
+            if path.is_file() { Ok(path) } else { bail!("there is no {}", path.display()) }
+        };
+        Ok(Self {
+            control: program("postern-control")?,
+            node: program("postern-node")?,
+            ctl: program("posternctl")?,
+            peer: program("peer")?,
+        })
+    }
+}
+
 static PROGRAMS: OnceCell<Programs> = OnceCell::const_new();
 
 /// Builds them, unless that was done before, and says what it is at.
@@ -72,14 +91,5 @@ async fn build(progress: &ProgressBar) -> anyhow::Result<Programs> {
     if !child.wait().await.context("wait for cargo")?.success() {
         bail!("cargo could not build the programs:\n{}", said.join("\n"));
     }
-    let program = |name: &str| {
-        let path = folder.join(name);
-        if path.is_file() { Ok(path) } else { bail!("cargo built no {}", path.display()) }
-    };
-    Ok(Programs {
-        control: program("postern-control")?,
-        node: program("postern-node")?,
-        ctl: program("posternctl")?,
-        peer: program("peer")?,
-    })
+    Programs::of_folder(&folder).context("cargo built not all of them")
 }

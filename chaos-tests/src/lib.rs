@@ -9,6 +9,7 @@ pub mod command;
 pub mod commits;
 pub mod dns;
 pub mod durability;
+pub mod edge;
 pub mod failovers;
 pub mod fate;
 pub mod faults;
