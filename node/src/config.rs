@@ -233,6 +233,8 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         connect_timeout,
         relay_timeout,
         relay_time_max,
+        relay_idle_max,
+        relay_idle_time,
         control_timeout,
         watch_quiet_max,
         redelivery_delay,
@@ -260,6 +262,7 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
     count(map, "messages_bytes_max", messages_bytes_max, 1 << 20, 1 << 40);
     count(map, "handshakes_max", handshakes_max, 1, 100_000);
     count(map, "handshakes_per_client_max", handshakes_per_client_max, 1, 100_000);
+    count(map, "relay_idle_max", relay_idle_max, 0, 100);
     number(map, "errors_max", errors_max, 1, 1000);
     number(map, "idle_commands_max", idle_commands_max, 10, 10_000);
     if let Some(value) = map.optional("data_bytes_per_second_min", |node| node.integer(1..=1_000_000)) {
@@ -279,6 +282,7 @@ fn read_limits(map: &mut Map<'_, '_>, limits: &mut Limits) {
         ("connect_timeout", connect_timeout),
         ("relay_timeout", relay_timeout),
         ("relay_time_max", relay_time_max),
+        ("relay_idle_time", relay_idle_time),
         ("control_timeout", control_timeout),
         ("watch_quiet_max", watch_quiet_max),
         ("redelivery_delay", redelivery_delay),

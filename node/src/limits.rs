@@ -71,6 +71,10 @@ pub struct Limits {
     /// The inline delivery to one next hop, which the sender waits for; below five minutes. No other is begun after this
     /// time, so the whole of it takes at most twice as long. Redelivery has its own, longer time.
     pub relay_time_max: Duration,
+    /// Connections to one address of a next hop that are kept for the next message; none when zero.
+    pub relay_idle_max: usize,
+    /// How long they are kept.
+    pub relay_idle_time: Duration,
     /// One call to a control server.
     pub control_timeout: Duration,
     /// A watch of the view without any update; then the next control server is tried.
@@ -123,6 +127,8 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             relay_timeout: Duration::from_secs(20),
             relay_time_max: Duration::from_secs(30),
+            relay_idle_max: 20,
+            relay_idle_time: Duration::from_secs(5),
             control_timeout: Duration::from_secs(5),
             watch_quiet_max: Duration::from_secs(5),
             redelivery_delay: Duration::from_secs(30),

@@ -97,7 +97,8 @@ async fn pipeline(
     let cluster = Cluster::connect(credentials, vec![server.address.clone()], "north", &limits).expect("a cluster");
     let authenticator = Authenticator::new("mx.gov.test", no_dns(), &limits);
     let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits));
-    let relay = Arc::new(Relay::new("mx.gov.test", &limits, no_dns(), None));
+    let limits_of_relay = Limits { relay_idle_max: 0, ..limits.clone() };
+    let relay = Arc::new(Relay::new("mx.gov.test", &limits_of_relay, no_dns(), None));
     (
         Pipeline {
             host: "mx.gov.test".into(),

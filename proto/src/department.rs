@@ -55,7 +55,7 @@ impl fmt::Display for DepartmentId {
 }
 
 /// What a next hop must do about TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsRule {
     /// Never asked for.

@@ -5,12 +5,15 @@ mod body;
 mod dialogue;
 mod given;
 mod lookup;
+mod pool;
 mod probe;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod targets;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_pool;
 #[cfg(test)]
 mod tests_tls;
 mod tls;
@@ -29,6 +32,7 @@ use tokio::time::timeout;
 use self::{
     dialogue::{Dialogue, Failure, Greeting},
     given::Given,
+    pool::{Key, Pool},
     tls::Tls,
 };
 use crate::{
@@ -75,6 +79,8 @@ pub struct Relay {
     limits: Arc<Limits>,
     resolver: TokioResolver,
     tls: Tls,
+    /// Shared by all clones.
+    pool: Arc<Pool>,
 }
 
 impl fmt::Debug for Relay {
@@ -88,7 +94,8 @@ impl Relay {
     /// verifies certificates against `roots` where a next hop must have one. Without roots no such next hop gets mail.
     #[must_use]
     pub fn new(hostname: &str, limits: &Limits, resolver: TokioResolver, roots: Option<Arc<RootCertStore>>) -> Self {
-        Self { hostname: hostname.into(), limits: Arc::new(limits.clone()), resolver, tls: Tls::new(roots) }
+        let pool = Pool::new(limits);
+        Self { hostname: hostname.into(), limits: Arc::new(limits.clone()), resolver, tls: Tls::new(roots), pool }
     }
 
     /// Delivers one message while its sender waits: `deliver_within` `Limits::relay_time_max`.
@@ -168,8 +175,8 @@ impl Relay {
         }
     }
 
-    /// One address of one next hop. After a failed handshake a hop that merely offered TLS is tried in the clear, on a new
-    /// connection: whoever can break a handshake can also hide the offer.
+    /// One address of one next hop: over a connection that was kept, or else over a new one. A kept connection that turns out to
+    /// be gone before the hop was sent the message tells nothing about the hop, so a new one is tried.
     async fn try_address(
         &self,
         hop: &NextHop,
@@ -178,22 +185,51 @@ impl Relay {
         mail: &Mail<'_>,
         given: &mut Given,
     ) -> Result<(), Reply> {
+        let key = Key { address, host: hop.host.clone(), rule: hop.tls };
+        let mut handed = match self.pool.take(&key) {
+            Some(kept) => Dialogue::with(kept, name, &self.limits).hand_over(mail, given).await,
+            None => Err(Failure::Gone(given.problem())),
+        };
+        let mut keep = true;
+        if let Err(Failure::Gone(_)) = handed {
+            handed = match self.open(hop, name, address).await {
+                Ok((dialogue, as_agreed)) => {
+                    keep = as_agreed;
+                    dialogue.hand_over(mail, given).await
+                }
+                Err(failure) => Err(failure),
+            };
+        }
+        match handed {
+            Ok(Some(greeted)) => {
+                let needless = if keep { self.pool.keep(key, greeted) } else { Some(greeted) };
+                if let Some(greeted) = needless {
+                    greeted.quit().await;
+                }
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(Failure::Handshake(reply) | Failure::Gone(reply) | Failure::Next(reply)) => Err(reply),
+        }
+    }
+
+    /// A new connection, and whether it is as the hop's rule says. After a failed handshake a hop that merely offered TLS is
+    /// tried in the clear, on another connection: whoever can break a handshake can also hide the offer. That one is good for one
+    /// message: the next one tries TLS again.
+    async fn open<'a>(
+        &'a self,
+        hop: &'a NextHop,
+        name: &'a str,
+        address: SocketAddr,
+    ) -> Result<(Dialogue<'a>, bool), Failure> {
         let greeting =
             |rule| Greeting { hop, name, hostname: &self.hostname, tls: &self.tls, rule, limits: &self.limits };
-        let opened = match Dialogue::open(&greeting(hop.tls), address).await {
+        match Dialogue::open(&greeting(hop.tls), address).await {
             Err(Failure::Handshake(reply)) if hop.tls == TlsRule::Opportunistic => {
                 tracing::warn!(next_hop = name, problem = reply.for_operators(), "going on without TLS");
-                Dialogue::open(&greeting(TlsRule::None), address).await
+                Ok((Dialogue::open(&greeting(TlsRule::None), address).await?, false))
             }
-            opened => opened,
-        };
-        let handed = match opened {
-            Ok(dialogue) => dialogue.hand_over(mail, given).await,
-            Err(failure) => Err(failure),
-        };
-        match handed {
-            Ok(()) => Ok(()),
-            Err(Failure::Handshake(reply) | Failure::Next(reply)) => Err(reply),
+            opened => Ok((opened?, true)),
         }
     }
 }

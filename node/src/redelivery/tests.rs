@@ -139,7 +139,8 @@ impl Running {
             Cluster::connect(authority.credentials(Role::Node, "n1"), vec![server.address.clone()], "north", limits)
                 .expect("a cluster");
         cluster.first_view().await;
-        let relay = Relay::new("node.test", limits, no_dns(), None);
+        let limits_of_relay = Limits { relay_idle_max: 0, ..limits.clone() };
+        let relay = Relay::new("node.test", &limits_of_relay, no_dns(), None);
         let (stop, stopped) = watch::channel(false);
         let redelivery = Redelivery { attempt_max, ..Redelivery::new("n1", cluster, relay, virus, limits) };
         let worker = tokio::spawn(redelivery.run(stopped));

@@ -6,7 +6,10 @@ use proto::{
     address::{Address, ReversePath},
     department::{NextHop, TlsRule},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -27,10 +30,16 @@ const PIPELINE_MAX: usize = 50;
 /// Bytes of the message handed to the socket at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
+/// The answer of a hop that ends the connection (RFC 5321 section 3.8).
+const CLOSING: u16 = 421;
+
 /// Why a next hop has not taken the message, when it is not about a recipient.
 pub(super) enum Failure {
     /// STARTTLS was agreed on and then the handshake failed.
     Handshake(Reply),
+    /// The connection was closed or broke, or the hop has ended it with 421, before it was sent the message: of a connection that
+    /// had been kept this says nothing about the hop.
+    Gone(Reply),
     /// Try the next address or hop; the reply is for whoever is left.
     Next(Reply),
 }
@@ -56,10 +65,39 @@ impl Offers {
     }
 }
 
-/// A greeted next hop.
-pub(super) struct Dialogue<'a> {
+/// A greeted next hop that may be sent a message.
+pub(super) struct Greeted {
     wire: Wire,
     offers: Offers,
+    since: Instant,
+    messages: u32,
+}
+
+impl Greeted {
+    /// Messages that it has taken over this connection.
+    pub(super) fn messages(&self) -> u32 {
+        self.messages
+    }
+
+    /// Since it was greeted.
+    pub(super) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Whether it has said nothing since it took the last message.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.wire.is_quiet()
+    }
+
+    /// Says good-bye.
+    pub(super) async fn quit(self) {
+        self.wire.quit().await;
+    }
+}
+
+/// The handing over of one message to a greeted next hop.
+pub(super) struct Dialogue<'a> {
+    greeted: Greeted,
     hop: &'a str,
     limits: &'a Limits,
 }
@@ -89,6 +127,11 @@ impl Greeting<'_> {
 }
 
 impl<'a> Dialogue<'a> {
+    /// With a hop, called `hop` in replies, that was greeted before.
+    pub(super) fn with(greeted: Greeted, hop: &'a str, limits: &'a Limits) -> Self {
+        Self { greeted, hop, limits }
+    }
+
     /// Connects, reads the banner, says EHLO, and goes under TLS as the rule says.
     pub(super) async fn open(greeting: &Greeting<'a>, address: SocketAddr) -> Result<Self, Failure> {
         let limits = greeting.limits;
@@ -105,12 +148,13 @@ impl<'a> Dialogue<'a> {
             return Err(Failure::Next(banner.passed_on_as_temporary(greeting.name)));
         }
         let offers = hello(&mut wire, greeting).await?;
-        let mut dialogue = Self { wire, offers, hop: greeting.name, limits };
+        let greeted = Greeted { wire, offers, since: Instant::now(), messages: 0 };
+        let mut dialogue = Self::with(greeted, greeting.name, limits);
         let connector = match greeting.rule {
             TlsRule::None => return Ok(dialogue),
-            TlsRule::Opportunistic if !dialogue.offers.starttls => return Ok(dialogue),
+            TlsRule::Opportunistic if !dialogue.greeted.offers.starttls => return Ok(dialogue),
             TlsRule::Opportunistic => greeting.tls.opportunistic(),
-            TlsRule::Required if !dialogue.offers.starttls => {
+            TlsRule::Required if !dialogue.greeted.offers.starttls => {
                 return Err(Failure::Next(greeting.no_tls("TLS is required, but it offers no STARTTLS")));
             }
             TlsRule::Required => greeting.tls.verified().ok_or_else(|| {
@@ -130,52 +174,56 @@ impl<'a> Dialogue<'a> {
     /// After the 220 to STARTTLS. Whatever was said in the clear is forgotten (RFC 3207 section 4.2); whatever was said
     /// too early ends the attempt, because it would be taken for something said under TLS (CVE-2021-38371).
     async fn under_tls(self, greeting: &Greeting<'a>, connector: &TlsConnector) -> Result<Self, Failure> {
-        if self.wire.has_unread() {
+        if self.greeted.wire.has_unread() {
             tracing::warn!(
                 next_hop = self.hop,
                 "plaintext after the answer to STARTTLS: injected by somebody in between?"
             );
             return Err(Failure::Next(greeting.no_tls("plaintext followed the answer to STARTTLS; nothing was sent")));
         }
-        let handshake = self.wire.under_tls(connector, &greeting.hop.host, self.limits.relay_timeout).await;
+        let Self { greeted, hop, limits } = self;
+        let handshake = greeted.wire.under_tls(connector, &greeting.hop.host, limits.relay_timeout).await;
         // What rustls says names the host.
         let mut wire = handshake.map_err(|broken| {
             let reply = greeting.no_tls("TLS handshake failed");
             Failure::Handshake(reply.noted(format!("next hop {}: {broken}", greeting.name)))
         })?;
         let offers = hello(&mut wire, greeting).await?;
-        Ok(Self { wire, offers, ..self })
+        Ok(Self::with(Greeted { wire, offers, since: greeted.since, messages: 0 }, hop, limits))
     }
 
     async fn ask(&mut self, command: &str) -> Result<Answer, Broken> {
-        self.wire.send(command.as_bytes(), self.limits.relay_timeout).await?;
-        self.wire.answer(Some(self.limits.relay_timeout)).await
+        self.greeted.wire.send(command.as_bytes(), self.limits.relay_timeout).await?;
+        self.greeted.wire.answer(Some(self.limits.relay_timeout)).await
     }
 
-    fn lost(&self, broken: &Broken) -> Reply {
+    fn lost(&self, broken: &Broken) -> Failure {
         let reply = Reply::temporary(51, (4, 2), format!("the next hop failed: {broken}"));
-        reply.noted(format!("next hop {}", self.hop))
+        Failure::Gone(reply.noted(format!("next hop {}", self.hop)))
     }
 
     /// MAIL, RCPT for each recipient that is still open, DATA and the message. Answers are put down in `given` as they come,
-    /// so that they hold even if time runs out.
-    pub(super) async fn hand_over(mut self, mail: &Mail<'_>, given: &mut Given) -> Result<(), Failure> {
+    /// so that they hold even if time runs out. A hop that has taken the message may be sent another one: it is given back.
+    pub(super) async fn hand_over(mut self, mail: &Mail<'_>, given: &mut Given) -> Result<Option<Greeted>, Failure> {
         let taken = match self.envelope(mail, given).await? {
             Some(taken) if !taken.is_empty() => taken,
             _ => {
-                self.wire.quit().await;
+                self.greeted.quit().await;
                 let left = given.has_open();
-                return if left { Err(Failure::Next(given.problem())) } else { Ok(()) };
+                return if left { Err(Failure::Next(given.problem())) } else { Ok(None) };
             }
         };
-        let go_on = self.ask("DATA\r\n").await.map_err(|broken| Failure::Next(self.lost(&broken)))?;
+        let go_on = self.ask("DATA\r\n").await.map_err(|broken| self.lost(&broken))?;
+        if go_on.code() == CLOSING {
+            return Err(Failure::Gone(go_on.passed_on(self.hop)));
+        }
         if go_on.code() != 354 {
             let reply = go_on.passed_on(self.hop);
             for at in taken {
                 given.answer(at, refusal(reply.clone()));
             }
-            self.wire.quit().await;
-            return Ok(());
+            self.greeted.quit().await;
+            return Ok(None);
         }
         // From here on this hop has the message, or may have it: no other is tried.
         given.committed();
@@ -185,6 +233,8 @@ impl<'a> Dialogue<'a> {
                 for at in taken {
                     given.answer(at, Handed::Accepted { next_hop: self.hop.to_owned(), reply: text.clone() });
                 }
+                self.greeted.messages += 1;
+                return Ok(Some(self.greeted));
             }
             Ok(answer) => {
                 let reply = answer.passed_on(self.hop);
@@ -198,11 +248,11 @@ impl<'a> Dialogue<'a> {
                     if given.is_sent() { "after the message was sent; it may come twice" } else { "in the message" };
                 let reply = Reply::temporary(51, (4, 2), format!("the next hop failed: {broken} {when}"));
                 given.deferred(reply.noted(format!("next hop {}", self.hop)));
-                return Ok(());
+                return Ok(None);
             }
         }
-        self.wire.quit().await;
-        Ok(())
+        self.greeted.quit().await;
+        Ok(None)
     }
 
     /// What is said to RCPT for a recipient, and nothing when it does not come to that. Nothing is sent.
@@ -219,17 +269,20 @@ impl<'a> Dialogue<'a> {
     /// MAIL and RCPT; the recipients that were accepted, or nothing when MAIL was refused for good.
     async fn envelope(&mut self, mail: &Mail<'_>, given: &mut Given) -> Result<Option<Vec<usize>>, Failure> {
         let open = given.open();
-        let mut commands = vec![mail_command(mail.from, mail.message, self.offers)];
+        let mut commands = vec![mail_command(mail.from, mail.message, self.greeted.offers)];
         commands.extend(open.iter().map(|&at| format!("RCPT TO:<{}>\r\n", mail.to[at])));
         let mut asked = std::iter::once(None).chain(open.into_iter().map(Some));
         let mut taken = Vec::new();
-        for batch in commands.chunks(if self.offers.pipelining { PIPELINE_MAX } else { 1 }) {
+        for batch in commands.chunks(if self.greeted.offers.pipelining { PIPELINE_MAX } else { 1 }) {
             let patience = self.limits.relay_timeout;
-            let sent = self.wire.send(batch.concat().as_bytes(), patience).await;
-            sent.map_err(|broken| Failure::Next(self.lost(&broken)))?;
+            let sent = self.greeted.wire.send(batch.concat().as_bytes(), patience).await;
+            sent.map_err(|broken| self.lost(&broken))?;
             for recipient in asked.by_ref().take(batch.len()) {
-                let answer = self.wire.answer(Some(patience)).await;
-                let answer = answer.map_err(|broken| Failure::Next(self.lost(&broken)))?;
+                let answer = self.greeted.wire.answer(Some(patience)).await;
+                let answer = answer.map_err(|broken| self.lost(&broken))?;
+                if answer.code() == CLOSING {
+                    return Err(Failure::Gone(answer.passed_on(self.hop)));
+                }
                 match (recipient, answer.class()) {
                     (None, Class::Done) => {}
                     (None, Class::Permanent) => {
@@ -251,11 +304,11 @@ impl<'a> Dialogue<'a> {
     /// The message, and the answer to its final dot, for which only the whole delivery's limit holds.
     async fn message(&mut self, message: &[u8], taken: &[usize], given: &mut Given) -> Result<Answer, Broken> {
         let patience: Duration = self.limits.relay_timeout;
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        let mut block = Vec::with_capacity(BLOCK_BYTES.min(message.len() + 64));
         for piece in body::stuffed(message) {
             for part in piece.chunks(BLOCK_BYTES) {
                 if block.len() + part.len() > BLOCK_BYTES {
-                    self.wire.send(&block, patience).await?;
+                    self.greeted.wire.send(&block, patience).await?;
                     block.clear();
                 }
                 block.extend_from_slice(part);
@@ -263,8 +316,8 @@ impl<'a> Dialogue<'a> {
         }
         // The final dot is in this block.
         given.sent(taken);
-        self.wire.send(&block, patience).await?;
-        self.wire.answer(None).await
+        self.greeted.wire.send(&block, patience).await?;
+        self.greeted.wire.answer(None).await
     }
 }
 

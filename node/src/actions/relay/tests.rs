@@ -21,8 +21,9 @@ pub(crate) fn no_dns() -> TokioResolver {
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build().expect("a resolver")
 }
 
+/// A relay that keeps no connections.
 fn relay() -> Relay {
-    Relay::new("node.test", &Limits::default(), no_dns(), None)
+    Relay::new("node.test", &Limits { relay_idle_max: 0, ..Limits::default() }, no_dns(), None)
 }
 
 pub(super) fn department(next_hops: Vec<NextHop>) -> Route {

@@ -53,7 +53,8 @@ fn certificate() -> (TlsAcceptor, String) {
 async fn fate(scripts: &[&str], rule: TlsRule, acceptor: Option<TlsAcceptor>, roots: Option<&str>) -> String {
     let server = Scripted::start(scripts, rule, acceptor).await;
     let roots = roots.map(|pem| roots_from_pem(pem.as_bytes()).expect("roots"));
-    let relay = Relay::new("node.test", &Limits::default(), no_dns(), roots);
+    let limits = Limits { relay_idle_max: 0, ..Limits::default() };
+    let relay = Relay::new("node.test", &limits, no_dns(), roots);
     let route = department(vec![server.hop.clone()]);
     let answers = relay.deliver(&route, &ReversePath::Null, &addresses(&["bob"]), b"x\r\n").await;
     server.heard().await;

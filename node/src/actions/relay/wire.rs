@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use bytes::BytesMut;
+use futures::FutureExt as _;
 use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -11,6 +12,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::answer::{Answer, Nonsense, Reader};
+
+/// Read at once, in bytes: more than most answers have.
+const READ_BYTES: usize = 512;
 
 /// What a connection is made of: TCP, or TLS over it.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -54,6 +58,7 @@ impl Wire {
             if let Some(answer) = reader.read(&mut self.unread)? {
                 return Ok(answer);
             }
+            self.unread.reserve(READ_BYTES);
             if self.io.read_buf(&mut self.unread).await? == 0 {
                 return Err(Broken::Closed);
             }
@@ -67,6 +72,11 @@ impl Wire {
             self.io.flush().await
         };
         Ok(timeout(patience, write).await.map_err(|_| Broken::Slow(patience))??)
+    }
+
+    /// Whether the peer has said nothing more and keeps the connection open, as far as is known here.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.unread.is_empty() && self.io.read_buf(&mut self.unread).now_or_never().is_none()
     }
 
     /// Whether the peer has said more than was asked.
