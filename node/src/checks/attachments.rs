@@ -208,7 +208,7 @@ fn is_hidden_zip(content: &[u8]) -> bool {
     let tail = &content[content.len().saturating_sub(ZIP_TAIL_BYTES)..];
     !content.starts_with(b"PK\x03\x04")
         && !content.starts_with(b"PK\x05\x06")
-        && tail.windows(4).any(|four| four == b"PK\x05\x06")
+        && memchr::memmem::find(tail, b"PK\x05\x06").is_some()
         && ZipArchive::new(Metered::new(content)).is_ok_and(|archive| !archive.is_empty())
 }
 

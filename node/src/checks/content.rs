@@ -3,7 +3,7 @@
 use proto::{score::Score, verdict::Reason};
 
 use super::facts::Facts;
-use super::phrases::{FREEMAIL, SHORTENERS, TOPICS, Topic};
+use super::phrases::{self, FREEMAIL, SHORTENERS, TOPICS, Topic};
 use crate::{message::Message, smtp::transaction::Transaction};
 
 struct Rule {
@@ -70,13 +70,13 @@ pub fn analyse(message: &Message, transaction: &Transaction) -> Vec<Reason> {
         score: Score(rule.score),
         text: rule.text.to_owned(),
     });
-    let topics = TOPICS.iter().filter_map(|topic| phrases(topic, &facts));
+    let hits = phrases::hits(&facts.words);
+    let topics = TOPICS.iter().zip(hits).filter_map(|(topic, hits)| topic_reason(topic, hits));
     rules.chain(topics).chain(bulk_without_way_out(&facts)).collect()
 }
 
 /// Each further phrase of a topic counts half, up to the topic's most.
-fn phrases(topic: &Topic, facts: &Facts<'_>) -> Option<Reason> {
-    let hits = topic.phrases.split('|').filter(|phrase| facts.has_phrase(phrase)).count();
+fn topic_reason(topic: &Topic, hits: usize) -> Option<Reason> {
     let further = i32::try_from(hits.checked_sub(1)?).unwrap_or(i32::MAX);
     let score = topic.score.saturating_add(further.saturating_mul(topic.score / 2)).min(topic.score_max);
     Some(Reason { rule: topic.rule.to_owned(), score: Score(score), text: topic.text.to_owned() })
@@ -206,10 +206,8 @@ fn short_with_link(f: &Facts<'_>) -> bool {
 }
 
 fn shouting(f: &Facts<'_>) -> bool {
-    let (upper, lower) = f.raw_text.chars().fold((0_usize, 0_usize), |(upper, lower), c| {
-        (upper + usize::from(c.is_uppercase()), lower + usize::from(c.is_lowercase()))
-    });
-    upper > 150 && upper > lower
+    let upper = f.raw_text.chars().filter(|c| c.is_uppercase()).count();
+    upper > 150 && upper > f.raw_text.chars().filter(|c| c.is_lowercase()).count()
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl<'a> Facts<'a> {
         for text in message.shown() {
             raw_text.push('\n');
             let room = WORDS_BYTES_MAX.saturating_sub(raw_text.len());
-            raw_text.extend(text.char_indices().take_while(|(at, _)| *at < room).map(|(_, c)| c));
+            raw_text.push_str(&text[..text.ceil_char_boundary(room)]);
         }
         let links = message.links();
         let link_with_user = links.iter().any(|link| {
@@ -46,21 +46,11 @@ impl<'a> Facts<'a> {
             hosts: links.iter().filter_map(crate::message::html::Link::host).collect(),
             link_with_user,
             invisible_in_words: invisible_in_words(&raw_text),
-            mixed_words: raw_text.split(|c: char| !c.is_alphabetic()).filter(|word| is_mixed(word)).count(),
+            mixed_words: mixed_words(&raw_text),
             message,
             transaction,
             raw_text,
         }
-    }
-
-    /// Whether a phrase occurs as whole words.
-    #[must_use]
-    pub fn has_phrase(&self, phrase: &str) -> bool {
-        self.words.match_indices(phrase).any(|(at, found)| {
-            let before = self.words.as_bytes().get(at.wrapping_sub(1));
-            let after = self.words.as_bytes().get(at + found.len());
-            before.is_none_or(|byte| *byte == b' ') && after.is_none_or(|byte| *byte == b' ')
-        })
     }
 
     /// The last two labels of a host, or three below a short second one (`co.uk`). Rough on purpose: it only scores.
@@ -74,19 +64,39 @@ impl<'a> Facts<'a> {
 }
 
 fn words(text: &str) -> String {
-    let mut words = String::from(" ");
-    for c in text.chars().flat_map(char::to_lowercase) {
+    let mut words = String::with_capacity(text.len() + 2);
+    words.push(' ');
+    for c in text.chars() {
         match c {
-            c if is_invisible(c) => {}
-            '\u{2019}' => words.push('\''),
-            c if c.is_alphanumeric() || "'%@$-./".contains(c) => words.push(c),
-            _ if !words.ends_with(' ') => words.push(' '),
-            _ => {}
+            'a'..='z' | '0'..='9' | '\'' | '%' | '@' | '$' | '-' | '.' | '/' => words.push(c),
+            'A'..='Z' => words.push(c.to_ascii_lowercase()),
+            _ if c.is_ascii() => end_word(&mut words),
+            c => c.to_lowercase().for_each(|c| match c {
+                c if is_invisible(c) => {}
+                '\u{2019}' => words.push('\''),
+                c if c.is_alphanumeric() => words.push(c),
+                _ => end_word(&mut words),
+            }),
         }
     }
-    // A sentence's end is not part of its last word.
-    let words = words.replace(". ", " ").replace("- ", " ").replace("/ ", " ");
-    if words.ends_with(' ') { words } else { words.trim_end_matches(['.', '-', '/']).to_owned() + " " }
+    if !words.ends_with(' ') {
+        words.truncate(words.trim_end_matches(['.', '-', '/']).len());
+        words.push(' ');
+    }
+    words
+}
+
+/// A sentence's end is not part of its last word.
+fn end_word(words: &mut String) {
+    if words.ends_with(' ') {
+        return;
+    }
+    for end in ['.', '-', '/'] {
+        if words.ends_with(end) {
+            words.pop();
+        }
+    }
+    words.push(' ');
 }
 
 const fn is_invisible(c: char) -> bool {
@@ -94,9 +104,19 @@ const fn is_invisible(c: char) -> bool {
 }
 
 fn invisible_in_words(text: &str) -> usize {
+    if text.is_ascii() {
+        return 0;
+    }
     let chars: Vec<char> = text.chars().collect();
     let ascii = |c: &char| c.is_ascii_alphabetic();
     chars.windows(3).filter(|three| ascii(&three[0]) && is_invisible(three[1]) && ascii(&three[2])).count()
+}
+
+fn mixed_words(text: &str) -> usize {
+    if text.is_ascii() {
+        return 0;
+    }
+    text.split(|c: char| !c.is_alphabetic()).filter(|word| is_mixed(word)).count()
 }
 
 fn is_mixed(word: &str) -> bool {
@@ -107,19 +127,19 @@ fn is_mixed(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use proto::policy::PolicyLayer;
 
-    use super::Facts;
+    use super::{Facts, is_invisible, words};
     use crate::policy::samples::{message, transaction, view};
 
     #[test]
-    fn phrases_are_whole_words_across_lines_and_punctuation() {
+    fn words_go_on_across_lines_and_punctuation() {
         let message =
             message("From: a@b.test\nSubject: You Have\n\nwon! It\u{2019}s done. special\u{200b}ist act\nnow.\n");
         let transaction = transaction(view(PolicyLayer::default()), &[]);
-        let facts = Facts::of(&message, &transaction);
-        assert!(facts.has_phrase("you have won") && facts.has_phrase("act now") && facts.has_phrase("it's done"));
-        assert!(!facts.has_phrase("cialis") && !facts.has_phrase("special"));
+        let words = Facts::of(&message, &transaction).words;
+        assert_eq!(words, " you have won it's done specialist act now ");
     }
 
     #[test]
@@ -127,5 +147,30 @@ mod tests {
         assert_eq!(Facts::site("a.b.bank.test"), "test.bank");
         assert_eq!(Facts::site("www.bank.co.uk"), Facts::site("bank.co.uk"));
         assert_ne!(Facts::site("bank.test"), Facts::site("evil.test"));
+    }
+
+    /// The same in a few passes over the text, as it is easily seen to be right.
+    fn words_plainly(text: &str) -> String {
+        let mut words = String::from(" ");
+        for c in text.chars().flat_map(char::to_lowercase) {
+            match c {
+                c if is_invisible(c) => {}
+                '\u{2019}' => words.push('\''),
+                c if c.is_alphanumeric() || "'%@$-./".contains(c) => words.push(c),
+                _ if !words.ends_with(' ') => words.push(' '),
+                _ => {}
+            }
+        }
+        let words = words.replace(". ", " ").replace("- ", " ").replace("/ ", " ");
+        if words.ends_with(' ') { words } else { words.trim_end_matches(['.', '-', '/']).to_owned() + " " }
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_the_same_in_one_pass(
+            text in "(a|B|\\.|-|/|,| |\r\n|\u{2019}|\u{200b}|\u{130}|\u{df}|\u{e9}|\u{c4}|%|1|\\.\\.| - |\\. ){0,30}",
+        ) {
+            prop_assert_eq!(words(&text), words_plainly(&text));
+        }
     }
 }

@@ -1,4 +1,33 @@
-//! The table of phrases that spam uses, in English and German, by what it is after. Data only: lower case, single spaces.
+//! The table of phrases that spam uses, in English and German, by what it is after: lower case, single spaces. All are looked for
+//! in one pass.
+
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
+
+/// Every phrase with the spaces that part it from its neighbours, and the topic of each.
+static PHRASES: LazyLock<Option<(AhoCorasick, Vec<usize>)>> = LazyLock::new(|| {
+    let each = |(at, topic): (usize, &Topic)| topic.phrases.split('|').map(move |phrase| (format!(" {phrase} "), at));
+    let (phrases, topics): (Vec<String>, Vec<usize>) = TOPICS.iter().enumerate().flat_map(each).unzip();
+    // Only more phrases than there are numbers could fail, and a test looks for each of these.
+    Some((AhoCorasick::new(&phrases).ok()?, topics))
+});
+
+/// How many different phrases of each topic occur as whole words. In `words` each word has a single space on both sides.
+#[must_use]
+pub fn hits(words: &str) -> [usize; TOPICS.len()] {
+    let mut hits = [0; TOPICS.len()];
+    let Some((phrases, topics)) = &*PHRASES else { return hits };
+    let mut seen = vec![false; topics.len()];
+    // Overlapping: neighbours share a space, and one phrase may be part of another.
+    for found in phrases.find_overlapping_iter(words) {
+        let phrase = found.pattern().as_usize();
+        if !std::mem::replace(&mut seen[phrase], true) {
+            hits[topics[phrase]] += 1;
+        }
+    }
+    hits
+}
 
 /// Phrases with one aim.
 #[derive(Debug)]
@@ -212,3 +241,31 @@ pub const FREEMAIL: [&str; 26] = [
     "mail.com",
     "t-online.de",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::{TOPICS, hits};
+
+    fn at(rule: &str) -> usize {
+        TOPICS.iter().position(|topic| topic.rule == rule).expect("a topic")
+    }
+
+    #[test]
+    fn every_phrase_is_found_as_whole_words_and_not_within_one() {
+        for (at, topic) in TOPICS.iter().enumerate() {
+            for phrase in topic.phrases.split('|') {
+                assert!(hits(&format!(" so {phrase} then "))[at] > 0, "{phrase}");
+                assert_eq!(hits(&format!(" so{phrase}then "))[at], 0, "{phrase}");
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_and_phrases_in_phrases_count_each_and_repetitions_do_not() {
+        let pills = at("PHRASES_PILLS");
+        assert_eq!(hits(" viagra cialis viagra ")[pills], 2);
+        assert_eq!(hits(" specialist ")[pills], 0);
+        assert_eq!(hits(" unclaimed funds ")[at("PHRASES_ADVANCE_FEE")], 2);
+        assert_eq!(hits(" "), [0; TOPICS.len()]);
+    }
+}

@@ -41,6 +41,10 @@ pub const LINKS_MAX: usize = 2000;
 #[must_use]
 pub fn host_of(target: &str) -> Option<String> {
     let target = target.trim();
+    let begins = |start: &str| target.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+    if !begins("http") && !begins("www.") {
+        return None;
+    }
     let lower = target.to_ascii_lowercase();
     let rest = lower.strip_prefix("http://").or_else(|| lower.strip_prefix("https://"));
     let rest = rest.or_else(|| lower.starts_with("www.").then_some(lower.as_str()))?;
@@ -53,7 +57,8 @@ pub fn host_of(target: &str) -> Option<String> {
 /// Links written out in plain text.
 #[must_use]
 pub fn links_in_text(text: &str) -> Vec<Link> {
-    let words = text.split(|c: char| c.is_whitespace() || "<>\"()[]{}".contains(c));
+    let parts = |c: char| matches!(c, '<' | '>' | '"' | '(' | ')' | '[' | ']' | '{' | '}') || c.is_whitespace();
+    let words = text.split(parts);
     let links = words.filter(|word| host_of(word).is_some_and(|host| host.contains('.')));
     links.take(LINKS_MAX).map(|word| Link { target: capped(word), shown: String::new() }).collect()
 }
