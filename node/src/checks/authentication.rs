@@ -29,6 +29,8 @@ use crate::{
     smtp::transaction::{Client, Transaction},
 };
 
+/// A message of at most so many bytes is hashed without a thread of its own, which would cost more than that.
+const SHORT_BYTES_MAX: usize = 32 * 1024;
 /// Sets of ARC fields that are looked at; RFC 8617 section 4.2.1 allows 50, real chains have below five.
 const ARC_SETS_MAX: usize = 20;
 
@@ -118,14 +120,16 @@ impl Authenticator {
     }
 
     async fn ask(&self, asked: &Question) -> Authentication {
-        let hashing = {
-            let (bytes, header_bytes_max, signatures_max) =
-                (asked.bytes.clone(), self.header_bytes_max, self.signatures_max);
-            tokio::task::spawn_blocking(move || Hashed::new(&bytes, header_bytes_max, signatures_max))
-        };
-        let hashed = match hashing.await {
-            Ok(hashed) => hashed,
-            Err(_) => return Authentication::unavailable("the check failed on the message"),
+        let (bytes, header_bytes_max, signatures_max) =
+            (asked.bytes.clone(), self.header_bytes_max, self.signatures_max);
+        let hash = move || Hashed::new(&bytes, header_bytes_max, signatures_max);
+        let hashed = if asked.bytes.len() <= SHORT_BYTES_MAX {
+            hash()
+        } else {
+            match tokio::task::spawn_blocking(hash).await {
+                Ok(hashed) => hashed,
+                Err(_) => return Authentication::unavailable("the check failed on the message"),
+            }
         };
         let parsed = hashed.as_ref().and_then(|hashed| hashed.parsed(self.signatures_max));
         let ip = asked.client.address;
@@ -274,8 +278,7 @@ fn authors(parsed: &AuthenticatedMessage<'_>) -> BTreeSet<Domain> {
     domains.filter_map(|(_, domain)| Domain::parse(domain.trim_end_matches('.')).ok()).collect()
 }
 
-/// A message's header and the hashes of its body, which are worked out on a thread for hostile bytes: of a large body they
-/// take long.
+/// A message's header and the hashes of its body, which are worked out on a thread: of a large body they take long.
 struct Hashed {
     header: Bytes,
     body_hashes: Vec<(Canonicalization, HashAlgorithm, u64, Vec<u8>)>,
