@@ -154,16 +154,23 @@ impl Connection {
 
     /// Serves the client until one side has enough. `early_talk` says that the client spoke before the greeting.
     pub async fn run(mut self, socket: TcpStream, early_talk: bool) {
-        let limits = self.service.settings.limits.clone();
+        let service = Arc::clone(&self.service);
+        let limits = &service.settings.limits;
         let deadline = Instant::now() + limits.connection_time_max;
-        let step = self.greeting(&socket, early_talk).await;
-        let mut stream = Stream::new(socket, &limits, deadline);
+        // What not every connection comes to has memory of its own, so that an idle one stays small.
+        let step = Box::pin(self.greeting(&socket, early_talk)).await;
+        let mut stream = Stream::new(socket, limits, deadline);
         if !self.greet(step, &mut stream).await {
             return;
         }
         let Some(Ending::StartTls(place)) = self.until_end(&mut stream).await else { return };
-        let Some(socket) = self.handshake(stream.into_inner(), place).await else { return };
-        let mut stream = Stream::new(socket, &limits, deadline);
+        Box::pin(self.under_tls(stream.into_inner(), place, deadline)).await;
+    }
+
+    /// The handshake, and the conversation after it.
+    async fn under_tls(&mut self, socket: TcpStream, place: HandshakePlace, deadline: Instant) {
+        let Some(socket) = self.handshake(socket, place).await else { return };
+        let mut stream = Stream::new(socket, &self.service.settings.limits, deadline);
         self.until_end(&mut stream).await;
     }
 
@@ -265,15 +272,17 @@ impl Connection {
             let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
             self.mail_at =
                 if self.session.in_transaction() { self.mail_at.or_else(|| Some(Instant::now())) } else { None };
-            let step = if let Step::Ask(question) = step { self.ask(question).await } else { step };
+            let step = if let Step::Ask(question) = step { Box::pin(self.ask(question)).await } else { step };
             let step = match self.suspected(step, &view) {
                 Step::ReadData { reply, transaction, bytes_max } => {
-                    let reply = self.message(stream, &reply, *transaction, bytes_max).await?;
+                    let reply = Box::pin(self.message(stream, &reply, *transaction, bytes_max)).await?;
                     self.session.finished(reply)
                 }
-                Step::ReadChunk { bytes, last, bytes_max } => self.chunk(stream, bytes, last, bytes_max).await?,
+                Step::ReadChunk { bytes, last, bytes_max } => {
+                    Box::pin(self.chunk(stream, bytes, last, bytes_max)).await?
+                }
                 Step::SkipChunk { bytes, reply } => {
-                    stream.chunk(&mut Incoming::refused(), &mut { bytes }, 0).await?;
+                    Box::pin(stream.chunk(&mut Incoming::refused(), &mut { bytes }, 0)).await?;
                     Step::Reply(reply)
                 }
                 step @ (Step::Reply(_) | Step::Ask(_) | Step::StartTls(_) | Step::Close(_)) => step,
@@ -422,3 +431,7 @@ impl Connection {
         Moment { view, view_fresh, drained, fresh_id: TransactionId::fresh(), more_input }
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -82,7 +82,7 @@ impl DataDecoder {
         let mut rest = chunk;
         while self.place != Place::End {
             if self.place == Place::Within {
-                let plain = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)).unwrap_or(rest.len());
+                let plain = memchr::memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
                 let (head, tail) = rest.split_at(plain);
                 self.store(head);
                 rest = tail;

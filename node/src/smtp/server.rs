@@ -1,12 +1,14 @@
 //! The listeners: a permit before each accept, a bound for each client, and an orderly stop.
 
 use std::{
+    mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
+use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -227,9 +229,8 @@ impl Arrival {
 /// Whether the client has sent something before the greeting: a look at what the kernel already has, without waiting.
 fn has_spoken(socket: TcpStream) -> std::io::Result<(TcpStream, bool)> {
     socket.set_nodelay(true)?;
-    let socket = socket.into_std()?;
-    let early_talk = matches!(socket.peek(&mut [0]), Ok(1..));
-    Ok((TcpStream::from_std(socket)?, early_talk))
+    let early_talk = matches!(SockRef::from(&socket).peek(&mut [MaybeUninit::uninit()]), Ok(1..));
+    Ok((socket, early_talk))
 }
 
 async fn turn_away(mut socket: TcpStream, reply: &Reply) {

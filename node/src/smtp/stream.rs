@@ -1,10 +1,16 @@
 //! Bytes to lines and messages, replies to bytes, each with its deadline and a bounded buffer.
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Instant, timeout_at},
 };
 
@@ -25,7 +31,7 @@ const RATE_GRACE: Duration = Duration::from_secs(60);
 /// For so long the end of the client's input is waited for when we close.
 const LINGER: Duration = Duration::from_secs(2);
 /// What is read and thrown away then, in bytes.
-const LINGER_BYTES_MAX: u64 = 256 * 1024;
+const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Why a conversation ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -234,7 +240,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         }
         let until = Instant::now() + self.read_timeout;
         let write = async {
-            self.io.write_all_buf(&mut self.output).await?;
+            while !self.output.is_empty() {
+                let written = self.io.write(&self.output).await?;
+                if written == 0 {
+                    return Err(std::io::ErrorKind::WriteZero.into());
+                }
+                self.output.advance(written);
+            }
             self.io.flush().await
         };
         Ok(timeout_at(until, write).await.map_err(|_| StreamError::TooSlow)??)
@@ -247,18 +259,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         let farewell = async {
             self.flush().await?;
             self.io.shutdown().await?;
-            let mut rest = (&mut self.io).take(LINGER_BYTES_MAX);
-            tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+            let mut rest = 0;
+            while rest < LINGER_BYTES_MAX {
+                match poll_fn(|context| self.poll_fill(context)).await? {
+                    0 => break,
+                    read => rest += read,
+                }
+                self.input = BytesMut::new();
+            }
             Ok::<(), StreamError>(())
         };
         drop(timeout_at(until, farewell).await);
     }
 
     async fn fill(&mut self, deadline: Instant) -> Result<(), StreamError> {
-        self.input.reserve(READ_BYTES);
         let until = deadline.min(Instant::now() + self.read_timeout);
-        let mut bounded = (&mut self.io).take(READ_BYTES as u64);
-        let read = timeout_at(until, bounded.read_buf(&mut self.input)).await.map_err(|_| StreamError::TooSlow)??;
+        // Who is waited for holds no buffers.
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+        if self.output.is_empty() {
+            self.output = BytesMut::new();
+        }
+        let reading = poll_fn(|context| self.poll_fill(context));
+        let read = timeout_at(until, reading).await.map_err(|_| StreamError::TooSlow)??;
         if read == 0 { Err(StreamError::Gone) } else { Ok(()) }
+    }
+
+    /// Reads what is there by way of the stack, so that there is a buffer only when there is something to put into it.
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut read))?;
+        self.input.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
     }
 }

@@ -3,23 +3,28 @@
 /// Whether each CR is followed by LF and each LF comes after CR. What is not so may end DATA early at a lenient receiver
 /// and smuggle a second message (CVE-2023-51764), so it is never sent.
 pub(super) fn has_clean_line_ends(message: &[u8]) -> bool {
-    let mut previous = 0;
-    for &byte in message {
-        if (byte == b'\n') != (previous == b'\r') {
-            return false;
+    let mut rest = message;
+    while let Some(at) = memchr::memchr2(b'\r', b'\n', rest) {
+        match rest.get(at..).unwrap_or_default() {
+            [b'\r', b'\n', after @ ..] => rest = after,
+            _ => return false,
         }
-        previous = byte;
     }
-    previous != b'\r'
+    true
 }
 
 /// The pieces of a message in the order they are written, with the final dot. Each line that begins with a dot gets one
 /// more; a last line without its CRLF gets it.
 pub(super) fn stuffed(message: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let lines = message.split_inclusive(|&byte| byte == b'\n').flat_map(|line| {
-        let dot: &[u8] = if line.starts_with(b".") { b"." } else { b"" };
-        [dot, line]
+    let first: &[u8] = if message.starts_with(b".") { b"." } else { b"" };
+    // Pieces end where a line begins with a dot.
+    let dots = memchr::memmem::find_iter(message, b"\n.").map(|at| at + 1);
+    let ends = dots.chain([message.len()]).scan(0, |from, to| {
+        let piece = message.get(*from..to).unwrap_or_default();
+        *from = to;
+        Some(piece)
     });
+    let lines = ends.enumerate().flat_map(move |(at, piece)| [if at == 0 { first } else { b"." }, piece]);
     let line_end: &[u8] = if message.is_empty() || message.ends_with(b"\r\n") { b"" } else { b"\r\n" };
     lines.chain([line_end, b".\r\n"]).filter(|piece| !piece.is_empty())
 }
