@@ -262,7 +262,7 @@ impl<'a> Dialogue<'a> {
             Class::Done => Some(self.ask(&format!("RCPT TO:<{to}>\r\n")).await.ok()?.class()),
             Class::Continue | Class::Temporary | Class::Permanent => None,
         };
-        self.wire.quit().await;
+        self.greeted.wire.quit().await;
         answer
     }
 
