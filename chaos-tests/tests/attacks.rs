@@ -54,7 +54,7 @@ async fn cluster() -> anyhow::Result<MutexGuard<'static, Cluster>> {
 fn memory_kib(pid: u32, key: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("look at a process")?;
     let line = status.lines().find_map(|line| line.strip_prefix(key)).context("the system tells it")?;
-    line.split_whitespace().nth(1).context("a number")?.parse().context("a number")
+    line.split_whitespace().next().context("a number")?.parse().context("a number")
 }
 
 fn sockets(pid: u32) -> anyhow::Result<usize> {
