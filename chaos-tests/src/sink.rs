@@ -42,6 +42,9 @@ pub struct Received {
     pub message_id: String,
     /// Whether it came under TLS.
     pub tls: bool,
+    /// The lines of MAIL and of each RCPT that was accepted, as they came.
+    #[serde(default)]
+    pub envelope: Vec<String>,
     /// Where it is stored; empty when the sink keeps none.
     pub file: PathBuf,
 }
@@ -83,6 +86,7 @@ enum End {
 struct Transaction {
     from: Option<String>,
     to: Vec<String>,
+    lines: Vec<String>,
 }
 
 impl<F: Fn(Received) + Send + Sync + 'static> Sink<F> {
@@ -154,7 +158,7 @@ impl<F: Fn(Received) + Send + Sync + 'static> Sink<F> {
                 "EHLO" => {
                     let start = if self.tls.is_some() && !tls { "250-STARTTLS\r\n" } else { "" };
                     format!(
-                        "250-{}\r\n250-PIPELINING\r\n250-8BITMIME\r\n{start}250-ENHANCEDSTATUSCODES\r\n250 SIZE {MESSAGE_BYTES_MAX}",
+                        "250-{}\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n{start}250-ENHANCEDSTATUSCODES\r\n250 SIZE {MESSAGE_BYTES_MAX}",
                         self.name
                     )
                 }
@@ -164,10 +168,10 @@ impl<F: Fn(Received) + Send + Sync + 'static> Sink<F> {
                     "250 2.0.0 ok".to_owned()
                 }
                 "MAIL" => {
-                    transaction = Transaction { from: Some(path(&line)), to: Vec::new() };
+                    transaction = Transaction { from: Some(path(&line)), to: Vec::new(), lines: vec![line] };
                     "250 2.1.0 ok".to_owned()
                 }
-                "RCPT" => self.recipient(&mut transaction, path(&line)),
+                "RCPT" => self.recipient(&mut transaction, line),
                 "DATA" if transaction.to.is_empty() => "503 5.5.1 no recipient".to_owned(),
                 "DATA" => {
                     say(stream, "354 go on").await?;
@@ -189,7 +193,8 @@ impl<F: Fn(Received) + Send + Sync + 'static> Sink<F> {
         }
     }
 
-    fn recipient(&self, transaction: &mut Transaction, to: String) -> String {
+    fn recipient(&self, transaction: &mut Transaction, line: String) -> String {
+        let to = path(&line);
         if transaction.from.is_none() {
             return "503 5.5.1 MAIL first".to_owned();
         }
@@ -200,6 +205,7 @@ impl<F: Fn(Received) + Send + Sync + 'static> Sink<F> {
             Some(code) => format!("{code} 5.1.1 no mailbox {local} here"),
             None => {
                 transaction.to.push(to);
+                transaction.lines.push(line);
                 "250 2.1.5 ok".to_owned()
             }
         }
@@ -221,6 +227,7 @@ impl<F: Fn(Received) + Send + Sync + 'static> Sink<F> {
             transaction: transaction_id(message),
             message_id: field(message, "Message-ID").unwrap_or_default(),
             tls,
+            envelope: transaction.lines,
             file,
         });
         Ok(n)

@@ -104,6 +104,8 @@ pub(crate) fn record(rng: &mut Rng) -> anyhow::Result<Held> {
         attempts: 0,
         next_attempt: UnixMs(0),
         last_problem: String::new(),
+        handling: Default::default(),
+        notifications: Default::default(),
     })
 }
 

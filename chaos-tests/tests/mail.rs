@@ -12,7 +12,7 @@ use chaos_tests::{
     runtime::run,
     shared,
     sink::{Order, Received, fields},
-    smtp_client::Envelope,
+    smtp_client::{Conversation, Envelope, stuffed},
     zones,
 };
 
@@ -189,6 +189,39 @@ fn what_a_full_mailbox_cannot_take_now_is_delivered_later_by_the_other_node_and_
         .await?;
         assert_eq!(copies(&cluster.health.received.all(), transaction, to[1]), 1);
         assert_eq!(copies(&cluster.interior.received.all(), transaction, to[0]), 1);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_the_sender_asks_of_every_server_reaches_the_next_hop_at_once_and_after_it_was_held() -> anyhow::Result<()> {
+    run(async {
+        let cluster = shared::cluster().await?;
+        cluster.health.order(&Order::Refuse("sp\u{e4}ter".into(), 452)).await?;
+        let now = "J\u{fc}rgen@health.gov.test> NOTIFY=NEVER ORCPT=rfc822;J+2Bx@elsewhere.example";
+        let later = "sp\u{e4}ter@health.gov.test> NOTIFY=FAILURE,DELAY ORCPT=utf-8;sp\\x{E4}ter@elsewhere.example";
+        let mail = "MAIL FROM:<friend@good.example>";
+        let asked = "SMTPUTF8 RET=HDRS ENVID=QQ+2B314159";
+        let server = cluster.smtp(0, Side::Internet);
+        let mut conversation = Conversation::open(server, Some(zones::GOOD), "mail.good.example").await?;
+        for command in [format!("{mail} {asked}"), format!("RCPT TO:<{now}"), format!("RCPT TO:<{later}")] {
+            let reply = conversation.say(&command).await?;
+            assert_eq!(reply.code, 250, "{command}: {reply}");
+        }
+        assert_eq!(conversation.say("DATA").await?.code, 354);
+        conversation.raw(&stuffed(&signed(&cluster, &Letter::new(FRIEND, ANNA, "For the two of you"))?)).await?;
+        let reply = conversation.reply().await?;
+        let transaction = reply.transaction().with_context(|| reply.to_string())?;
+        cluster.health.order(&Order::Accept("sp\u{e4}ter".into())).await?;
+        for (to, whom) in [(now, "J\u{fc}rgen@health.gov.test"), (later, "sp\u{e4}ter@health.gov.test")] {
+            let ours = |seen: &Received| seen.transaction == transaction && seen.to.iter().any(|seen| seen == whom);
+            let seen = cluster.health.received.first_within(LEASE_MAX, "the message", ours).await?;
+            let (first, second) = (&seen.envelope[0], &seen.envelope[1]);
+            assert!(first.starts_with(mail) && first.ends_with(&format!(" {asked}")), "{first}");
+            assert_eq!(*second, format!("RCPT TO:<{to}"));
+            let received = fields(&std::fs::read(&seen.file)?).into_iter().find(|(name, _)| name == "Received");
+            assert!(received.is_some_and(|(_, value)| value.contains(" with UTF8SMTP id ")));
+        }
         Ok(())
     })
 }

@@ -148,6 +148,7 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
             internet: listeners.optional("internet", socket_address),
             departments: listeners.optional("departments", socket_address),
             balancers: listeners.list("balancers", network).unwrap_or_default(),
+            xclient: listeners.list("xclient", network).unwrap_or_default(),
         })
         .unwrap_or_default();
     if listeners.internet.or(listeners.departments).is_none() {
@@ -346,6 +347,7 @@ listeners:
   internet: 127.0.0.1:2525
   departments: 127.0.0.1:2526
   balancers: [192.0.2.8, 192.0.2.16/28]
+  xclient: [192.0.2.9]
 inspect: 127.0.0.1:7400
 dns: ['127.0.0.1:5300']
 clamd: unix:/run/clamd.sock
@@ -372,6 +374,7 @@ limits:
         );
         let balancers: Vec<String> = config.listeners.balancers.iter().map(ToString::to_string).collect();
         assert_eq!(balancers, ["192.0.2.8/32", "192.0.2.16/28"]);
+        assert_eq!(config.listeners.xclient, ["192.0.2.9/32".parse().expect("a network")]);
         assert_eq!(config.clamd, Some(ClamdAddress::Unix("/run/clamd.sock".into())));
         assert_eq!((config.limits.connections_max, config.limits.read_timeout), (7, Duration::from_secs(300)));
     }

@@ -7,6 +7,7 @@ use futures::Stream;
 use mail_parser::parsers::MessageStream;
 use proto::{
     address::{Address, Domain, ReversePath},
+    envelope::{Handling, Notification},
     held::TransactionId,
     identity::{Credentials, Role},
     time::UnixMs,
@@ -180,6 +181,7 @@ fn transaction(request: &ScanRequest, bytes: &[u8], view: Arc<View>) -> Result<T
             reasons: Vec::new(),
         },
         reverse_path,
+        handling: Handling::default(),
         recipients: vec![recipient],
         view,
     })
@@ -195,12 +197,14 @@ fn recipient(address: Address, view: &View, from_department: bool) -> Result<Rec
                 next_hops: tenant.department.next_hops.clone(),
             },
             class: if from_department { TrustClass::Interdepartmental } else { TrustClass::Internet },
+            notification: Notification::default(),
         }),
         (None, true) => Ok(Recipient {
             policy: view.state_policy.clone(),
             route: Route::Internet { domain: address.domain().clone(), relays: view.settings.internet_relays.clone() },
             class: TrustClass::Outbound,
             address,
+            notification: Notification::default(),
         }),
         (None, false) => Err(format!("rcpt: {} is no department's domain", address.domain())),
     }

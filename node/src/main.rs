@@ -214,8 +214,12 @@ async fn inspect(
 }
 
 fn service(config: &Config, cluster: &Cluster, reception: Reception, pipeline: Arc<Pipeline>) -> Service {
-    let settings =
-        Settings { node: config.name.clone(), hostname: config.hostname.clone(), limits: config.limits.clone() };
+    let settings = Settings {
+        node: config.name.clone(),
+        hostname: config.hostname.clone(),
+        xclient: config.listeners.xclient.clone(),
+        limits: config.limits.clone(),
+    };
     let deliver: Deliver = Arc::new(move |transaction, bytes| {
         let pipeline = Arc::clone(&pipeline);
         async move { pipeline.run(transaction, bytes).await }.boxed()

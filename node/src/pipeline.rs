@@ -15,7 +15,7 @@ use tracing::{Instrument as _, info_span};
 use crate::{
     actions::{
         headers, hold,
-        relay::{Handed, Relay},
+        relay::{Envelope, Handed, Relay},
     },
     cluster::Cluster,
     examine::{Examined, Examiner, class, senders},
@@ -156,9 +156,12 @@ impl Pipeline {
             let late = Reply::temporary(51, (4, 7), "other next hops took too long, this one was not asked yet");
             return vec![Some(End::Deferred(late)); group.len()];
         }
-        let to: Vec<_> = group.iter().map(|recipient| recipient.address.clone()).collect();
+        let (to, notifications): (Vec<_>, Vec<_>) =
+            group.iter().map(|recipient| (recipient.address.clone(), recipient.notification.clone())).unzip();
+        let Transaction { reverse_path: from, handling, .. } = transaction;
+        let envelope = Envelope { from, handling, to: &to, notifications: &notifications };
         let began = Instant::now();
-        let handed = self.relay.deliver(&first.route, &transaction.reverse_path, &to, &body).await;
+        let handed = self.relay.deliver(&first.route, envelope, &body).await;
         metrics().relayed(outcome(&handed), began.elapsed());
         // A recipient without an answer has not been delivered to.
         let ends = handed.into_iter().map(|handed| Some(end(handed))).chain(std::iter::repeat(None));

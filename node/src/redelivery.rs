@@ -30,7 +30,7 @@ use tokio::{
 use crate::{
     actions::{
         hold::PROBLEM_CHARS_MAX,
-        relay::{Handed, Relay},
+        relay::{Envelope, Handed, Relay},
     },
     checks::virus::VirusScanner,
     cluster::Cluster,
@@ -283,7 +283,11 @@ impl Redelivery {
             return Err("the time of the attempt was up before this recipient's turn".to_owned());
         }
         let limit = left.min(ROUTE_TIME_MAX);
-        Ok(self.relay.deliver_within(limit, &route, &held.reverse_path, recipients, body).await)
+        let asked = |recipient| held.notifications.get(recipient).cloned().unwrap_or_default();
+        let notifications: Vec<_> = recipients.iter().map(asked).collect();
+        let (from, handling) = (&held.reverse_path, &held.handling);
+        let envelope = Envelope { from, handling, to: recipients, notifications: &notifications };
+        Ok(self.relay.deliver_within(limit, &route, envelope, body).await)
     }
 
     /// Proposes what came of it until the cluster has it: also after the lease, which counts until another node takes the

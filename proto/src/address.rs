@@ -1,4 +1,5 @@
-//! Mail addresses, parsed once where they come in (RFC 5321 section 4.1.2). ASCII only: SMTPUTF8 is not offered.
+//! Mail addresses, parsed once where they come in (RFC 5321 section 4.1.2, RFC 6531 section 3.3): a domain becomes ASCII, a local
+//! part may be UTF-8.
 
 use std::fmt;
 
@@ -24,7 +25,7 @@ pub enum AddressError {
     LocalPart,
 }
 
-/// A domain name in lower case, without a trailing dot: LDH labels of at most 63 octets, 255 in all, at least two labels
+/// A domain name in ASCII and lower case, without a trailing dot: LDH labels of at most 63 octets, 255 in all, at least two labels
 /// unless it is the single label of a private network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -35,13 +36,16 @@ impl Domain {
     ///
     /// # Errors
     /// When it is empty, too long, an address literal or holds other than LDH labels (underscores are let pass: they
-    /// occur in host names of real servers).
+    /// occur in host names of real servers) and U-labels (RFC 5890 section 2.3.2.1), which become A-labels.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
         }
         if text.len() > 255 {
             return Err(AddressError::TooLong);
+        }
+        if !text.is_ascii() {
+            return Self::parse(&with_a_labels(text).ok_or(AddressError::Domain)?);
         }
         let label_ok = |label: &str| {
             (1..=63).contains(&label.len())
@@ -72,6 +76,20 @@ impl Domain {
     }
 }
 
+/// A name with A-labels in the place of its U-labels.
+fn with_a_labels(text: &str) -> Option<String> {
+    let labels = text.split('.').map(|label| if label.is_ascii() { Some(label.to_owned()) } else { a_label(label) });
+    labels.collect::<Option<Vec<_>>>().map(|labels| labels.join("."))
+}
+
+/// The A-label of a U-label, whatever the case of its letters. What is only mapped to one, such as full-width letters or other
+/// dots, is none: it would look like one name and mean another.
+fn a_label(label: &str) -> Option<String> {
+    let ascii = idna::domain_to_ascii_strict(label).ok()?;
+    let (unicode, valid) = idna::domain_to_unicode(&ascii);
+    (valid.is_ok() && unicode == label.to_lowercase()).then_some(ascii)
+}
+
 impl TryFrom<String> for Domain {
     type Error = AddressError;
     fn try_from(text: String) -> Result<Self, AddressError> {
@@ -91,7 +109,7 @@ impl fmt::Display for Domain {
     }
 }
 
-/// A mailbox: local part as written, domain in lower case.
+/// A mailbox: local part as written, in ASCII or UTF-8; domain in ASCII and lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
@@ -103,7 +121,7 @@ impl Address {
     /// Reads `local@domain`. Source routes and address literals are not addresses here.
     ///
     /// # Errors
-    /// When it breaks RFC 5321 section 4.1.2 or its lengths.
+    /// When it breaks RFC 5321 section 4.1.2 or its lengths in octets, or has control, format or other invisible characters.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         if text.is_empty() {
             return Err(AddressError::Empty);
@@ -118,7 +136,11 @@ impl Address {
         if !(is_dot_string(local) || is_quoted_string(local)) {
             return Err(AddressError::LocalPart);
         }
-        Ok(Self { local: local.to_owned(), domain: Domain::parse(domain)? })
+        let domain = Domain::parse(domain)?;
+        if local.len() + domain.as_str().len() >= 254 {
+            return Err(AddressError::TooLong);
+        }
+        Ok(Self { local: local.to_owned(), domain })
     }
 
     /// The part before the `@`, as written.
@@ -133,29 +155,61 @@ impl Address {
         &self.domain
     }
 
+    /// Whether it may be handed to a server that knows nothing of SMTPUTF8.
+    #[must_use]
+    pub fn is_ascii(&self) -> bool {
+        self.local.is_ascii()
+    }
+
     /// The address in lower case, as an index key.
     #[must_use]
     pub fn key(&self) -> String {
-        self.to_string().to_ascii_lowercase()
+        format!("{}@{}", lower_case(&self.local), self.domain)
     }
 }
 
-fn is_atext(byte: u8) -> bool {
+/// A local part in lower case, as departments' servers compare it. Only what lies before U+0530 (Latin, Greek, Cyrillic) is
+/// folded: beyond, new versions of Unicode add upper-case letters, and replicas of different builds must agree on keys.
+#[must_use]
+pub fn lower_case(local: &str) -> String {
+    if local.is_ascii() {
+        return local.to_ascii_lowercase();
+    }
+    let mut lower = String::with_capacity(local.len());
+    for c in local.chars() {
+        if c < '\u{530}' { lower.extend(c.to_lowercase()) } else { lower.push(c) }
+    }
+    lower
+}
+
+pub(crate) fn is_atext(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
+/// Characters beyond ASCII that an address may have: none that controls, formats or cannot be seen, and none that means nothing
+/// or whatever a private party agrees on.
+pub(crate) fn is_utf8_text(c: char) -> bool {
+    let odd = matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{ffff}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{10ffff}');
+    !(c.is_ascii() || c.is_control() || c.is_whitespace() || odd)
+}
+
 fn is_dot_string(local: &str) -> bool {
-    !local.is_empty() && local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+    let is_atom = |c: char| u8::try_from(c).map_or_else(|_| is_utf8_text(c), |byte| is_atext(byte) || is_utf8_text(c));
+    !local.is_empty() && local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atom))
 }
 
 fn is_quoted_string(local: &str) -> bool {
     let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return false };
-    let mut bytes = inner.bytes();
-    while let Some(byte) = bytes.next() {
-        let ok = match byte {
-            b'\\' => bytes.next().is_some_and(|quoted| (b' '..=b'~').contains(&quoted)),
-            b'"' => false,
-            other => (b' '..=b'~').contains(&other),
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        let ok = match c {
+            '\\' => chars.next().is_some_and(|quoted| (' '..='~').contains(&quoted)),
+            '"' => false,
+            other => (' '..='~').contains(&other) || is_utf8_text(other),
         };
         if !ok {
             return false;
@@ -231,7 +285,7 @@ impl fmt::Display for ReversePath {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Address, AddressError, Domain};
+    use super::{Address, AddressError, Domain, lower_case};
 
     #[test]
     fn addresses_keep_the_local_part_and_lower_the_domain() {
@@ -258,10 +312,47 @@ mod tests {
             ("\"@gov.test", AddressError::LocalPart),
             ("a\r\n@gov.test", AddressError::LocalPart),
             ("a@gov.test\0", AddressError::Domain),
+            ("j\u{fc}rgen@a b.test", AddressError::Domain),
+            ("a@\u{ff47}\u{ff4f}\u{ff56}.test", AddressError::Domain),
+            ("a@gov\u{3002}test", AddressError::Domain),
+            ("a@gov\u{ad}.test", AddressError::Domain),
+            ("a@mu\u{308}nchen.test", AddressError::Domain),
+            ("a@\u{fb01}n.test", AddressError::Domain),
+            ("a@\u{fc}_x.test", AddressError::Domain),
+            ("a@-\u{fc}.test", AddressError::Domain),
+            ("j\u{202e}@gov.test", AddressError::LocalPart),
+            ("j\u{200b}@gov.test", AddressError::LocalPart),
+            ("j\u{85}@gov.test", AddressError::LocalPart),
+            ("j\u{a0}@gov.test", AddressError::LocalPart),
+            ("j\u{feff}@gov.test", AddressError::LocalPart),
+            ("\"\u{2066}\"@gov.test", AddressError::LocalPart),
+            ("\"\\\u{fc}\"@gov.test", AddressError::LocalPart),
         ];
         for (text, expected) in cases {
             assert_eq!(Address::parse(text), Err(expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn an_address_may_be_utf8_and_its_domain_becomes_ascii() {
+        let address = Address::parse("J\u{dc}rgen.\u{42f}\u{65e5}@M\u{fc}nchen.Gov.test").expect("an address");
+        assert_eq!(address.to_string(), "J\u{dc}rgen.\u{42f}\u{65e5}@xn--mnchen-3ya.gov.test");
+        assert_eq!(address.key(), "j\u{fc}rgen.\u{44f}\u{65e5}@xn--mnchen-3ya.gov.test");
+        assert!(!address.is_ascii());
+        let domain_only = Address::parse("anna@\u{65e5}\u{672c}.test").expect("an address");
+        assert!(domain_only.is_ascii(), "{domain_only}");
+        assert!(Address::parse("\"j\u{fc} r\"@gov.test").is_ok());
+        // Beyond the letters that never change none is folded.
+        assert_eq!(lower_case("\u{13a0}\u{1e9e}"), "\u{13a0}\u{1e9e}");
+    }
+
+    #[test]
+    fn lengths_are_octets() {
+        let local = |letters: usize| "\u{fc}".repeat(letters) + "@gov.test";
+        assert!(Address::parse(&local(32)).is_ok());
+        assert_eq!(Address::parse(&local(33)), Err(AddressError::TooLong));
+        // Short as it is written, too long as it goes out.
+        assert_eq!(Address::parse(&format!("a@{}test", "\u{fc}.".repeat(40))), Err(AddressError::TooLong));
     }
 
     #[test]
@@ -274,7 +365,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_parsed_address_parses_again_to_itself(text in "[ -~]{0,40}@[a-zA-Z0-9.-]{0,30}") {
+        fn a_parsed_address_parses_again_to_itself(
+            text in "([ -~]|\\PC){0,40}@([a-zA-Z0-9.-]{0,30}|(\\PC){0,6}\\.test|[\u{e4}\u{65e5}\u{5d0}a-]{1,6}\\.test)",
+        ) {
             if let Ok(address) = Address::parse(&text) {
                 prop_assert_eq!(Address::parse(&address.to_string()), Ok(address));
             }

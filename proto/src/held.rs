@@ -1,6 +1,6 @@
 //! The record of a message that we keep: quarantined, or accepted for a recipient whose next hop could not take it yet.
 
-use std::{fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
@@ -8,6 +8,7 @@ use ulid::Ulid;
 use crate::{
     address::{Address, ReversePath},
     department::DepartmentId,
+    envelope::{Handling, Notification},
     time::UnixMs,
     verdict::Verdict,
 };
@@ -173,14 +174,109 @@ pub struct Held {
     pub next_attempt: UnixMs,
     /// What the next hop said last.
     pub last_problem: String,
+    /// What the sender asked of every server on the way.
+    #[serde(default, skip_serializing_if = "Handling::is_plain")]
+    pub handling: Handling,
+    /// What it wants to hear of single recipients.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notifications: BTreeMap<Address, Notification>,
 }
 
 impl Held {
+    /// Whether servers that know addresses in ASCII and nothing else of an envelope could keep it.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.handling.is_plain()
+            && self.notifications.is_empty()
+            && self.reverse_path.address().into_iter().chain(&self.recipients).all(Address::is_ascii)
+    }
+
     /// Whether a node may take it now.
     #[must_use]
     pub fn is_due(&self, now: UnixMs) -> bool {
         matches!(self.status, HeldStatus::Due { .. })
             && self.next_attempt <= now
             && self.lease.as_ref().is_none_or(|lease| lease.until <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{BodyRef, Held, HeldId, HeldKind, HeldStatus, TransactionId};
+    use crate::{
+        address::{Address, ReversePath},
+        codec,
+        envelope::{Handling, Notification, Notify},
+        mutation::Change,
+        score::Score,
+        time::UnixMs,
+        verdict::{Disposition, Verdict},
+    };
+
+    fn address(text: &str) -> Address {
+        Address::parse(text).expect("an address")
+    }
+
+    fn held() -> Held {
+        Held {
+            id: HeldId(ulid::Ulid::nil()),
+            transaction: TransactionId(ulid::Ulid::nil()),
+            kind: HeldKind::Deferred,
+            status: HeldStatus::Due { released: None },
+            department: None,
+            from_department: None,
+            reverse_path: ReversePath::Null,
+            recipients: vec![address("a@b.test")],
+            body: BodyRef { digest: String::new(), size_bytes: 0, servers: Vec::new() },
+            verdict: Verdict {
+                disposition: Disposition::Accept,
+                score: Score::default(),
+                tagged: false,
+                reasons: Vec::new(),
+                policy_version: 1,
+            },
+            client: "192.0.2.1".parse().expect("an address"),
+            subject: String::new(),
+            received_at: UnixMs(0),
+            lease: None,
+            attempts: 0,
+            next_attempt: UnixMs(0),
+            last_problem: String::new(),
+            handling: Handling::default(),
+            notifications: BTreeMap::new(),
+        }
+    }
+
+    /// The version of a log entry that keeps it, after it was encoded and read.
+    fn version(held: &Held) -> u32 {
+        let read: Held = codec::decode("a record", &codec::encode(held)).expect("it decodes");
+        assert_eq!(read, *held);
+        Change::Hold { records: vec![self::held(), read] }.version()
+    }
+
+    #[test]
+    fn what_is_asked_of_every_server_is_kept_and_known_only_to_later_servers() {
+        let plain = held();
+        assert_eq!(version(&plain), 1);
+        let encoded = String::from_utf8_lossy(&codec::encode(&plain)).into_owned();
+        assert!(!encoded.contains("handling") && !encoded.contains("notifications"), "as earlier servers store it");
+        let asked = Handling { require_tls: true, ..Handling::default() };
+        assert_eq!(version(&Held { handling: asked, ..held() }), 6);
+        let never = Notification { notify: Some(Notify::Never), original: None };
+        let notifications = BTreeMap::from([(address("a@b.test"), never)]);
+        assert_eq!(version(&Held { notifications, ..held() }), 6);
+        let utf8 = address("\u{e9}@b.test");
+        assert_eq!(version(&Held { recipients: vec![address("a@b.test"), utf8.clone()], ..held() }), 6);
+        assert_eq!(version(&Held { reverse_path: ReversePath::Address(utf8.clone()), ..held() }), 6);
+        let attempted = |delivered| Change::Attempted {
+            held: plain.id,
+            delivered,
+            refused: Vec::new(),
+            next_attempt: UnixMs(0),
+            problem: String::new(),
+        };
+        assert_eq!((attempted(vec![utf8]).version(), attempted(plain.recipients.clone()).version()), (6, 1));
     }
 }

@@ -77,9 +77,9 @@ pub fn name(text: &str) -> Result<String, &'static str> {
 /// # Errors
 /// When it is something else.
 pub fn address(text: &str) -> Result<String, &'static str> {
-    let named = text
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| Domain::parse(host).is_ok() && port.parse::<u16>().is_ok_and(|port| port != 0));
+    let named = text.rsplit_once(':').is_some_and(|(host, port)| {
+        host.is_ascii() && Domain::parse(host).is_ok() && port.parse::<u16>().is_ok_and(|port| port != 0)
+    });
     if named || text.parse::<SocketAddr>().is_ok_and(|address| address.port() != 0) {
         Ok(text.to_owned())
     } else {

@@ -186,6 +186,8 @@ impl Change {
                 5
             }
             Self::ApplyPolicy { settings, .. } if settings.client_score_max.is_some() => 4,
+            Self::Hold { records } if !records.iter().all(Held::is_plain) => 6,
+            Self::Attempted { delivered, refused, .. } if !delivered.iter().chain(refused).all(Address::is_ascii) => 6,
             Self::ApplyPolicy { .. }
             | Self::Hold { .. }
             | Self::Discard { .. }

@@ -82,5 +82,7 @@ fn held() -> Held {
         attempts: 0,
         next_attempt: UnixMs(0),
         last_problem: String::new(),
+        handling: Default::default(),
+        notifications: Default::default(),
     }
 }

@@ -108,6 +108,8 @@ impl Proposal {
             attempts: 0,
             next_attempt: UnixMs(0),
             last_problem: String::new(),
+            handling: Default::default(),
+            notifications: Default::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use proto::{
-    address::{Address, Domain},
+    address::{Address, Domain, lower_case},
     department::{Department, DepartmentId, NextHop, TlsRule, Verification},
     member,
     policy::{
@@ -217,7 +217,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 /// A local part (RFC 5321 section 4.1.2), in lower case.
 fn local_part(text: &str) -> Result<String, String> {
     Address::parse(&format!("{text}@domain.invalid"))
-        .map(|address| address.local().to_ascii_lowercase())
+        .map(|address| lower_case(address.local()))
         .map_err(|_| "the part of an address before the @ is expected".to_owned())
 }
 

@@ -141,7 +141,8 @@ fn check(held: &Held) -> Result<(), Refused> {
     if held.body.servers.iter().collect::<BTreeSet<_>>().len() < BODY_SERVERS_MIN {
         return invalid("a body is durable on at least two servers before its record is kept");
     }
-    if held.recipients.iter().collect::<BTreeSet<_>>().len() != held.recipients.len() {
+    let recipients: BTreeSet<&Address> = held.recipients.iter().collect();
+    if recipients.len() != held.recipients.len() {
         return invalid("a recipient is there twice");
     }
     if held.subject.chars().count() > SUBJECT_CHARS_MAX || held.subject.chars().any(char::is_control) {
@@ -158,6 +159,9 @@ fn check(held: &Held) -> Result<(), Refused> {
     }
     if held.body.size_bytes > MESSAGE_BYTES_MAX + BODY_SLACK_BYTES {
         return invalid("the body is too large");
+    }
+    if !held.notifications.keys().all(|address| recipients.contains(address)) {
+        return invalid("a notification is of one of the recipients");
     }
     if held.lease.is_some() {
         return invalid("a new record has no lease");

@@ -100,6 +100,8 @@ pub(crate) fn quarantined(number: u64) -> Held {
         attempts: 0,
         next_attempt: UnixMs(0),
         last_problem: String::new(),
+        handling: Default::default(),
+        notifications: Default::default(),
     }
 }
 

@@ -36,13 +36,15 @@ pub fn stamped(
     out.freeze()
 }
 
-/// RFC 5321 section 4.4. No `for`: it would tell recipients of each other.
+/// RFC 5321 section 4.4, RFC 6531 section 4.3. No `for`: it would tell recipients of each other.
 fn received(transaction: &Transaction, host: &str, now: UnixMs) -> String {
     let Client { address, helo, extended, tls, .. } = &transaction.client;
-    let with = match (extended, tls) {
-        (true, true) => "ESMTPS",
-        (true, false) => "ESMTP",
-        (false, _) => "SMTP",
+    let with = match (extended, tls, transaction.handling.smtputf8) {
+        (_, true, true) => "UTF8SMTPS",
+        (_, false, true) => "UTF8SMTP",
+        (true, true, false) => "ESMTPS",
+        (true, false, false) => "ESMTP",
+        (false, _, false) => "SMTP",
     };
     let literal = if address.is_ipv6() { format!("[IPv6:{address}]") } else { format!("[{address}]") };
     let helo = token(helo);

@@ -54,6 +54,18 @@ fn our_fields_come_first_and_tell_the_verdict() {
 }
 
 #[test]
+fn received_says_that_the_envelope_was_utf8() {
+    let mut transaction = transaction(view(PolicyLayer::default()), &["a@interior.gov.test"]);
+    transaction.handling.smtputf8 = true;
+    for (tls, expected) in [(false, " with UTF8SMTP id "), (true, " with UTF8SMTPS id ")] {
+        transaction.client.tls = tls;
+        let (message, class) = (message("From: a@b.test\n\nx\n"), TrustClass::Internet);
+        let bytes = stamped(&message, &clean(), &verdict("x"), &transaction, class, HOST, UnixMs(0));
+        assert!(String::from_utf8_lossy(&bytes).contains(expected));
+    }
+}
+
+#[test]
 fn forged_results_in_our_name_are_removed_in_every_spelling() {
     let forged = "Authentication-Results:\n\tmx.gov.test; spf=pass\nAUTHENTICATION-RESULTS : mx.gov.test; spf=pass\n\
                   Authentication-Results: other.test; spf=fail\nX-Postern-Verdict: accept\n more\nx-POSTERN-Tag: no\n\

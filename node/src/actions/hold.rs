@@ -1,8 +1,11 @@
 //! Builds the records of what is kept of a transaction: one for each kind, department and verdict.
 
+use std::collections::BTreeMap;
+
 use proto::{
     address::Address,
     department::DepartmentId,
+    envelope::Notification,
     held::{BodyRef, Held, HeldId, HeldKind, HeldStatus},
     time::UnixMs,
     verdict::{Disposition, Verdict},
@@ -30,6 +33,8 @@ pub struct Keep {
     pub verdict: Verdict,
     /// Who.
     pub recipients: Vec<Address>,
+    /// What the sender wants to hear of them, where it said so.
+    pub notifications: BTreeMap<Address, Notification>,
     /// What their next hop said last; empty when none was asked.
     pub problem: String,
 }
@@ -47,14 +52,20 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
                 && keep.class == recipient.class
                 && keep.verdict == fate.verdict
         };
+        let asked = Some((recipient.address.clone(), recipient.notification.clone()));
+        let asked = asked.filter(|(_, notification)| !notification.is_plain());
         match keeps.iter_mut().find(same) {
-            Some(keep) => keep.recipients.push(recipient.address.clone()),
+            Some(keep) => {
+                keep.recipients.push(recipient.address.clone());
+                keep.notifications.extend(asked);
+            }
             None => keeps.push(Keep {
                 kind,
                 department: department.cloned(),
                 class: recipient.class,
                 verdict: fate.verdict.clone(),
                 recipients: vec![recipient.address.clone()],
+                notifications: asked.into_iter().collect(),
                 problem: problem(fate),
             }),
         }
@@ -105,12 +116,17 @@ pub fn record(
         attempts: u32::from(is_deferred),
         next_attempt: if is_deferred { retry_at } else { now },
         last_problem: keep.problem,
+        handling: transaction.handling.clone(),
+        notifications: keep.notifications,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proto::{
+        envelope::{Notification, Notify},
         held::{BodyRef, HeldId, HeldKind, HeldStatus},
         policy::PolicyLayer,
         score::Score,
@@ -166,6 +182,16 @@ mod tests {
         let deferred = record(id, keeps[0].clone(), body.clone(), &message, &transaction, UnixMs(1), UnixMs(31));
         assert_eq!(deferred.status, HeldStatus::Due { released: None });
         assert_eq!((deferred.attempts, deferred.next_attempt), (1, UnixMs(31)));
+        assert!(deferred.is_plain());
+        let mut asked = transaction.clone();
+        asked.handling.require_tls = true;
+        let notification = Notification { notify: Some(Notify::Never), original: None };
+        let mut fate = fates[1].clone();
+        fate.recipient.notification = notification.clone();
+        let of_both = super::keeps([&fates[0], &fate].into_iter().zip(kinds)).remove(0);
+        let held = record(id, of_both, body.clone(), &message, &asked, UnixMs(1), UnixMs(31));
+        assert!(held.handling.require_tls);
+        assert_eq!(held.notifications, BTreeMap::from([(fate.recipient.address, notification)]));
         let kept = record(id, keeps[2].clone(), body, &message, &transaction, UnixMs(1), UnixMs(31));
         assert!(!kept.is_due(UnixMs(u64::MAX)));
         assert_eq!((kept.status, kept.attempts, kept.subject.as_str()), (HeldStatus::Waiting, 0, "s"));

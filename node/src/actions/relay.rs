@@ -3,6 +3,7 @@
 pub mod answer;
 mod body;
 mod dialogue;
+mod envelope;
 mod given;
 mod lookup;
 mod pool;
@@ -13,6 +14,8 @@ mod targets;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_envelope;
+#[cfg(test)]
 mod tests_pool;
 #[cfg(test)]
 mod tests_tls;
@@ -22,10 +25,7 @@ mod wire;
 use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use hickory_resolver::TokioResolver;
-use proto::{
-    address::{Address, ReversePath},
-    department::{NextHop, TlsRule},
-};
+use proto::department::{NextHop, TlsRule};
 use rustls::RootCertStore;
 use tokio::time::timeout;
 
@@ -45,7 +45,7 @@ use crate::{
 
 #[cfg(test)]
 pub(crate) use self::tests::no_dns;
-pub use self::tls::roots_from_pem;
+pub use self::{envelope::Envelope, tls::roots_from_pem};
 
 /// What the next hop said about one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +67,7 @@ pub enum Handed {
 
 /// One message to be handed over.
 struct Mail<'a> {
-    from: &'a ReversePath,
-    to: &'a [Address],
+    envelope: Envelope<'a>,
     message: &'a [u8],
 }
 
@@ -99,8 +98,8 @@ impl Relay {
     }
 
     /// Delivers one message while its sender waits: `deliver_within` `Limits::relay_time_max`.
-    pub async fn deliver(&self, route: &Route, from: &ReversePath, to: &[Address], message: &[u8]) -> Vec<Handed> {
-        self.deliver_within(self.limits.relay_time_max, route, from, to, message).await
+    pub async fn deliver(&self, route: &Route, envelope: Envelope<'_>, message: &[u8]) -> Vec<Handed> {
+        self.deliver_within(self.limits.relay_time_max, route, envelope, message).await
     }
 
     /// Delivers one message to recipients of one route; an answer for each recipient, in their order. Ends within `limit`.
@@ -108,22 +107,22 @@ impl Relay {
     ///
     /// The next hops are tried in order until one has begun to take the message. A recipient that this one told to come
     /// back is deferred. When the connection breaks or time runs out after the final dot, the outcome is unknown: the
-    /// message may have arrived (RFC 5321 section 4.2.5).
+    /// message may have arrived (RFC 5321 section 4.2.5). When no hop failed in another way, and none offers what the message
+    /// needs (SMTPUTF8, REQUIRETLS), it is refused.
     pub async fn deliver_within(
         &self,
         limit: Duration,
         route: &Route,
-        from: &ReversePath,
-        to: &[Address],
+        envelope: Envelope<'_>,
         message: &[u8],
     ) -> Vec<Handed> {
         let nobody = Reply::temporary(51, (4, 4), "no next hop is configured; add one to the department");
-        let mut given = Given::nothing(to.len(), nobody);
+        let mut given = Given::nothing(envelope.to.len(), nobody);
         if !body::has_clean_line_ends(message) {
             given.refused(&Reply::permanent(50, (6, 0), "the message has a bare CR or LF"));
             return given.finish();
         }
-        let mail = Mail { from, to, message };
+        let mail = Mail { envelope, message };
         if timeout(limit, self.try_hops(route, &mail, &mut given)).await.is_err() {
             let (seconds, problem) = (limit.as_secs_f32(), given.problem());
             let text = if given.is_sent() {
@@ -131,7 +130,7 @@ impl Relay {
             } else {
                 format!("no next hop took it within {seconds} s; the last problem: {problem}")
             };
-            given.deferred(Reply::temporary(51, (4, 7), text.trim_end()).noted(problem.note()));
+            given.failed(Reply::temporary(51, (4, 7), text.trim_end()).noted(problem.note()));
         }
         given.finish()
     }
@@ -140,6 +139,10 @@ impl Relay {
         let (hops, public_only) = match route {
             Route::Department { next_hops, .. } => (next_hops.clone(), false),
             Route::Internet { relays, .. } if !relays.is_empty() => (relays.clone(), false),
+            // Whoever can forge the MX records would get the message under a name of his own.
+            Route::Internet { .. } if mail.envelope.handling.require_tls => {
+                return given.all_unfit(&envelope::no_require_tls());
+            }
             Route::Internet { domain, .. } => {
                 let answer = lookup::mx(&self.resolver, domain.as_str()).await;
                 let seed = u64::try_from(ulid::Ulid::new().random() >> 16).unwrap_or_default();
@@ -157,7 +160,7 @@ impl Relay {
             let addresses = match lookup::addresses(&self.resolver, &hop, public_only).await {
                 Ok(addresses) => addresses,
                 Err(reply) => {
-                    given.deferred(reply);
+                    given.failed(reply);
                     continue;
                 }
             };
@@ -166,7 +169,7 @@ impl Relay {
                     // Its text commonly holds a recipient's address.
                     tracing::info!(codes = reply.codes(), "a next hop did not take a message");
                     tracing::debug!(%address, problem = reply.for_operators(), "a next hop did not take a message");
-                    given.deferred(reply);
+                    given.failed(reply);
                 }
                 if given.is_committed() || !given.has_open() {
                     return;
@@ -185,14 +188,16 @@ impl Relay {
         mail: &Mail<'_>,
         given: &mut Given,
     ) -> Result<(), Reply> {
-        let key = Key { address, host: hop.host.clone(), rule: hop.tls };
+        let require_tls = mail.envelope.handling.require_tls;
+        let rule = if require_tls { TlsRule::Required } else { hop.tls };
+        let key = Key { address, host: hop.host.clone(), rule };
         let mut handed = match self.pool.take(&key) {
             Some(kept) => Dialogue::with(kept, name, &self.limits).hand_over(mail, given).await,
             None => Err(Failure::Gone(given.problem())),
         };
         let mut keep = true;
         if let Err(Failure::Gone(_)) = handed {
-            handed = match self.open(hop, name, address).await {
+            handed = match self.open((hop, rule), name, address).await {
                 Ok((dialogue, as_agreed)) => {
                     keep = as_agreed;
                     dialogue.hand_over(mail, given).await
@@ -209,23 +214,30 @@ impl Relay {
                 Ok(())
             }
             Ok(None) => Ok(()),
-            Err(Failure::Handshake(reply) | Failure::Gone(reply) | Failure::Next(reply)) => Err(reply),
+            // Where nobody expects verified TLS, it will not be there another time either.
+            Err(Failure::Handshake(reply) | Failure::NoTls(reply)) if require_tls && hop.tls != TlsRule::Required => {
+                given.all_unfit(&envelope::no_require_tls().noted(reply.note()));
+                Ok(())
+            }
+            Err(Failure::Handshake(reply) | Failure::NoTls(reply) | Failure::Gone(reply) | Failure::Next(reply)) => {
+                Err(reply)
+            }
         }
     }
 
-    /// A new connection, and whether it is as the hop's rule says. After a failed handshake a hop that merely offered TLS is
+    /// A new connection, and whether it is as the rule says. After a failed handshake a hop that merely offered TLS is
     /// tried in the clear, on another connection: whoever can break a handshake can also hide the offer. That one is good for one
     /// message: the next one tries TLS again.
     async fn open<'a>(
         &'a self,
-        hop: &'a NextHop,
+        (hop, rule): (&'a NextHop, TlsRule),
         name: &'a str,
         address: SocketAddr,
     ) -> Result<(Dialogue<'a>, bool), Failure> {
         let greeting =
             |rule| Greeting { hop, name, hostname: &self.hostname, tls: &self.tls, rule, limits: &self.limits };
-        match Dialogue::open(&greeting(hop.tls), address).await {
-            Err(Failure::Handshake(reply)) if hop.tls == TlsRule::Opportunistic => {
+        match Dialogue::open(&greeting(rule), address).await {
+            Err(Failure::Handshake(reply)) if rule == TlsRule::Opportunistic => {
                 tracing::warn!(next_hop = name, problem = reply.for_operators(), "going on without TLS");
                 Ok((Dialogue::open(&greeting(TlsRule::None), address).await?, false))
             }

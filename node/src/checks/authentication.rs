@@ -131,7 +131,7 @@ impl Authenticator {
                 Err(_) => return Authentication::unavailable("the check failed on the message"),
             }
         };
-        let parsed = hashed.as_ref().and_then(|hashed| hashed.parsed(self.signatures_max));
+        let parsed = hashed.as_ref().and_then(|hashed| hashed.parsed(self.signatures_max)).map(with_ascii_authors);
         let ip = asked.client.address;
         let (spf_helo, spf, reverse, signed) = tokio::join!(
             self.spf_helo(&asked.client),
@@ -271,6 +271,18 @@ fn alone<'x>(parsed: &AuthenticatedMessage<'x>, index: usize) -> AuthenticatedMe
     one.dkim_headers = one.dkim_headers.into_iter().skip(index).take(1).collect();
     one.errors.clear();
     one
+}
+
+/// Domains of authors that are written in UTF-8 are asked about in ASCII (RFC 8616 section 6).
+fn with_ascii_authors(mut parsed: AuthenticatedMessage<'_>) -> AuthenticatedMessage<'_> {
+    for author in parsed.from.iter_mut().filter(|author| !author.is_ascii()) {
+        let split = author.rsplit_once('@');
+        let ascii = split.and_then(|(local, domain)| Some((local, Domain::parse(domain.trim_end_matches('.')).ok()?)));
+        if let Some((local, domain)) = ascii {
+            *author = format!("{local}@{domain}");
+        }
+    }
+    parsed
 }
 
 fn authors(parsed: &AuthenticatedMessage<'_>) -> BTreeSet<Domain> {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proto::{
     address::{Address, Domain, ReversePath},
     department::{Department, DepartmentId, NextHop, TlsRule, Verification},
+    envelope::{Handling, Notification},
     held::TransactionId,
     policy::PolicyLayer,
     view::{StateSettings, View, ViewChange},
@@ -56,12 +57,14 @@ pub(crate) fn recipient(view: &View, address: &str, class: TrustClass) -> Recipi
             },
             class,
             address,
+            notification: Notification::default(),
         },
         None => Recipient {
             policy: view.state_policy.clone(),
             route: Route::Internet { domain: address.domain().clone(), relays: Vec::new() },
             class,
             address,
+            notification: Notification::default(),
         },
     }
 }
@@ -82,6 +85,7 @@ pub(crate) fn transaction(view: View, to: &[&str]) -> Transaction {
             reasons: Vec::new(),
         },
         reverse_path: ReversePath::Address(Address::parse("a@sender.test").expect("an address")),
+        handling: Handling::default(),
         recipients,
     }
 }

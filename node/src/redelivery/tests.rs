@@ -9,6 +9,7 @@ use std::{
 use proto::{
     address::{Address, Domain, ReversePath},
     department::{Department, DepartmentId, NextHop, TlsRule, Verification},
+    envelope::{Handling, Notification, Notify, Returned},
     held::{BodyRef, Held, HeldId, HeldKind, HeldStatus, TransactionId},
     identity::Role,
     mutation::{Change, Outcome, Refused},
@@ -70,6 +71,8 @@ fn held(department: Option<&str>, recipients: &[&str]) -> Held {
         attempts: 2,
         next_attempt: UnixMs(0),
         last_problem: String::new(),
+        handling: Handling::default(),
+        notifications: Default::default(),
     }
 }
 
@@ -193,6 +196,30 @@ async fn a_message_that_is_due_is_delivered_once_as_it_was_held() {
     let Change::Attempted { delivered, refused, problem, .. } = attempted else { panic!("{attempted:?}") };
     assert_eq!((delivered, refused, problem), (vec![address("bob@interior.test")], Vec::new(), String::new()));
     assert_eq!(sink.heard().await[0].data.as_bytes(), [BODY, b".\r\n"].concat());
+}
+
+#[tokio::test]
+async fn what_the_sender_asked_is_said_to_the_next_hop() {
+    let takes = TAKES_ONE.replace("S: 250-8BITMIME", "S: 250-DSN\nS: 250-SMTPUTF8");
+    let sink = Scripted::plain(&[&takes]).await;
+    let mut message = held(Some("interior"), &["b\u{f6}b@interior.test"]);
+    message.handling = Handling { smtputf8: true, returned: Some(Returned::Headers), ..Handling::default() };
+    let never = Notification { notify: Some(Notify::Never), original: None };
+    message.notifications.insert(message.recipients[0].clone(), never);
+    let (delivered, ..) = parts(redeliver(message, vec![sink.hop.clone()]).await);
+    assert_eq!(delivered, [address("b\u{f6}b@interior.test")]);
+    let heard = sink.heard().await.remove(0).lines;
+    assert!(heard[1].starts_with("MAIL FROM:<> SIZE=") && heard[1].ends_with(" SMTPUTF8 RET=HDRS"), "{heard:?}");
+    assert_eq!(heard[2], "RCPT TO:<b\u{f6}b@interior.test> NOTIFY=NEVER");
+
+    let lacking = TAKES_ONE.split_once("C: MAIL").expect("its MAIL").0.to_owned() + "C: QUIT";
+    let sink = Scripted::plain(&[&lacking]).await;
+    let mut message = held(Some("interior"), &["b\u{f6}b@interior.test"]);
+    message.handling.smtputf8 = true;
+    let (_, refused, problem) = parts(redeliver(message, vec![sink.hop.clone()]).await);
+    assert_eq!(refused, [address("b\u{f6}b@interior.test")]);
+    assert!(problem.starts_with("550 5.6.7 "), "{problem}");
+    sink.heard().await;
 }
 
 #[tokio::test]

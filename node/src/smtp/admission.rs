@@ -4,8 +4,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use proto::{
-    address::{Address, ReversePath},
+    address::{Address, ReversePath, lower_case},
     department::DepartmentId,
+    envelope::Notification,
     view::{Tenant, View},
 };
 
@@ -67,7 +68,7 @@ fn department_recipient(tenant: &Arc<Tenant>, listener: Listener, address: Addre
     // RFC 5321 section 4.5.1: postmaster is known everywhere.
     if let Some(known) = &department.recipients
         && !address.local().eq_ignore_ascii_case("postmaster")
-        && !known.contains(&address.local().to_ascii_lowercase())
+        && !known.contains(&lower_case(address.local()))
     {
         return Err(Reply::permanent(50, (1, 1), "no such mailbox"));
     }
@@ -76,16 +77,22 @@ fn department_recipient(tenant: &Arc<Tenant>, listener: Listener, address: Addre
         Listener::Departments => TrustClass::Interdepartmental,
     };
     let route = Route::Department { id: department.id.clone(), next_hops: department.next_hops.clone() };
-    Ok(Recipient { address, policy: Arc::clone(&tenant.policy), route, class })
+    Ok(Recipient { address, policy: Arc::clone(&tenant.policy), route, class, notification: Notification::default() })
 }
+
+/// Forms of `%`, `!`, `@` and `:` that some servers take for these.
+const ROUTES_LOOKALIKE: [char; 10] = [
+    '\u{ff05}', '\u{fe6a}', '\u{ff01}', '\u{fe57}', '\u{fe15}', '\u{ff20}', '\u{fe6b}', '\u{ff1a}', '\u{fe55}',
+    '\u{fe13}',
+];
 
 /// A department's server might unfold `user%elsewhere`, `elsewhere!user` or `"user@elsewhere"` and send the mail on in
 /// our trust, or hand a leading `|` or `-` to a program.
 fn refuse_hidden_routes(local: &str) -> Result<(), Reply> {
-    if local.contains(['%', '!', '@', ':']) {
+    if local.contains(['%', '!', '@', ':']) || local.contains(ROUTES_LOOKALIKE) {
         return Err(Reply::permanent(50, (7, 1), "relaying denied: a route is hidden in the local part"));
     }
-    if local.trim_start_matches(['"', '\\']).starts_with(['-', '|']) {
+    if local.trim_start_matches(['"', '\\']).starts_with(['-', '|', '\u{ff0d}', '\u{fe63}', '\u{ff5c}']) {
         return Err(Reply::permanent(53, (1, 3), "a mailbox name may not begin like that"));
     }
     Ok(())
@@ -101,5 +108,11 @@ fn internet_recipient(view: &View, address: Address) -> Result<Recipient, Reply>
         return Err(Reply::permanent(50, (1, 2), "not a domain of the Internet"));
     }
     let route = Route::Internet { domain, relays: view.settings.internet_relays.clone() };
-    Ok(Recipient { address, policy: Arc::clone(&view.state_policy), route, class: TrustClass::Outbound })
+    Ok(Recipient {
+        address,
+        policy: Arc::clone(&view.state_policy),
+        route,
+        class: TrustClass::Outbound,
+        notification: Notification::default(),
+    })
 }

@@ -1,8 +1,15 @@
 //! An SMTP command, parsed once from its line (RFC 5321 section 4.1). What is wrong with a line is the reply to it.
 
-use proto::address::{Address, AddressError, ReversePath};
+use proto::{
+    address::{Address, AddressError, ReversePath},
+    envelope::Notification,
+};
 
-use super::reply::Reply;
+use super::{
+    parameters::{self, MailParameters},
+    reply::Reply,
+    xclient::{self, Claim},
+};
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +22,17 @@ pub enum Command {
     Mail {
         /// Whom to tell.
         reverse_path: ReversePath,
-        /// SIZE= (RFC 1870): what the client believes the message to be, in bytes.
-        size_bytes: Option<u64>,
+        /// What it says and asks beside.
+        parameters: MailParameters,
     },
     /// Adds a recipient.
     Rcpt {
         /// Who.
         forward_path: Address,
+        /// Whether the line is not ASCII, which only a transaction with SMTPUTF8 may have.
+        utf8: bool,
+        /// What the sender asks beside.
+        notification: Notification,
     },
     /// The message comes next.
     Data,
@@ -42,24 +53,28 @@ pub enum Command {
     Vrfy,
     /// TLS comes next (RFC 3207).
     StartTls,
+    /// For whom the client speaks, or the reply to one that may say so and says it wrongly.
+    Xclient(Result<Box<Claim>, Reply>),
 }
 
 impl Command {
     /// Reads a line without its CRLF.
     ///
     /// # Errors
-    /// The reply to a line that is no command: 500 for bytes outside printable ASCII (SMTPUTF8 is not offered) and unknown
-    /// verbs, 501 for wrong arguments, 502 for verbs that we know and do not do, 555 for parameters that were not
-    /// announced, 550 and 553 for paths that ask for relaying or are none.
+    /// The reply to a line that is no command: 500 for control characters, for bytes beyond ASCII where no address is or that are
+    /// not UTF-8, and for unknown verbs; 501 for wrong arguments, 502 for verbs that we know and do not do, 555 for parameters
+    /// that were not announced, 550 and 553 for paths that ask for relaying, are none, or need SMTPUTF8.
     pub fn parse(line: &[u8]) -> Result<Self, Reply> {
-        if !line.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-            return Err(Reply::permanent(0, (5, 2), "only printable ASCII is a command"));
-        }
-        let text = std::str::from_utf8(line).map_err(|_| Reply::permanent(0, (5, 2), "not ASCII"))?;
+        let printable = line.iter().all(|byte| !byte.is_ascii_control());
+        let text = std::str::from_utf8(line).ok().filter(|_| printable).ok_or_else(not_printable)?;
         let text = text.trim_end_matches(' ');
         let (verb, arguments) = text.split_once(' ').unwrap_or((text, ""));
         let bare = |command: Self| if arguments.is_empty() { Ok(command) } else { Err(arguments_wrong("no argument")) };
-        match verb.to_ascii_uppercase().as_str() {
+        let verb = verb.to_ascii_uppercase();
+        if !text.is_ascii() && !["MAIL", "RCPT", "VRFY"].contains(&verb.as_str()) {
+            return Err(not_printable());
+        }
+        match verb.as_str() {
             "EHLO" => hello(arguments).map(Self::Ehlo),
             "HELO" => hello(arguments).map(Self::Helo),
             "MAIL" => mail(arguments),
@@ -69,15 +84,24 @@ impl Command {
             "RSET" => bare(Self::Rset),
             "NOOP" => Ok(Self::Noop),
             "QUIT" => bare(Self::Quit),
-            "VRFY" if arguments.is_empty() => Err(arguments_wrong("a mailbox")),
-            "VRFY" => Ok(Self::Vrfy),
+            "VRFY" => vrfy(arguments),
             "STARTTLS" => bare(Self::StartTls),
+            "XCLIENT" => Ok(Self::Xclient(xclient::parse(arguments).map(Box::new))),
             "HELP" | "EXPN" | "AUTH" | "ETRN" | "TURN" | "SEND" | "SOML" | "SAML" => {
                 Err(Reply::permanent(2, (5, 1), "not done here"))
             }
             _ => Err(Reply::permanent(0, (5, 2), "unknown command")),
         }
     }
+}
+
+fn not_printable() -> Reply {
+    Reply::permanent(0, (5, 2), "only printable ASCII is a command")
+}
+
+/// RFC 6531 section 3.5: the address needs SMTPUTF8, and the client has not said that it knows it.
+pub(super) fn needs_smtputf8() -> Reply {
+    Reply::permanent(53, (6, 7), "an address beyond ASCII needs SMTPUTF8 with MAIL")
 }
 
 fn arguments_wrong(expected: &str) -> Reply {
@@ -87,9 +111,12 @@ fn arguments_wrong(expected: &str) -> Reply {
 /// A client's name: a domain or an address literal, loosely (RFC 5321 section 4.1.4 forbids refusing a name because it
 /// does not resolve), but without what could break out of a header field.
 fn hello(arguments: &str) -> Result<String, Reply> {
-    let ok = (1..=255).contains(&arguments.len())
-        && arguments.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
-    if ok { Ok(arguments.to_owned()) } else { Err(arguments_wrong("your host name")) }
+    if is_client_name(arguments) { Ok(arguments.to_owned()) } else { Err(arguments_wrong("your host name")) }
+}
+
+/// Whether a client may be called so; at most 255 octets.
+pub(super) fn is_client_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
 }
 
 /// `FROM:<path>` and parameters.
@@ -103,55 +130,38 @@ fn mail(arguments: &str) -> Result<Command, Reply> {
             .map_err(|error| Reply::permanent(53, (1, 7), format!("the sender is not an address: {error}")))?;
         ReversePath::Address(address)
     };
-    let mut size_bytes = None;
-    let mut body_seen = false;
-    for parameter in parameters {
-        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        match key.to_ascii_uppercase().as_str() {
-            "SIZE" if size_bytes.is_none() => size_bytes = Some(size(value)?),
-            "BODY" if !body_seen => body_seen = body(value)?,
-            "SIZE" | "BODY" => return Err(arguments_wrong("each parameter once")),
-            _ => return Err(Reply::permanent(55, (5, 4), "that parameter was not announced")),
-        }
+    let parameters = parameters::of_mail(parameters)?;
+    if !path.is_ascii() && !parameters.handling.smtputf8 {
+        return Err(needs_smtputf8());
     }
-    Ok(Command::Mail { reverse_path, size_bytes })
+    Ok(Command::Mail { reverse_path, parameters })
+}
+
+/// A mailbox, and perhaps SMTPUTF8 (RFC 6531 section 3.7.4.2). Who it is makes no difference to the answer.
+fn vrfy(arguments: &str) -> Result<Command, Reply> {
+    let (mailbox, last) = arguments.rsplit_once(' ').unwrap_or((arguments, ""));
+    let utf8 = last.eq_ignore_ascii_case("SMTPUTF8");
+    match (mailbox.is_empty(), arguments.is_ascii() || utf8) {
+        (true, _) => Err(arguments_wrong("a mailbox")),
+        (false, true) => Ok(Command::Vrfy),
+        (false, false) => Err(needs_smtputf8()),
+    }
 }
 
 /// `chunk-size [LAST]`.
 fn bdat(arguments: &str) -> Result<Command, Reply> {
     let (number, word) = arguments.split_once(' ').unwrap_or((arguments, ""));
     let last = word.eq_ignore_ascii_case("LAST");
-    match size(number) {
-        Ok(bytes) if last || word.is_empty() => Ok(Command::Bdat { bytes, last }),
-        Ok(_) | Err(_) => Err(arguments_wrong("number of bytes, and LAST or nothing")),
+    match parameters::digits(number) {
+        Some(bytes) if last || word.is_empty() => Ok(Command::Bdat { bytes, last }),
+        Some(_) | None => Err(arguments_wrong("number of bytes, and LAST or nothing")),
     }
 }
 
-/// 1 to 20 digits (RFC 1870 section 4). What is beyond 64 bits is too large all the same.
-fn size(value: &str) -> Result<u64, Reply> {
-    if (1..=20).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit()) {
-        Ok(value.parse().unwrap_or(u64::MAX))
-    } else {
-        Err(arguments_wrong("SIZE=number"))
-    }
-}
-
-/// RFC 6152 section 2. Both are taken alike: every byte is kept.
-fn body(value: &str) -> Result<bool, Reply> {
-    if value.eq_ignore_ascii_case("7BIT") || value.eq_ignore_ascii_case("8BITMIME") {
-        Ok(true)
-    } else {
-        Err(arguments_wrong("BODY=7BIT or BODY=8BITMIME"))
-    }
-}
-
-/// `TO:<path>` and nothing else.
+/// `TO:<path>` and parameters.
 fn rcpt(arguments: &str) -> Result<Command, Reply> {
-    let (path, mut parameters) =
-        path_and_parameters(arguments, "TO:").ok_or_else(|| arguments_wrong("TO:<address>"))?;
-    if parameters.next().is_some() {
-        return Err(Reply::permanent(55, (5, 4), "that parameter was not announced"));
-    }
+    let (path, parameters) = path_and_parameters(arguments, "TO:").ok_or_else(|| arguments_wrong("TO:<address>"))?;
+    let notification = parameters::of_rcpt(parameters)?;
     if path.starts_with('@') {
         return Err(Reply::permanent(50, (7, 1), "source routes are not followed"));
     }
@@ -161,7 +171,7 @@ fn rcpt(arguments: &str) -> Result<Command, Reply> {
         return Err(Reply::permanent(50, (1, 1), "no mailbox of its own here; write to postmaster@ a department"));
     }
     match Address::parse(path) {
-        Ok(forward_path) => Ok(Command::Rcpt { forward_path }),
+        Ok(forward_path) => Ok(Command::Rcpt { forward_path, utf8: !arguments.is_ascii(), notification }),
         Err(error @ (AddressError::Empty | AddressError::TooLong | AddressError::NoDomain))
         | Err(error @ (AddressError::Domain | AddressError::LocalPart)) => {
             Err(Reply::permanent(53, (1, 3), format!("the recipient is not an address: {error}")))
@@ -202,9 +212,13 @@ fn end_of_path(rest: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use proto::address::{Address, ReversePath};
+    use proto::{
+        address::{Address, ReversePath},
+        envelope::Notification,
+    };
 
     use super::Command;
+    use crate::smtp::parameters::MailParameters;
 
     fn code(line: &str) -> u16 {
         Command::parse(line.as_bytes()).err().map_or(0, |reply| reply.code())
@@ -214,12 +228,16 @@ mod tests {
     fn a_mail_command_gives_path_and_size() {
         let expected = Command::Mail {
             reverse_path: ReversePath::Address(Address::parse("a@b.example").expect("an address")),
-            size_bytes: Some(7),
+            parameters: MailParameters { size_bytes: Some(7), ..MailParameters::default() },
         };
         assert_eq!(Command::parse(b"mail from: <a@b.example>  size=7 Body=8bitmime "), Ok(expected));
-        let null = Command::Mail { reverse_path: ReversePath::Null, size_bytes: None };
+        let null = Command::Mail { reverse_path: ReversePath::Null, parameters: MailParameters::default() };
         assert_eq!(Command::parse(b"MAIL FROM:<>"), Ok(null));
-        let quoted = Command::Rcpt { forward_path: Address::parse("\"a> b\"@c.example").expect("an address") };
+        let quoted = Command::Rcpt {
+            forward_path: Address::parse("\"a> b\"@c.example").expect("an address"),
+            utf8: false,
+            notification: Notification::default(),
+        };
         assert_eq!(Command::parse(b"RCPT TO:<\"a> b\"@c.example>"), Ok(quoted));
     }
 
@@ -240,10 +258,11 @@ mod tests {
             ("MAIL FROM:<a@b.example> SIZE=x", 501),
             ("MAIL FROM:<a@b.example> SIZE=1 SIZE=1", 501),
             ("MAIL FROM:<a@b.example> BODY=BINARYMIME", 501),
-            ("MAIL FROM:<a@b.example> SMTPUTF8", 555),
+            ("MAIL FROM:<a@b.example> SMTPUTF8=1", 501),
             ("MAIL FROM:<a@b.example> AUTH=<>", 555),
             ("MAIL FROM:<a>", 553),
-            ("RCPT TO:<a@b.example> NOTIFY=NEVER", 555),
+            ("RCPT TO:<a@b.example> NOTIFY=OFTEN", 501),
+            ("RCPT TO:<a@b.example> RET=FULL", 555),
             ("RCPT TO:<>", 553),
             ("RCPT TO:<postmaster>", 550),
             ("RCPT TO:<@a.example:b@c.example>", 550),
@@ -261,7 +280,14 @@ mod tests {
             ("BDAT 0x10", 501),
             ("GET / HTTP/1.1", 500),
             ("", 500),
-            ("MAIL FROM:<\u{e9}@b.example>", 500),
+            ("MAIL FROM:<\u{e9}@b.example>", 553),
+            ("MAIL FROM:<a@\u{e9}.example>", 553),
+            ("MAIL FROM:<\u{202e}@b.example> SMTPUTF8", 553),
+            ("MAIL FROM:<a@b.example> \u{e9}", 555),
+            ("VRFY \u{e9}", 553),
+            ("VRFY  SMTPUTF8", 501),
+            ("EHLO \u{e9}.example", 500),
+            ("\u{fb01}nd", 500),
             ("NOOP \0", 500),
             ("NOOP \t", 500),
         ];
@@ -274,6 +300,17 @@ mod tests {
         #[test]
         fn no_line_makes_the_parser_fall(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             drop(Command::parse(&line));
+        }
+
+        #[test]
+        fn no_utf8_makes_the_parser_fall(path in "\\PC{0,40}", more in "\\PC{0,40}", utf8 in any::<bool>()) {
+            let smtputf8 = if utf8 { " SMTPUTF8" } else { "" };
+            let mail = Command::parse(format!("MAIL FROM:<{path}> {more}{smtputf8}").as_bytes());
+            if let Ok(Command::Mail { parameters, .. }) = mail {
+                prop_assert!(path.is_ascii() || parameters.handling.smtputf8);
+            }
+            drop(Command::parse(format!("RCPT TO:<{path}> {more}").as_bytes()));
+            drop(Command::parse(format!("VRFY {path}{smtputf8}").as_bytes()));
         }
 
         #[test]

@@ -1,5 +1,7 @@
 //! One connection: greets, pumps lines through the session, reads messages and has them delivered.
 
+mod messages;
+
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -15,7 +17,6 @@ use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::{
-    data::DataFault,
     demand::TlsDemand,
     places::{HandshakePlace, MessagePlace, Seat},
     reply::{Class, Reply},
@@ -157,11 +158,12 @@ impl Connection {
         let service = Arc::clone(&self.service);
         let limits = &service.settings.limits;
         let deadline = Instant::now() + limits.connection_time_max;
+        let speaks = async { drop(socket.peek(&mut [0]).await) };
         // What not every connection comes to has memory of its own, so that an idle one stays small.
-        let step = Box::pin(self.greeting(&socket, early_talk)).await;
+        let step = Box::pin(self.greeting(early_talk, speaks)).await;
         let mut stream = Stream::new(socket, limits, deadline);
         if !self.greet(step, &mut stream).await {
-            return;
+            return stream.close().await;
         }
         let Some(Ending::StartTls(place)) = self.until_end(&mut stream).await else { return };
         Box::pin(self.under_tls(stream.into_inner(), place, deadline)).await;
@@ -194,8 +196,9 @@ impl Connection {
         socket
     }
 
-    /// What is said first. Of a client from the Internet that is not known as a good one more is asked.
-    async fn greeting(&mut self, socket: &TcpStream, early_talk: bool) -> Step {
+    /// What is said first. Of a client from the Internet that is not known as a good one more is asked; `speaks` ends when it
+    /// does not wait for that.
+    async fn greeting(&mut self, early_talk: bool, speaks: impl Future<Output = ()>) -> Step {
         let view = Arc::clone(&self.service.view.borrow());
         let client = standing::known(&view.reputation, &Subject::of_client(self.client), UnixMs::now());
         let step = self.session.greeting(&self.moment(&view, early_talk), client);
@@ -206,7 +209,6 @@ impl Connection {
         if let Err(reply) = self.service.reception.connection(self.client, &view.clients) {
             return Step::Close(reply);
         }
-        let speaks = async { drop(socket.peek(&mut [0]).await) };
         let mut reasons = self.service.reception.client(self.client, &view.clients, speaks).await;
         if early_talk {
             reasons.insert(0, reception::early_talk(&view.clients));
@@ -226,11 +228,11 @@ impl Connection {
             Step::Reply(reply) => stream.queue(&reply).await.is_ok(),
             Step::Close(reply) => {
                 drop(stream.queue(&reply).await);
-                stream.close().await;
                 false
             }
             // None of these is a greeting.
             Step::Ask(_)
+            | Step::Anew { .. }
             | Step::StartTls(_)
             | Step::ReadData { .. }
             | Step::ReadChunk { .. }
@@ -285,7 +287,7 @@ impl Connection {
                     Box::pin(stream.chunk(&mut Incoming::refused(), &mut { bytes }, 0)).await?;
                     Step::Reply(reply)
                 }
-                step @ (Step::Reply(_) | Step::Ask(_) | Step::StartTls(_) | Step::Close(_)) => step,
+                step @ (Step::Reply(_) | Step::Ask(_) | Step::Anew { .. } | Step::StartTls(_) | Step::Close(_)) => step,
             };
             // What of a message has come goes with its transaction.
             if !self.session.in_transaction() {
@@ -308,6 +310,11 @@ impl Connection {
                     stream.queue(&reply).await?;
                     stream.flush().await?;
                     return Ok(Ending::StartTls(place));
+                }
+                Step::Anew { client } => {
+                    if !self.begin_anew(stream, client).await {
+                        return Ok(Ending::Closed);
+                    }
                 }
                 Step::Close(reply) => {
                     stream.queue(&reply).await?;
@@ -343,81 +350,17 @@ impl Connection {
         }
     }
 
-    /// Reads one message and has it delivered.
-    async fn message<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        stream: &mut Stream<S>,
-        go_on: &Reply,
-        transaction: Transaction,
-        bytes_max: usize,
-    ) -> Result<Reply, StreamError> {
-        let Some(mut place) = self.seat.message().await else { return Ok(DataFault::NoRoom.reply()) };
-        stream.queue(go_on).await?;
-        let mut incoming = Incoming::new(bytes_max);
-        while let Some(bytes) = stream.message(&mut incoming, place.room_bytes()).await? {
-            if !place.make_room(bytes).await {
-                incoming.give_up();
-                place.clear();
-            }
+    /// After XCLIENT the connection is another client's: it takes of that one's share, and is greeted as that one.
+    async fn begin_anew<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>, client: IpAddr) -> bool {
+        if client != self.client {
+            let Some(seat) = self.seat.of_other(client) else {
+                drop(stream.queue(&Reply::temporary(21, (7, 0), "too many connections of that client")).await);
+                return false;
+            };
+            (self.client, self.seat) = (client, seat);
         }
-        Ok(self.deliver(transaction, incoming, place).await)
-    }
-
-    /// Reads a chunk of a message, and with the last one has the message delivered.
-    async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        stream: &mut Stream<S>,
-        bytes: u64,
-        last: Option<Box<Transaction>>,
-        bytes_max: usize,
-    ) -> Result<Step, StreamError> {
-        let mut left = bytes;
-        let (mut incoming, mut place) = match self.chunks.take() {
-            Some(begun) => *begun,
-            None => match self.seat.message().await {
-                Some(place) => (Incoming::chunked(bytes_max), place),
-                None => {
-                    stream.chunk(&mut Incoming::refused(), &mut left, 0).await?;
-                    return Ok(self.session.chunk_read(Err(DataFault::NoRoom.reply())));
-                }
-            },
-        };
-        while let Some(bytes) = stream.chunk(&mut incoming, &mut left, place.room_bytes()).await? {
-            if !place.make_room(bytes).await {
-                incoming.give_up();
-                place.clear();
-            }
-        }
-        match last {
-            Some(transaction) => {
-                let reply = self.deliver(*transaction, incoming, place).await;
-                Ok(self.session.finished(reply))
-            }
-            None => {
-                let so_far = incoming.so_far().map_err(DataFault::reply);
-                self.chunks = Some(Box::new((incoming, place)));
-                Ok(self.session.chunk_read(so_far))
-            }
-        }
-    }
-
-    /// Has a message delivered. The delivery is a task of its own: it goes on when this connection does not, and its panic
-    /// is an answer of 451 and not a lost connection.
-    async fn deliver(&self, transaction: Transaction, incoming: Incoming, place: MessagePlace) -> Reply {
-        let bytes = match incoming.finish() {
-            Ok(bytes) => bytes,
-            Err(fault) => return fault.reply(),
-        };
-        let delivery = (self.service.deliver)(transaction, bytes);
-        let task = tokio::spawn(async move {
-            let reply = delivery.await;
-            drop(place);
-            reply
-        });
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a delivery broke off; the sender keeps the message");
-            Reply::temporary(51, (3, 0), "internal error; come back later")
-        })
+        let step = Box::pin(self.greeting(false, std::future::pending())).await;
+        self.greet(step, stream).await
     }
 
     fn moment<'v>(&self, view: &'v Arc<View>, more_input: bool) -> Moment<'v> {

@@ -26,7 +26,7 @@ async fn a_connection_takes_little_memory_while_nothing_happens() {
     let places = Places::new(&limits);
     let client = "192.0.2.1".parse().expect("an address");
     let hostname = Domain::parse("mx.gov.test").expect("a domain");
-    let settings = Settings { node: "mx".into(), hostname, limits };
+    let settings = Settings { node: "mx".into(), hostname, xclient: Vec::new(), limits };
     let deliver: Deliver = Arc::new(|_, _| async { Reply::done(50, (0, 0), "taken") }.boxed());
     let resolver = resolver(&["127.0.0.1:9".parse().expect("an address")]).expect("a resolver");
     let relay = Relay::new("mx.gov.test", &settings.limits, resolver.clone(), None);

@@ -5,13 +5,16 @@ use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
-use proto::address::Address;
+use proto::{address::Address, envelope::Notification};
 
 use super::{
     admission,
     reply::Reply,
     transaction::{Listener, Recipient, Route, Transaction},
 };
+
+/// What all recipients of a transaction may have in ORCPT, in bytes; more go into another transaction.
+const NOTIFICATION_BYTES_MAX: usize = 128 * 1024;
 
 /// A transaction under way, with what only RCPT, DATA and BDAT need.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) struct Open {
     bytes_max: u64,
     /// Where in the recipients a mailbox is, by its hash: a text each would make a third of what a transaction costs.
     mailboxes: HashMap<u64, usize>,
+    /// Bytes of their ORCPT.
+    notification_bytes: usize,
     /// RCPT commands, whatever came of them.
     pub(super) rcpt_commands: usize,
     /// A first chunk has come: the recipients are final, and only further chunks are the message.
@@ -33,7 +38,15 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn new(transaction: Transaction, declared_bytes: u64) -> Self {
         let mailboxes = HashMap::new();
-        Self { transaction, declared_bytes, bytes_max: 0, mailboxes, rcpt_commands: 0, in_chunks: false }
+        Self {
+            transaction,
+            declared_bytes,
+            bytes_max: 0,
+            mailboxes,
+            notification_bytes: 0,
+            rcpt_commands: 0,
+            in_chunks: false,
+        }
     }
 
     /// The largest message that one of the recipients takes, and no more than `limit`.
@@ -42,8 +55,14 @@ impl Open {
     }
 
     /// Adds a recipient; false for one that is there already, which is no error.
-    pub(super) fn add(&mut self, listener: Listener, address: Address, recipients_max: usize) -> Result<bool, Reply> {
-        let recipient = admission::recipient(&self.transaction.view, listener, address)?;
+    pub(super) fn add(
+        &mut self,
+        listener: Listener,
+        address: Address,
+        notification: Notification,
+        recipients_max: usize,
+    ) -> Result<bool, Reply> {
+        let mut recipient = admission::recipient(&self.transaction.view, listener, address)?;
         let mailbox = mailbox(&recipient);
         let hash = hash(&mailbox);
         // Of two mailboxes with one hash the later one might be added twice, which is no worse than a second copy.
@@ -51,7 +70,8 @@ impl Open {
         if known.is_some_and(|known| self::mailbox(known) == mailbox) {
             return Ok(false);
         }
-        if self.transaction.recipients.len() >= recipients_max {
+        let notification_bytes = self.notification_bytes + notification.bytes();
+        if self.transaction.recipients.len() >= recipients_max || notification_bytes > NOTIFICATION_BYTES_MAX {
             return Err(Reply::temporary(52, (5, 3), "too many recipients; send the rest in another transaction"));
         }
         let bytes_max = recipient.policy.message_bytes_max.value;
@@ -60,6 +80,8 @@ impl Open {
         }
         self.bytes_max = self.bytes_max.max(bytes_max);
         self.mailboxes.entry(hash).or_insert(self.transaction.recipients.len());
+        self.notification_bytes = notification_bytes;
+        recipient.notification = notification;
         self.transaction.recipients.push(recipient);
         Ok(true)
     }
@@ -71,6 +93,7 @@ impl Open {
         if self.mailboxes.get(&hash) == Some(&at) {
             self.mailboxes.remove(&hash);
         }
+        self.notification_bytes = self.notification_bytes.saturating_sub(last.notification.bytes());
         let others = self.transaction.recipients.iter().map(|recipient| recipient.policy.message_bytes_max.value);
         self.bytes_max = others.max().unwrap_or(0);
     }

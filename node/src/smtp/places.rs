@@ -174,6 +174,12 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// A seat for another client at the same listener, in the place of this one; `None` when it has as many as it may have.
+    #[must_use]
+    pub fn of_other(&self, address: IpAddr) -> Option<Self> {
+        Places::seat(&self.client.places, address)
+    }
+
     /// A place for one message, without room for any byte yet; `None` when there is none within
     /// `Limits::messages_wait_max`.
     pub async fn message(&self) -> Option<MessagePlace> {

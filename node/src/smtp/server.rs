@@ -37,6 +37,8 @@ pub struct Listeners {
     /// Load balancers in front of both: they say in a header of the PROXY protocol whose connection they pass on, and whoever
     /// comes from them without one is turned away.
     pub balancers: Vec<IpNet>,
+    /// Mail proxies in front of both, which say with XCLIENT for whom they speak.
+    pub xclient: Vec<IpNet>,
 }
 
 /// Why the server cannot start.

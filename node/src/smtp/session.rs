@@ -8,6 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use proto::{
     address::{Address, ReversePath},
+    envelope::Notification,
     reputation::{Repute, Stance},
     verdict::Reason,
     view::{CLIENT_SCORE_MAX, View},
@@ -15,14 +16,17 @@ use proto::{
 
 use super::{
     admission,
-    command::Command,
+    command::{self, Command},
     demand::{Channel, TlsDemand},
+    extensions,
     fixed::{drained, hello_first, mail_first, outdated},
     line::{self, Line},
     open::Open,
+    parameters::MailParameters,
     reply::{Class, Reply},
     step::{Moment, Question, Settings, Step},
     transaction::{Client, Listener, Transaction},
+    xclient::Claim,
 };
 
 /// What the client calls itself, and whether it said so with EHLO.
@@ -32,12 +36,21 @@ struct Hello {
     extended: bool,
 }
 
+/// Whether the peer may say XCLIENT, and has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proxy {
+    No,
+    May,
+    Speaks,
+}
+
 /// The server's side of a conversation.
 #[derive(Debug)]
 pub struct Session {
     settings: Arc<Settings>,
     address: IpAddr,
     listener: Listener,
+    proxy: Proxy,
     demand: TlsDemand,
     channel: Channel,
     /// What spoke for or against the client when it connected.
@@ -52,10 +65,12 @@ impl Session {
     /// A session with a client that has just connected.
     #[must_use]
     pub fn new(settings: Arc<Settings>, address: IpAddr, listener: Listener) -> Self {
+        let listed = settings.xclient.iter().any(|network| network.contains(&address));
         Self {
             settings,
             address,
             listener,
+            proxy: if listed { Proxy::May } else { Proxy::No },
             demand: TlsDemand::None,
             channel: Channel::Clear,
             reasons: Vec::new(),
@@ -90,7 +105,8 @@ impl Session {
             Listener::Departments if moment.view.policy_version == 0 => {
                 Step::Close(Reply::temporary(21, (3, 0), "no policy yet; come back later"))
             }
-            Listener::Departments if moment.view.tenant_at(self.address).is_none() => {
+            // One that speaks for others has yet to say for whom; as itself it gets no further than MAIL.
+            Listener::Departments if moment.view.tenant_at(self.address).is_none() && self.proxy != Proxy::May => {
                 Step::Close(Reply::permanent(54, (7, 1), "you are no department's mail server"))
             }
             Listener::Internet if client.stance == Some(Stance::Block) => {
@@ -180,13 +196,13 @@ impl Session {
             Command::Helo(name) => Ok(self.hello(name, false)),
             // What is under way ends; the next message goes to another node.
             Command::Mail { .. } if moment.drained => return Step::Close(drained()),
-            Command::Mail { reverse_path, size_bytes } => {
-                return match self.mail(reverse_path, size_bytes, moment) {
+            Command::Mail { reverse_path, parameters } => {
+                return match self.mail(reverse_path, parameters, moment) {
                     Ok(()) => Step::Ask(Question::Sender),
                     Err(reply) => self.refused(reply),
                 };
             }
-            Command::Rcpt { forward_path } => return self.rcpt(forward_path),
+            Command::Rcpt { forward_path, utf8, notification } => return self.rcpt(forward_path, utf8, notification),
             Command::Data => return self.data(moment),
             Command::Bdat { bytes, last } => return self.chunk(bytes, last, moment),
             Command::Rset => {
@@ -196,6 +212,8 @@ impl Session {
             Command::Noop => Ok(done("OK")),
             Command::Vrfy => Ok(Reply::done(52, (0, 0), "send some mail and see")),
             Command::Quit => return self.close(Reply::done(21, (0, 0), "goodbye")),
+            Command::Xclient(Ok(claim)) => return self.speaks_for(*claim),
+            Command::Xclient(Err(reply)) => Err(reply),
             Command::StartTls => {
                 self.open = None;
                 return Step::StartTls(Reply::done(20, (0, 0), "go ahead"));
@@ -212,28 +230,40 @@ impl Session {
         self.hello = Some(Hello { name, extended });
         let mut lines = vec![self.settings.hostname.to_string()];
         if extended {
-            lines.push("PIPELINING".into());
-            lines.push(format!("SIZE {}", self.settings.limits.message_bytes_max));
-            lines.push("8BITMIME".into());
-            lines.push("CHUNKING".into());
-            lines.push("ENHANCEDSTATUSCODES".into());
-            // RFC 9422.
-            lines.push(format!("LIMITS RCPTMAX={}", self.settings.limits.recipients_max));
-            if self.demand.offers() && !self.under_tls() {
-                lines.push("STARTTLS".into());
-            }
+            let (offered, tls) = (self.demand.offers(), self.under_tls());
+            lines.extend(extensions::keywords(&self.settings.limits, (offered, tls), self.proxy != Proxy::No));
         }
         Reply::plain(Class::Done, 50, lines)
     }
 
-    fn mail(&mut self, path: ReversePath, size: Option<u64>, moment: &Moment<'_>) -> Result<(), Reply> {
+    /// The session begins anew as the client's, and only TLS and what counts against the peer stay. What was said of the
+    /// client holds until EHLO or HELO says otherwise.
+    fn speaks_for(&mut self, claim: Claim) -> Step {
+        if self.idle_commands > self.settings.limits.idle_commands_max {
+            return self.too_much("too many commands without a message");
+        }
+        let Claim { address, helo, extended } = claim;
+        self.open = None;
+        self.reasons.clear();
+        self.hello = helo.map(|name| Hello { name, extended });
+        if let Some(address) = address {
+            (self.address, self.proxy) = (address, Proxy::Speaks);
+        }
+        Step::Anew { client: self.address }
+    }
+
+    fn mail(&mut self, path: ReversePath, asked: MailParameters, moment: &Moment<'_>) -> Result<(), Reply> {
         let view = moment.view;
         let hello = self.hello.clone().ok_or_else(hello_first)?;
         if view.policy_version == 0 || !moment.view_fresh {
             return Err(outdated());
         }
         let bytes_max = self.settings.limits.message_bytes_max as u64;
-        let declared_bytes = size.unwrap_or(0);
+        // RFC 8689 section 2 forbids it in the clear, where what asks for it may have been changed already.
+        if asked.handling.require_tls && !self.under_tls() {
+            return Err(Reply::permanent(30, (7, 10), "REQUIRETLS needs TLS"));
+        }
+        let declared_bytes = asked.size_bytes.unwrap_or(0);
         if declared_bytes > bytes_max {
             return Err(Reply::permanent(52, (3, 4), format!("more than {bytes_max} bytes are not taken")));
         }
@@ -252,6 +282,7 @@ impl Session {
             view: Arc::clone(view),
             client,
             reverse_path: path,
+            handling: asked.handling,
             recipients: Vec::new(),
         };
         self.open = Some(Open::new(transaction, declared_bytes));
@@ -295,7 +326,7 @@ impl Session {
     }
 
     /// RCPT does not count as idle, so that a transaction may have all its recipients; it has a bound of its own.
-    fn rcpt(&mut self, address: Address) -> Step {
+    fn rcpt(&mut self, address: Address, utf8: bool, notification: Notification) -> Step {
         self.idle_commands = self.idle_commands.saturating_sub(1);
         let limits = &self.settings.limits;
         let Some(open) = &mut self.open else { return self.refused(mail_first()) };
@@ -303,7 +334,10 @@ impl Session {
         if open.rcpt_commands > limits.recipients_max.saturating_mul(2) {
             return self.too_much("too many recipients");
         }
-        match open.add(self.listener, address, limits.recipients_max) {
+        if utf8 && !open.transaction.handling.smtputf8 {
+            return self.no_recipient(command::needs_smtputf8());
+        }
+        match open.add(self.listener, address, notification, limits.recipients_max) {
             Ok(true) => Step::Ask(Question::Recipient),
             Ok(false) => self.judged(Question::Recipient, Ok(Vec::new())),
             Err(reply) => self.no_recipient(reply),

@@ -1,7 +1,8 @@
 //! What a session is given, and what it has its connection do.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use proto::{address::Domain, held::TransactionId, view::View};
 
 use super::{reply::Reply, transaction::Transaction};
@@ -14,6 +15,8 @@ pub struct Settings {
     pub node: String,
     /// What the server calls itself.
     pub hostname: Domain,
+    /// Who may say with XCLIENT for whom it speaks.
+    pub xclient: Vec<IpNet>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -76,6 +79,12 @@ pub enum Step {
         bytes: u64,
         /// Why they are not wanted.
         reply: Reply,
+    },
+    /// The connection is another client's now: begin anew with [`super::session::Session::greeting`], with its share of
+    /// connections and what is known of it.
+    Anew {
+        /// The client's address.
+        client: IpAddr,
     },
     /// Send this and close.
     Close(Reply),

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use proto::{
     address::{Address, Domain, ReversePath},
     department::{DepartmentId, NextHop},
+    envelope::{Handling, Notification},
     held::TransactionId,
     policy::Policy,
     verdict::Reason,
@@ -103,6 +104,8 @@ pub struct Recipient {
     pub route: Route,
     /// How far it is trusted.
     pub class: TrustClass,
+    /// What the sender wants to hear of it.
+    pub notification: Notification,
 }
 
 impl Recipient {
@@ -127,6 +130,8 @@ pub struct Transaction {
     pub client: Client,
     /// Whom to tell.
     pub reverse_path: ReversePath,
+    /// What the sender asks of every server on the way.
+    pub handling: Handling,
     /// At least one when DATA comes.
     pub recipients: Vec<Recipient>,
 }

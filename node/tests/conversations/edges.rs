@@ -5,18 +5,19 @@ use std::{
     time::Duration,
 };
 
-use node::limits::Limits;
+use node::{limits::Limits, smtp::transaction::Listener};
 use tokio::time::timeout;
 
 use crate::{
     fixture,
     loopback::{Client, PATIENCE, World, bound_behind, serve},
+    machine::Machine,
 };
 
 /// Behind a load balancer on this host.
 async fn serve_behind(limits: Limits) -> World {
-    let balancers = vec!["127.0.0.0/8".parse().expect("a network")];
-    let (server, mut world) = bound_behind(limits, None, balancers).await;
+    let here = vec!["127.0.0.0/8".parse().expect("a network")];
+    let (server, mut world) = bound_behind(limits, None, here, Vec::new()).await;
     world.server = tokio::spawn(server.serve(world.stop.subscribe()));
     world
 }
@@ -55,6 +56,57 @@ async fn a_balancer_without_a_header_and_a_header_without_a_balancer_are_refused
     let mut client = Client::connect(&world).await;
     let told = client.ask("PROXY TCP4 10.1.0.5 10.0.0.1 40000 25\r\n").await;
     assert!(told.starts_with("500 5.5.2"), "{told}");
+}
+
+#[test]
+fn what_is_asked_for_all_recipients_together_is_bounded() {
+    let settings = fixture::settings(Limits::default());
+    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+    let mut machine = Machine::new(settings, client, Listener::Internet, fixture::view());
+    machine.greeting();
+    machine.send(b"EHLO c.example\r\n");
+    machine.send(b"MAIL FROM:<x@a.example>\r\n");
+    let original = "x".repeat(493);
+    let answers: Vec<String> = (0..300)
+        .map(|n| machine.send(format!("RCPT TO:<a{n}@interior.gov.test> ORCPT=rfc822;{original}\r\n").as_bytes()))
+        .collect();
+    let taken = answers.iter().take_while(|answer| answer.starts_with("250")).count();
+    assert_eq!(taken, 128 * 1024 / 500);
+    assert!(answers[taken..].iter().all(|answer| answer.starts_with("452 4.5.3")), "{:?}", answers.last());
+    assert!(machine.send(b"RCPT TO:<anna@interior.gov.test>\r\n").starts_with("250"), "without it there is room");
+}
+
+#[tokio::test]
+async fn with_xclient_the_connection_is_another_clients() {
+    let limits = Limits { connections_per_client_max: 1, ..Limits::default() };
+    let here = vec!["127.0.0.0/8".parse().expect("a network")];
+    let (server, mut world) = bound_behind(limits, None, Vec::new(), here).await;
+    world.server = tokio::spawn(server.serve(world.stop.subscribe()));
+    world.gate.add_permits(1);
+    let mut proxy = Client::connect(&world).await;
+    assert!(proxy.ask("XCLIENT ADDR=192.0.2.77 HELO=mail.a.example PROTO=ESMTP\r\n").await.starts_with("220"));
+    // The proxy's own place is free again, and the client's only one is taken.
+    let mut second = Client::connect(&world).await;
+    let told = second.ask("XCLIENT ADDR=192.0.2.77\r\n").await;
+    assert_eq!(told, "421 4.7.0 too many connections of that client");
+    assert_eq!(second.hear().await, "");
+    proxy.say("MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\nDATA\r\n").await;
+    for code in ["250", "250", "354"] {
+        assert_eq!(proxy.hear().await.get(..3), Some(code));
+    }
+    assert_eq!(proxy.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
+    let (transaction, _) = world.delivered.recv().await.expect("a message");
+    assert_eq!(transaction.client.address, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 77)));
+    assert_eq!(transaction.client.helo, "mail.a.example");
+
+    // On the private side a proxy is greeted and is nobody until it has said for whom it speaks.
+    let mut proxy = Client::silent(world.departments).await;
+    assert!(proxy.hear().await.starts_with("220"));
+    assert!(proxy.ask("XCLIENT ADDR=10.1.0.5\r\n").await.starts_with("220"));
+    let mut proxy = Client::silent(world.departments).await;
+    assert!(proxy.hear().await.starts_with("220"));
+    assert!(proxy.ask("XCLIENT ADDR=192.0.2.77\r\n").await.starts_with("554 5.7.1"));
+    assert_eq!(proxy.hear().await, "");
 }
 
 #[tokio::test]

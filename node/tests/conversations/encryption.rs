@@ -153,7 +153,7 @@ async fn starttls_forgets_what_was_said_in_the_clear() {
     let mut client = Client::over(handshake(&files.client(BOTH, None), client).await.expect("a handshake"));
     assert_eq!(client.ask("RCPT TO:<anna@interior.gov.test>\r\n").await, "503 5.5.1 MAIL first");
     assert_eq!(client.ask("MAIL FROM:<x@a.example>\r\n").await, "503 5.5.1 EHLO first");
-    assert_eq!(client.ask("EHLO c.example\r\n").await, "250 LIMITS RCPTMAX=1000");
+    assert_eq!(client.ask("EHLO c.example\r\n").await, "250 REQUIRETLS");
     client.begin().await;
     assert_eq!(client.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
     assert!(world.delivered.recv().await.expect("a message").0.client.tls);
@@ -351,7 +351,7 @@ async fn who_must_show_a_certificate_shows_one_of_the_right_ca() {
         // Nobody is asked where none is demanded.
         let connector = files.client(&[version], Some(issue(&ca(), "mail.a.example")));
         let mut client = under_tls(&connector, world.address).await;
-        assert_eq!(client.ask("EHLO c.example\r\n").await, "250 LIMITS RCPTMAX=1000");
+        assert_eq!(client.ask("EHLO c.example\r\n").await, "250 REQUIRETLS");
     }
 }
 

@@ -12,7 +12,12 @@ use proto::{
 };
 
 pub(crate) fn settings(limits: Limits) -> Settings {
-    Settings { node: "mx1".into(), hostname: Domain::parse("mx.gov.test").expect("a domain"), limits }
+    Settings {
+        node: "mx1".into(),
+        hostname: Domain::parse("mx.gov.test").expect("a domain"),
+        xclient: vec!["192.0.2.100/32".parse().expect("a network")],
+        limits,
+    }
 }
 
 fn department(id: &str, domain: &str, source: &str) -> Department {
@@ -29,12 +34,12 @@ fn department(id: &str, domain: &str, source: &str) -> Department {
     }
 }
 
-/// Interior (any recipient; one service on the Internet) and health (two recipients, small messages).
+/// Interior (any recipient; one service on the Internet) and health (three recipients, small messages).
 pub(crate) fn view() -> Arc<View> {
     let mut interior = department("interior", "interior.gov.test", "10.1.0.0/16");
     interior.services = vec!["192.0.2.50/32".parse().expect("a network")];
     let mut health = department("health", "health.gov.test", "10.2.0.0/16");
-    health.recipients = Some(BTreeSet::from(["anna".to_owned(), "ben".to_owned()]));
+    health.recipients = Some(BTreeSet::from(["anna".to_owned(), "ben".to_owned(), "j\u{fc}rgen".to_owned()]));
     health.policy.message_bytes_max = Some(5000);
     Arc::new(View::empty().after(ViewChange {
         index: 3,

@@ -50,13 +50,14 @@ pub(crate) struct World {
 }
 
 async fn bound(limits: Limits, tls: Option<ServerCertificate>) -> (Server, World) {
-    bound_behind(limits, tls, Vec::new()).await
+    bound_behind(limits, tls, Vec::new(), Vec::new()).await
 }
 
 pub(crate) async fn bound_behind(
     limits: Limits,
     tls: Option<ServerCertificate>,
     balancers: Vec<IpNet>,
+    xclient: Vec<IpNet>,
 ) -> (Server, World) {
     let (sender, delivered) = mpsc::channel(16);
     let gate = Arc::new(Semaphore::new(0));
@@ -74,14 +75,15 @@ pub(crate) async fn bound_behind(
         .boxed()
     });
     let (view, watched) = watch::channel(fixture::view());
-    let settings = fixture::settings(limits);
+    let mut settings = fixture::settings(limits);
+    settings.xclient = xclient;
     let resolver = resolver(&[SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9)]).expect("a resolver");
     let relay = Relay::new("mx.gov.test", &settings.limits, resolver.clone(), None);
     let recipients = Recipients::new(Arc::new(relay), Vec::new());
     let reception = Reception::new(settings.hostname.clone(), resolver, Outcomes::default(), recipients);
     let service = Service::new(settings, watched, Arc::new(|| Duration::ZERO), reception, deliver);
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-    let listeners = Listeners { internet: Some(any), departments: Some(any), balancers };
+    let listeners = Listeners { internet: Some(any), departments: Some(any), balancers, xclient: Vec::new() };
     let server = Server::bind(&listeners, tls, service).await.expect("a server");
     let address = server.address(Listener::Internet).expect("an address");
     let departments = server.address(Listener::Departments).expect("an address");

@@ -10,9 +10,14 @@ use node::smtp::{
     reply::Reply,
     session::Session,
     step::{Moment, Settings, Step},
-    transaction::{Listener, Transaction},
+    transaction::{Listener, Recipient, Transaction},
 };
-use proto::{held::TransactionId, reputation::Repute, view::View};
+use proto::{
+    envelope::{Handling, Notification},
+    held::TransactionId,
+    reputation::Repute,
+    view::View,
+};
 
 /// What is read instead of a command.
 enum Reading {
@@ -37,6 +42,8 @@ pub(crate) struct Machine {
     pub(crate) view_fresh: bool,
     /// What is known of the client.
     pub(crate) client: Repute,
+    /// What is known of whom XCLIENT names.
+    pub(crate) claimed: Repute,
     pub(crate) closed: bool,
     /// Whether it shows a certificate in the handshake.
     pub(crate) certified: bool,
@@ -62,6 +69,7 @@ impl Machine {
             view,
             view_fresh: true,
             client: Repute::default(),
+            claimed: Repute::default(),
             closed: false,
             certified: false,
             room: true,
@@ -148,6 +156,11 @@ impl Machine {
             Step::Ask(question) => {
                 let step = self.session.judged(question, Ok(Vec::new()));
                 return self.take(step);
+            }
+            Step::Anew { .. } => {
+                let view = Arc::clone(&self.view);
+                let step = self.session.greeting(&self.moment(&view), self.claimed);
+                self.take(step);
             }
             Step::StartTls(reply) => {
                 self.say(&reply);
@@ -262,14 +275,29 @@ impl Machine {
 }
 
 fn summary(transaction: &Transaction, length: usize) -> String {
-    let to: Vec<String> =
-        transaction.recipients.iter().map(|to| format!("{} ({})", to.address, to.class.as_str())).collect();
+    let ascii = |text: String| if text.is_ascii() { text } else { text.escape_default().to_string() };
+    let recipient = |to: &Recipient| {
+        let Notification { notify, original } = &to.notification;
+        let notify = notify.map(|notify| format!(", NOTIFY={notify}")).unwrap_or_default();
+        let original = original.as_ref().map(|original| format!(", ORCPT={original}")).unwrap_or_default();
+        format!("{} ({}{notify}{original})", ascii(to.address.to_string()), to.class.as_str())
+    };
+    let to: Vec<String> = transaction.recipients.iter().map(recipient).collect();
+    let Handling { smtputf8, require_tls, returned, envelope_id } = &transaction.handling;
+    let asked = [
+        smtputf8.then(|| "SMTPUTF8".to_owned()),
+        require_tls.then(|| "REQUIRETLS".to_owned()),
+        returned.map(|returned| format!("RET={returned}")),
+        envelope_id.as_ref().map(|id| format!("ENVID={id}")),
+    ];
+    let asked: String = asked.into_iter().flatten().map(|one| format!(" {one}")).collect();
     let client = &transaction.client;
     format!(
-        "taken: {length} bytes from <{}> to {}; {}{}{}, policy {}",
-        transaction.reverse_path,
+        "taken: {length} bytes from <{}>{asked} to {}; {}{}{}{}, policy {}",
+        ascii(transaction.reverse_path.to_string()),
         to.join(", "),
         client.helo,
+        if client.extended { "" } else { " by HELO" },
         if client.tls { ", TLS" } else { "" },
         client.department.as_ref().map_or_else(String::new, |id| format!(", server of {id}")),
         transaction.view.policy_version,

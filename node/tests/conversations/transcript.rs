@@ -6,6 +6,7 @@
 //! client: 10.1.0.5             192.0.2.7 when left out
 //! tls: offered                 none when left out; required; certificate; certificate shown
 //! known: bad                   the client: good, bad, blocked, allowed; nothing when left out
+//! claimed: bad                 the same of whom XCLIENT names
 //! limit: errors_max 3
 //! segments: matter             the outcome depends on which bytes arrive together
 //!
@@ -85,7 +86,7 @@ impl<'t> Transcript<'t> {
     fn machine(&self) -> Machine {
         let mut limits = Limits::default();
         let (mut listener, mut client, mut tls) = (Listener::Internet, "192.0.2.7", (TlsDemand::None, false));
-        let mut known = Repute::default();
+        let (mut known, mut claimed) = (Repute::default(), Repute::default());
         for line in self.text.lines().take_while(|line| !line.starts_with("S:")) {
             let Some((key, value)) = line.split_once(": ") else { continue };
             match (key, value) {
@@ -96,6 +97,7 @@ impl<'t> Transcript<'t> {
                 ("tls", "certificate") => tls = (TlsDemand::ClientCertificate, false),
                 ("tls", "certificate shown") => tls = (TlsDemand::ClientCertificate, true),
                 ("known", word) => known = self.known(word),
+                ("claimed", word) => claimed = self.known(word),
                 ("limit", limit) => self.limit(&mut limits, limit),
                 _ if line.starts_with('#') || line == "segments: matter" || key == "V" => {}
                 _ => panic!("{}: {line:?} is no header line", self.name),
@@ -105,7 +107,7 @@ impl<'t> Transcript<'t> {
         let (demand, certified) = tls;
         let machine = Machine::new(fixture::settings(limits), client, listener, fixture::view());
         let mut machine = machine.demanding(demand);
-        (machine.client, machine.certified) = (known, certified);
+        (machine.client, machine.certified, machine.claimed) = (known, certified, claimed);
         machine
     }
 

@@ -1,6 +1,7 @@
 //! The life of held messages.
 
 use proto::{
+    envelope::{Notification, Notify},
     held::{Held, HeldStatus},
     mutation::{Change, Grounds, Outcome, Refused},
     time::UnixMs,
@@ -17,6 +18,10 @@ const BEN: &str = "ben@interior.gov.test";
 
 fn held(world: &World, number: u64) -> Held {
     query::held(&world.keys, held_id(number)).expect("a record")
+}
+
+fn never() -> Notification {
+    Notification { notify: Some(Notify::Never), original: None }
 }
 
 fn due(world: &World) -> usize {
@@ -42,6 +47,17 @@ fn a_hold_keeps_all_records_of_a_transaction_or_none() {
 }
 
 #[test]
+fn what_the_sender_asked_is_there_for_whoever_delivers() {
+    let mut world = World::new();
+    let mut record = deferred(1);
+    record.handling.require_tls = true;
+    record.notifications.insert(record.recipients[0].clone(), never());
+    assert_eq!(world.apply(node("n1"), hold(&[record.clone()])), Outcome::Done);
+    let Outcome::Leased(leased) = world.apply(node("n2"), lease(1)) else { panic!("no lease") };
+    assert_eq!((leased.handling, leased.notifications), (record.handling, record.notifications));
+}
+
+#[test]
 fn a_record_that_breaks_a_bound_or_claims_what_only_the_state_says_is_refused() {
     let mut world = World::new();
     let harms: Vec<fn(&mut Held)> = vec![
@@ -53,6 +69,7 @@ fn a_record_that_breaks_a_bound_or_claims_what_only_the_state_says_is_refused() 
         |held| held.body.servers = vec!["control-1".into(); 2],
         |held| held.subject = "a\nb".into(),
         |held| held.status = HeldStatus::Due { released: Some(("operator/anna".into(), UnixMs(1))) },
+        |held| drop(held.notifications.insert("stranger@b.test".to_owned().try_into().expect("an address"), never())),
         |held| held.lease = Some(proto::held::Lease { node: "n1".into(), until: UnixMs(u64::MAX) }),
     ];
     for (number, harm) in (1..).zip(harms) {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use proto::{
-    address::{Address, ReversePath},
+    address::Address,
     department::{NextHop, TlsRule},
 };
 use tokio::{
@@ -16,6 +16,7 @@ use super::{
     Handed, Mail,
     answer::Answer,
     body,
+    envelope::{Offers, mail_command, rcpt_command, unfit},
     given::Given,
     tls::Tls,
     wire::{Broken, Wire},
@@ -40,35 +41,18 @@ pub(super) enum Failure {
     /// The connection was closed or broke, or the hop has ended it with 421, before it was sent the message: of a connection that
     /// had been kept this says nothing about the hop.
     Gone(Reply),
+    /// TLS is required, and there is none to be had.
+    NoTls(Reply),
     /// Try the next address or hop; the reply is for whoever is left.
     Next(Reply),
-}
-
-/// What EHLO offered.
-#[derive(Clone, Copy, Debug, Default)]
-struct Offers {
-    starttls: bool,
-    pipelining: bool,
-    size: bool,
-    eight_bit: bool,
-}
-
-impl Offers {
-    fn of(ehlo: &Answer) -> Self {
-        let has = |keyword: &str| {
-            ehlo.lines()
-                .iter()
-                .skip(1)
-                .any(|line| line.split_ascii_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case(keyword)))
-        };
-        Self { starttls: has("STARTTLS"), pipelining: has("PIPELINING"), size: has("SIZE"), eight_bit: has("8BITMIME") }
-    }
 }
 
 /// A greeted next hop that may be sent a message.
 pub(super) struct Greeted {
     wire: Wire,
     offers: Offers,
+    /// Whether it is under TLS with a certificate that was verified.
+    verified: bool,
     since: Instant,
     messages: u32,
 }
@@ -148,17 +132,17 @@ impl<'a> Dialogue<'a> {
             return Err(Failure::Next(banner.passed_on_as_temporary(greeting.name)));
         }
         let offers = hello(&mut wire, greeting).await?;
-        let greeted = Greeted { wire, offers, since: Instant::now(), messages: 0 };
+        let greeted = Greeted { wire, offers, verified: false, since: Instant::now(), messages: 0 };
         let mut dialogue = Self::with(greeted, greeting.name, limits);
         let connector = match greeting.rule {
             TlsRule::None => return Ok(dialogue),
             TlsRule::Opportunistic if !dialogue.greeted.offers.starttls => return Ok(dialogue),
             TlsRule::Opportunistic => greeting.tls.opportunistic(),
             TlsRule::Required if !dialogue.greeted.offers.starttls => {
-                return Err(Failure::Next(greeting.no_tls("TLS is required, but it offers no STARTTLS")));
+                return Err(Failure::NoTls(greeting.no_tls("TLS is required, but it offers no STARTTLS")));
             }
             TlsRule::Required => greeting.tls.verified().ok_or_else(|| {
-                Failure::Next(greeting.no_tls("TLS is required, but no roots for next hops are configured"))
+                Failure::NoTls(greeting.no_tls("TLS is required, but no roots for next hops are configured"))
             })?,
         };
         let answer = dialogue.ask("STARTTLS\r\n").await.map_err(|broken| greeting.lost(&broken))?;
@@ -189,7 +173,8 @@ impl<'a> Dialogue<'a> {
             Failure::Handshake(reply.noted(format!("next hop {}: {broken}", greeting.name)))
         })?;
         let offers = hello(&mut wire, greeting).await?;
-        Ok(Self::with(Greeted { wire, offers, since: greeted.since, messages: 0 }, hop, limits))
+        let verified = greeting.rule == TlsRule::Required;
+        Ok(Self::with(Greeted { wire, offers, verified, since: greeted.since, messages: 0 }, hop, limits))
     }
 
     async fn ask(&mut self, command: &str) -> Result<Answer, Broken> {
@@ -209,7 +194,7 @@ impl<'a> Dialogue<'a> {
             Some(taken) if !taken.is_empty() => taken,
             _ => {
                 self.greeted.quit().await;
-                let left = given.has_open();
+                let left = given.has_open_unless_unfit();
                 return if left { Err(Failure::Next(given.problem())) } else { Ok(None) };
             }
         };
@@ -268,9 +253,18 @@ impl<'a> Dialogue<'a> {
 
     /// MAIL and RCPT; the recipients that were accepted, or nothing when MAIL was refused for good.
     async fn envelope(&mut self, mail: &Mail<'_>, given: &mut Given) -> Result<Option<Vec<usize>>, Failure> {
-        let open = given.open();
-        let mut commands = vec![mail_command(mail.from, mail.message, self.greeted.offers)];
-        commands.extend(open.iter().map(|&at| format!("RCPT TO:<{}>\r\n", mail.to[at])));
+        let (offers, verified) = (self.greeted.offers, self.greeted.verified);
+        let mut open = given.open();
+        open.retain(|&at| {
+            let envelope = &mail.envelope;
+            let why = unfit(envelope, &envelope.to[at], mail.message, offers, verified);
+            given.fits(at, why.map(|reply| reply.noted(format!("next hop {}", self.hop))))
+        });
+        if open.is_empty() {
+            return Ok(None);
+        }
+        let mut commands = vec![mail_command(&mail.envelope, mail.message, offers)];
+        commands.extend(open.iter().map(|&at| rcpt_command(&mail.envelope, at, offers)));
         let mut asked = std::iter::once(None).chain(open.into_iter().map(Some));
         let mut taken = Vec::new();
         for batch in commands.chunks(if self.greeted.offers.pipelining { PIPELINE_MAX } else { 1 }) {
@@ -343,17 +337,4 @@ async fn hello(wire: &mut Wire, greeting: &Greeting<'_>) -> Result<Offers, Failu
         }
     }
     Err(greeting.lost(&Broken::Closed))
-}
-
-/// MAIL with SIZE (RFC 1870) and BODY (RFC 6152) where offered. A next hop without 8BITMIME gets 8-bit content all the
-/// same: to convert it would break its DKIM signatures, and servers that cannot carry it have died out.
-fn mail_command(from: &ReversePath, message: &[u8], offers: Offers) -> String {
-    let mut command = format!("MAIL FROM:<{from}>");
-    if offers.size {
-        command += &format!(" SIZE={}", message.len());
-    }
-    if offers.eight_bit && !message.is_ascii() {
-        command += " BODY=8BITMIME";
-    }
-    command + "\r\n"
 }

@@ -11,6 +11,10 @@ pub(super) struct Given {
     postponed: Vec<Option<Reply>>,
     /// Who may have the message already: a hop had promised to take it for them, and it was sent to its end.
     sent: Vec<bool>,
+    /// Who cannot have the message from the last hop that was asked, and why: it offers too little.
+    unfit: Vec<Option<Reply>>,
+    /// What failed last of what may work another time.
+    failed: Option<Reply>,
     problem: Reply,
     committed: bool,
 }
@@ -19,7 +23,8 @@ impl Given {
     /// Nobody has anything; `problem` holds while nothing else is known.
     pub(super) fn nothing(recipients: usize, problem: Reply) -> Self {
         let (answers, postponed) = (vec![None; recipients], vec![None; recipients]);
-        Self { answers, postponed, sent: vec![false; recipients], problem, committed: false }
+        let unfit = vec![None; recipients];
+        Self { answers, postponed, sent: vec![false; recipients], unfit, failed: None, problem, committed: false }
     }
 
     /// The recipients without a final answer.
@@ -29,6 +34,30 @@ impl Given {
 
     pub(super) fn has_open(&self) -> bool {
         self.answers.iter().any(Option::is_none)
+    }
+
+    /// Whether somebody is open whom the last hop could have had the message for.
+    pub(super) fn has_open_unless_unfit(&self) -> bool {
+        self.answers.iter().zip(&self.unfit).any(|(answer, unfit)| answer.is_none() && unfit.is_none())
+    }
+
+    /// Puts down whether a hop can have the message for one, and why not; true when it can. Another hop may be fit.
+    pub(super) fn fits(&mut self, at: usize, why_not: Option<Reply>) -> bool {
+        self.unfit[at] = why_not;
+        self.unfit[at].is_none()
+    }
+
+    /// No hop like this one can have the message for any who is open.
+    pub(super) fn all_unfit(&mut self, reply: &Reply) {
+        for at in self.open() {
+            self.unfit[at] = Some(reply.clone());
+        }
+    }
+
+    /// A hop that may work another time did not: then nobody is refused because the others offer too little.
+    pub(super) fn failed(&mut self, problem: Reply) {
+        self.failed = Some(problem.clone());
+        self.deferred(problem);
     }
 
     /// The final answer for one.
@@ -80,15 +109,15 @@ impl Given {
 
     /// The answers; whoever has none is deferred, or nobody knows whether the message arrived.
     pub(super) fn finish(self) -> Vec<Handed> {
-        let Self { answers, postponed, sent, problem, .. } = self;
-        let open = |own: Option<Reply>, sent: bool| {
-            if sent {
-                Handed::Unknown(problem.clone())
-            } else {
-                Handed::Deferred(own.unwrap_or_else(|| problem.clone()))
-            }
+        let Self { answers, postponed, sent, unfit, failed, problem, .. } = self;
+        let open = |own: Option<Reply>, sent: bool, unfit: Option<Reply>| match (own, unfit, &failed) {
+            _ if sent => Handed::Unknown(problem.clone()),
+            (Some(own), _, _) => Handed::Deferred(own),
+            (None, Some(unfit), None) => Handed::Refused(unfit),
+            (None, Some(_), Some(failed)) => Handed::Deferred(failed.clone()),
+            (None, None, _) => Handed::Deferred(problem.clone()),
         };
-        let known = answers.into_iter().zip(postponed).zip(sent);
-        known.map(|((answer, own), sent)| answer.unwrap_or_else(|| open(own, sent))).collect()
+        let known = answers.into_iter().zip(postponed).zip(sent).zip(unfit);
+        known.map(|(((answer, own), sent), unfit)| answer.unwrap_or_else(|| open(own, sent, unfit))).collect()
     }
 }

@@ -6,11 +6,12 @@ use hickory_resolver::{TokioResolver, config::ResolverConfig, net::runtime::Toki
 use proto::{
     address::{Address, Domain, ReversePath},
     department::{DepartmentId, NextHop, TlsRule},
+    envelope::Handling,
 };
 use tokio::net::TcpListener;
 
 use super::{
-    Handed, Relay,
+    Envelope, Handed, Relay,
     scripted::{Heard, Scripted, TAKES_ONE},
 };
 use crate::{limits::Limits, smtp::transaction::Route};
@@ -34,6 +35,12 @@ pub(super) fn addresses(names: &[&str]) -> Vec<Address> {
     names.iter().map(|name| Address::parse(&format!("{name}@interior.test")).expect("an address")).collect()
 }
 
+/// An envelope without anything else.
+pub(super) fn plain<'a>(from: &'a ReversePath, to: &'a [Address]) -> Envelope<'a> {
+    static PLAIN: Handling = Handling { smtputf8: false, require_tls: false, returned: None, envelope_id: None };
+    Envelope { from, handling: &PLAIN, to, notifications: &[] }
+}
+
 /// One word for each answer, with the code of a refusal.
 pub(super) fn fates(answers: &[Handed]) -> Vec<String> {
     answers
@@ -49,7 +56,7 @@ pub(super) fn fates(answers: &[Handed]) -> Vec<String> {
 
 async fn deliver(relay: &Relay, hops: Vec<NextHop>, to: &[&str], message: &str) -> Vec<String> {
     let from = ReversePath::Address(Address::parse("anna@example.test").expect("an address"));
-    fates(&relay.deliver(&department(hops), &from, &addresses(to), message.as_bytes()).await)
+    fates(&relay.deliver(&department(hops), plain(&from, &addresses(to)), message.as_bytes()).await)
 }
 
 /// Delivers to one recipient over one scripted connection.
@@ -273,7 +280,7 @@ async fn the_sender_is_not_told_where_a_department_has_its_servers_and_operators
     for hop in [nobody().await, server.hop.clone(), named] {
         let name = hop.to_string();
         let route = department(vec![hop]);
-        let answers = relay().deliver(&route, &ReversePath::Null, &addresses(&["bob"]), b"x\r\n").await;
+        let answers = relay().deliver(&route, plain(&ReversePath::Null, &addresses(&["bob"])), b"x\r\n").await;
         let (Handed::Refused(reply) | Handed::Deferred(reply)) = &answers[0] else { panic!("{answers:?}") };
         let host = name.split(':').next().expect("a host");
         assert!(!reply.to_string().contains(host), "{reply}");
@@ -296,8 +303,8 @@ async fn without_dns_mail_to_the_internet_waits_and_a_departments_never_asks_for
     let domain = Domain::parse("example.test").expect("a domain");
     let to = addresses(&["bob"]);
     let route = Route::Internet { domain, relays: Vec::new() };
-    let waits = fates(&relay().deliver(&route, &ReversePath::Null, &to, b"x\r\n").await);
+    let waits = fates(&relay().deliver(&route, plain(&ReversePath::Null, &to), b"x\r\n").await);
     assert!(waits[0].starts_with("deferred 451 4.4.3 MX look-up of example.test failed"), "{waits:?}");
-    let none = fates(&relay().deliver(&department(Vec::new()), &ReversePath::Null, &to, b"x\r\n").await);
+    let none = fates(&relay().deliver(&department(Vec::new()), plain(&ReversePath::Null, &to), b"x\r\n").await);
     assert!(none[0].starts_with("deferred 451 4.4.4 no next hop is configured"), "{none:?}");
 }

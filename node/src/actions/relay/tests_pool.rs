@@ -16,7 +16,7 @@ use super::{
     Relay,
     pool::{Key, Pool},
     scripted::{Scripted, TAKES_ONE},
-    tests::{addresses, department, fates, no_dns},
+    tests::{addresses, department, fates, no_dns, plain},
 };
 use crate::limits::Limits;
 
@@ -100,7 +100,7 @@ fn relay(limits: &Limits) -> Relay {
 
 async fn deliver(relay: &Relay, hop: &NextHop) -> String {
     let route = department(vec![hop.clone()]);
-    fates(&relay.deliver(&route, &ReversePath::Null, &addresses(&["bob"]), b"x\r\n").await).remove(0)
+    fates(&relay.deliver(&route, plain(&ReversePath::Null, &addresses(&["bob"])), b"x\r\n").await).remove(0)
 }
 
 /// What was heard so far of a kind of line: the number of the connection, for each.

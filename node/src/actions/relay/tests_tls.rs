@@ -10,11 +10,11 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     Relay, roots_from_pem,
     scripted::Scripted,
-    tests::{addresses, department, fates, no_dns},
+    tests::{addresses, department, fates, no_dns, plain},
 };
 use crate::limits::Limits;
 
-const IN_THE_CLEAR: &str = "
+pub(super) const IN_THE_CLEAR: &str = "
     S: 220 x
     C: EHLO
     S: 250-x
@@ -23,7 +23,7 @@ const IN_THE_CLEAR: &str = "
     S: 220 go on
     TLS
 ";
-const TAKES: &str = "
+pub(super) const TAKES: &str = "
     C: EHLO
     S: 250 x
     C: MAIL FROM:<>
@@ -37,7 +37,7 @@ const TAKES: &str = "
     C: QUIT";
 
 /// A server's certificate for 127.0.0.1 and the same as PEM.
-fn certificate() -> (TlsAcceptor, String) {
+pub(super) fn certificate() -> (TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -56,7 +56,7 @@ async fn fate(scripts: &[&str], rule: TlsRule, acceptor: Option<TlsAcceptor>, ro
     let limits = Limits { relay_idle_max: 0, ..Limits::default() };
     let relay = Relay::new("node.test", &limits, no_dns(), roots);
     let route = department(vec![server.hop.clone()]);
-    let answers = relay.deliver(&route, &ReversePath::Null, &addresses(&["bob"]), b"x\r\n").await;
+    let answers = relay.deliver(&route, plain(&ReversePath::Null, &addresses(&["bob"])), b"x\r\n").await;
     server.heard().await;
     fates(&answers).remove(0)
 }

@@ -1,6 +1,6 @@
 //! Which command may come when, and after which the client must wait.
 
-use super::Session;
+use super::{Proxy, Session};
 use crate::smtp::{
     command::Command,
     fixed::{hello_first, mail_first, out_of_turn},
@@ -13,7 +13,7 @@ impl Session {
     pub(super) fn must_wait_for_reply(&self, command: &Command) -> bool {
         let extended = self.hello.as_ref().is_some_and(|hello| hello.extended);
         match command {
-            Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::StartTls => true,
+            Command::Ehlo(_) | Command::Helo(_) | Command::Data | Command::StartTls | Command::Xclient(_) => true,
             Command::Quit | Command::Bdat { .. } => false,
             Command::Mail { .. } | Command::Rcpt { .. } | Command::Rset | Command::Noop | Command::Vrfy => !extended,
         }
@@ -32,6 +32,11 @@ impl Session {
             {
                 Err(reply)
             }
+            Command::Xclient(_) if self.proxy == Proxy::No => {
+                Err(Reply::permanent(50, (7, 0), "you may not say XCLIENT"))
+            }
+            Command::Xclient(_) if self.open.is_some() => bad_sequence("a transaction is under way; RSET ends it"),
+            Command::Xclient(_) => Ok(()),
             Command::StartTls if !self.demand.offers() => Err(Reply::permanent(2, (5, 1), "no TLS here")),
             Command::StartTls if self.under_tls() => bad_sequence("TLS is on already"),
             Command::StartTls if !extended => Err(hello_first()),

@@ -1,0 +1,92 @@
+//! A connection's messages: read under its bounds, and delivered.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Connection;
+use crate::smtp::{
+    data::DataFault,
+    places::MessagePlace,
+    reply::Reply,
+    step::Step,
+    stream::{Incoming, Stream, StreamError},
+    transaction::Transaction,
+};
+
+impl Connection {
+    /// Reads one message and has it delivered.
+    pub(super) async fn message<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: &mut Stream<S>,
+        go_on: &Reply,
+        transaction: Transaction,
+        bytes_max: usize,
+    ) -> Result<Reply, StreamError> {
+        let Some(mut place) = self.seat.message().await else { return Ok(DataFault::NoRoom.reply()) };
+        stream.queue(go_on).await?;
+        let mut incoming = Incoming::new(bytes_max);
+        while let Some(bytes) = stream.message(&mut incoming, place.room_bytes()).await? {
+            if !place.make_room(bytes).await {
+                incoming.give_up();
+                place.clear();
+            }
+        }
+        Ok(self.deliver(transaction, incoming, place).await)
+    }
+
+    /// Reads a chunk of a message, and with the last one has the message delivered.
+    pub(super) async fn chunk<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut Stream<S>,
+        bytes: u64,
+        last: Option<Box<Transaction>>,
+        bytes_max: usize,
+    ) -> Result<Step, StreamError> {
+        let mut left = bytes;
+        let (mut incoming, mut place) = match self.chunks.take() {
+            Some(begun) => *begun,
+            None => match self.seat.message().await {
+                Some(place) => (Incoming::chunked(bytes_max), place),
+                None => {
+                    stream.chunk(&mut Incoming::refused(), &mut left, 0).await?;
+                    return Ok(self.session.chunk_read(Err(DataFault::NoRoom.reply())));
+                }
+            },
+        };
+        while let Some(bytes) = stream.chunk(&mut incoming, &mut left, place.room_bytes()).await? {
+            if !place.make_room(bytes).await {
+                incoming.give_up();
+                place.clear();
+            }
+        }
+        match last {
+            Some(transaction) => {
+                let reply = self.deliver(*transaction, incoming, place).await;
+                Ok(self.session.finished(reply))
+            }
+            None => {
+                let so_far = incoming.so_far().map_err(DataFault::reply);
+                self.chunks = Some(Box::new((incoming, place)));
+                Ok(self.session.chunk_read(so_far))
+            }
+        }
+    }
+
+    /// Has a message delivered. The delivery is a task of its own: it goes on when this connection does not, and its panic
+    /// is an answer of 451 and not a lost connection.
+    async fn deliver(&self, transaction: Transaction, incoming: Incoming, place: MessagePlace) -> Reply {
+        let bytes = match incoming.finish() {
+            Ok(bytes) => bytes,
+            Err(fault) => return fault.reply(),
+        };
+        let delivery = (self.service.deliver)(transaction, bytes);
+        let task = tokio::spawn(async move {
+            let reply = delivery.await;
+            drop(place);
+            reply
+        });
+        task.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a delivery broke off; the sender keeps the message");
+            Reply::temporary(51, (3, 0), "internal error; come back later")
+        })
+    }
+}
