@@ -192,8 +192,9 @@ fn two_thousand_slow_clients_and_a_flood_of_fast_ones_do_not_keep_the_honest_one
         for number in 0..2000 {
             slow.spawn(drip(server, loopback(21, 1 + number % 50)));
         }
-        until("all places are taken", || async { (sockets(pid).ok()? >= before + CONNECTIONS_MAX).then_some(()) })
-            .await?;
+        // A few descriptors of before may have been closed meanwhile.
+        let full = || async { (sockets(pid).ok()? + 50 >= before + CONNECTIONS_MAX).then_some(()) };
+        until("all places are taken", full).await?;
         let mut most = 0;
         for number in 0..5 {
             let told = honest(&cluster, &signed(&cluster, ANNA, &format!("Beside slow ones {number}"))?).await?;
