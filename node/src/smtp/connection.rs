@@ -358,6 +358,10 @@ impl Connection {
                 return false;
             };
             (self.client, self.seat) = (client, seat);
+            // What is demanded of the peer holds as well as what is demanded of its client.
+            let demand = self.tls.as_ref().map_or(TlsDemand::None, |tls| tls.demand(self.listener, client));
+            self.demand = self.demand.max(demand);
+            self.session.demand_also(self.demand);
         }
         let step = Box::pin(self.greeting(false, std::future::pending())).await;
         self.greet(step, stream).await

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::reply::Reply;
 
-/// How a client's mail must come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a client's mail must come; the later the stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsDemand {
     /// In the clear: STARTTLS is not offered.
     None,

@@ -88,6 +88,11 @@ impl Session {
         self
     }
 
+    /// This is demanded too: the stricter demand counts.
+    pub fn demand_also(&mut self, demand: TlsDemand) {
+        self.demand = self.demand.max(demand);
+    }
+
     /// What is said first: 220, or a farewell to a stranger on the private network, to a client that spoke before its turn,
     /// or to one of whom too little good is known.
     #[must_use]

@@ -242,7 +242,13 @@ impl<'a> Dialogue<'a> {
 
     /// What is said to RCPT for a recipient, and nothing when it does not come to that. Nothing is sent.
     pub(super) async fn would_take(mut self, to: &Address) -> Option<Class> {
-        let mail = self.ask("MAIL FROM:<>\r\n").await.ok()?;
+        // To a hop without SMTPUTF8 the address means nothing, and its answer would not either.
+        let mail = match (to.is_ascii(), self.greeted.offers.smtputf8) {
+            (true, _) => "MAIL FROM:<>\r\n",
+            (false, true) => "MAIL FROM:<> SMTPUTF8\r\n",
+            (false, false) => return None,
+        };
+        let mail = self.ask(mail).await.ok()?;
         let answer = match mail.class() {
             Class::Done => Some(self.ask(&format!("RCPT TO:<{to}>\r\n")).await.ok()?.class()),
             Class::Continue | Class::Temporary | Class::Permanent => None,

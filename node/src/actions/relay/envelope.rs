@@ -28,7 +28,7 @@ pub(super) struct Offers {
     pub(super) pipelining: bool,
     size: bool,
     eight_bit: bool,
-    smtputf8: bool,
+    pub(super) smtputf8: bool,
     dsn: bool,
     require_tls: bool,
 }
