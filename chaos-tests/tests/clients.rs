@@ -1,6 +1,9 @@
 //! What a client from the Internet meets before its first message, with real nodes and a real DNS server.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use chaos_tests::{
@@ -12,6 +15,7 @@ use chaos_tests::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpSocket,
+    time::timeout,
 };
 
 /// A client that calls itself by a name that is nowhere.
@@ -63,7 +67,7 @@ fn who_is_listed_is_refused_with_the_reason_and_a_list_of_everything_is_left_out
 fn who_was_put_off_at_one_site_passes_at_another() -> anyhow::Result<()> {
     run(async {
         // Names of loopback addresses are not asked for: all are "localhost".
-        let rules = "greylist_delay: 2s, points: {no_reverse_name: 0, generic_reverse_name: 0}";
+        let rules = "greylist_delay: 12s, points: {no_reverse_name: 0, generic_reverse_name: 0}";
         let cluster = cluster(rules, "greylist_at: 1").await?;
         let to = "anna@interior.gov.test";
         let first = tried(&cluster, 0, STRANGER, to).await?;
@@ -73,9 +77,12 @@ fn who_was_put_off_at_one_site_passes_at_another() -> anyhow::Result<()> {
             tried(&cluster, 0, STRANGER, to).await.ok().filter(|reply| reply.code == 250)
         })
         .await?;
-        // The other site's node has never seen it.
-        let elsewhere = tried(&cluster, 1, STRANGER, to).await?;
-        assert_eq!(elsewhere.code, 250, "{elsewhere}");
+        // The other site's node has never seen it: by itself it would put it off for longer than is waited for here. The cluster
+        // counts from the report, a second later.
+        let elsewhere = until("the other site lets it in", || async {
+            tried(&cluster, 1, STRANGER, to).await.ok().filter(|reply| reply.code == 250)
+        });
+        timeout(Duration::from_secs(8), elsewhere).await.context("the other site has not heard of it")??;
         let other = tried(&cluster, 1, STRANGER, "bert@interior.gov.test").await?;
         assert_eq!(other.code, 450, "another recipient is another try: {other}");
         cluster.stop().await
