@@ -65,7 +65,7 @@ impl Look {
         let shown = part.names.first().map_or_else(|| "a part".to_owned(), |name| quoted(name));
         let by_content = kinds::of_content(&part.content);
         // What is shown as text in the message itself is not run, whatever it begins with.
-        let is_body = part.text.is_some() && part.names.is_empty() && !part.attached;
+        let is_body = part.charset.is_some() && part.names.is_empty() && !part.attached;
         let by_content = by_content.filter(|(kind, _)| !(is_body && *kind == ContentKind::Script));
         for name in &part.names {
             self.name(name, by_content.map(|(kind, _)| kind));

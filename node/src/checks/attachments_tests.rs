@@ -19,7 +19,7 @@ fn with_part(name: &str, content: Vec<u8>) -> Message {
         names: vec![name.to_owned()],
         attached: true,
         content: Bytes::from(content),
-        text: None,
+        charset: None,
     }];
     message
 }

@@ -36,11 +36,11 @@ const RULES: [Rule; 31] = [
     rule("REPLY_TO_ELSEWHERE", 60, "answers go to another domain than the author's", reply_to_elsewhere),
     rule("REPLY_TO_FREEMAIL", 220, "answers go to a free mailbox that is not the author's", reply_to_freemail),
     rule("HELO_NOT_A_NAME", 80, "the client does not name itself", |f| !f.transaction.client.helo.contains('.')),
-    rule("HTML_ONLY", 130, "it is HTML without a plain text", |f| f.message.has_html && !f.message.has_text),
+    rule("HTML_ONLY", 130, "it is HTML without a plain text", |f| f.text.has_html && !f.text.has_plain),
     rule("HTML_PICTURE_ONLY", 90, "it is a picture with little text", picture_only),
     rule("HIDDEN_TEXT", 50, "it holds text that a reader does not see", hidden_text),
-    rule("HTML_FORM", 80, "it asks for data in a form", |f| f.message.html.forms),
-    rule("HTML_SCRIPT", 80, "it holds a script", |f| f.message.html.scripts),
+    rule("HTML_FORM", 80, "it asks for data in a form", |f| f.text.html.forms),
+    rule("HTML_SCRIPT", 80, "it holds a script", |f| f.text.html.scripts),
     rule("ACTIVE_ATTACHMENT", 250, "an attachment is a page with a script or form", active_attachment),
     rule("LINK_SHOWS_OTHER_HOST", 220, "a link shows another host than it goes to", link_shows_other_host),
     rule("LINK_TO_ADDRESS", 250, "a link goes to a bare address", |f| f.hosts.iter().any(|host| is_bare_address(host))),
@@ -165,13 +165,13 @@ fn reply_to_freemail(f: &Facts<'_>) -> bool {
 
 fn picture_only(f: &Facts<'_>) -> bool {
     let pictures =
-        f.message.html.remote_pictures > 0 || f.message.parts.iter().any(|part| part.declared.starts_with("image/"));
-    f.message.has_html && pictures && f.message.html.text.trim().len() < 150
+        f.text.html.remote_pictures > 0 || f.message.parts.iter().any(|part| part.declared.starts_with("image/"));
+    f.text.has_html && pictures && f.text.html.text.trim().len() < 150
 }
 
 fn hidden_text(f: &Facts<'_>) -> bool {
-    let hidden = f.message.html.hidden.split_whitespace().map(str::len).sum::<usize>();
-    hidden > 400 && hidden > f.message.html.text.len() / 3
+    let hidden = f.text.html.hidden.split_whitespace().map(str::len).sum::<usize>();
+    hidden > 400 && hidden > f.text.html.text.len() / 3
 }
 
 fn active_attachment(f: &Facts<'_>) -> bool {
@@ -186,7 +186,7 @@ fn active_attachment(f: &Facts<'_>) -> bool {
 }
 
 fn link_shows_other_host(f: &Facts<'_>) -> bool {
-    f.message.html.links.iter().any(|link| {
+    f.text.html.links.iter().any(|link| {
         let shown = crate::message::html::host_of(&link.shown);
         match (shown, link.host()) {
             (Some(shown), Some(host)) => Facts::site(&shown) != Facts::site(&host),
@@ -206,8 +206,21 @@ fn short_with_link(f: &Facts<'_>) -> bool {
 }
 
 fn shouting(f: &Facts<'_>) -> bool {
-    let upper = f.raw_text.chars().filter(|c| c.is_uppercase()).count();
-    upper > 150 && upper > f.raw_text.chars().filter(|c| c.is_lowercase()).count()
+    let (upper, lower) = cases(&f.raw_text);
+    upper > 150 && upper > lower
+}
+
+/// How many letters are upper case and lower case. Those of ASCII are counted by the byte, which is much faster.
+fn cases(text: &str) -> (usize, usize) {
+    let upper = text.bytes().filter(u8::is_ascii_uppercase).count();
+    let lower = text.bytes().filter(u8::is_ascii_lowercase).count();
+    if text.is_ascii() {
+        return (upper, lower);
+    }
+    let others = text.chars().filter(|c| !c.is_ascii());
+    let (other_upper, other_lower): (Vec<_>, Vec<_>) =
+        others.filter(|c| c.is_uppercase() || c.is_lowercase()).partition(|c| c.is_uppercase());
+    (upper + other_upper.len(), lower + other_lower.len())
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What the content rules ask again and again about a message, worked out once.
 
-use crate::{message::Message, smtp::transaction::Transaction};
+use crate::{
+    message::{Message, text::Text},
+    smtp::transaction::Transaction,
+};
 
 /// Text that is looked through for phrases, in bytes.
 const WORDS_BYTES_MAX: usize = 64 * 1024;
@@ -10,6 +13,8 @@ const WORDS_BYTES_MAX: usize = 64 * 1024;
 pub struct Facts<'a> {
     /// The message.
     pub message: &'a Message,
+    /// What a reader sees of it.
+    pub text: Text,
     /// Its envelope.
     pub transaction: &'a Transaction,
     /// Subject and what a reader sees, as written, at most 64 KiB.
@@ -30,13 +35,14 @@ impl<'a> Facts<'a> {
     /// Works them out.
     #[must_use]
     pub fn of(message: &'a Message, transaction: &'a Transaction) -> Self {
+        let text = Text::of(message);
         let mut raw_text = message.subject.clone();
-        for text in message.shown() {
+        for shown in text.shown() {
             raw_text.push('\n');
             let room = WORDS_BYTES_MAX.saturating_sub(raw_text.len());
-            raw_text.push_str(&text[..text.ceil_char_boundary(room)]);
+            raw_text.push_str(&shown[..shown.ceil_char_boundary(room)]);
         }
-        let links = message.links();
+        let links = text.links();
         let link_with_user = links.iter().any(|link| {
             let authority = link.target.split_once("://").map_or("", |(_, rest)| rest);
             authority.split(['/', '?', '#']).next().unwrap_or_default().contains('@')
@@ -48,6 +54,7 @@ impl<'a> Facts<'a> {
             invisible_in_words: invisible_in_words(&raw_text),
             mixed_words: mixed_words(&raw_text),
             message,
+            text,
             transaction,
             raw_text,
         }
@@ -64,39 +71,49 @@ impl<'a> Facts<'a> {
 }
 
 fn words(text: &str) -> String {
-    let mut words = String::with_capacity(text.len() + 2);
-    words.push(' ');
-    for c in text.chars() {
-        match c {
-            'a'..='z' | '0'..='9' | '\'' | '%' | '@' | '$' | '-' | '.' | '/' => words.push(c),
-            'A'..='Z' => words.push(c.to_ascii_lowercase()),
-            _ if c.is_ascii() => end_word(&mut words),
-            c => c.to_lowercase().for_each(|c| match c {
-                c if is_invisible(c) => {}
-                '\u{2019}' => words.push('\''),
-                c if c.is_alphanumeric() => words.push(c),
+    let mut words = Vec::with_capacity(text.len() + 2);
+    words.push(b' ');
+    let mut rest = text;
+    // Text is mostly ASCII, of which each byte is a character.
+    loop {
+        let (ascii, others) = rest.split_at(rest.bytes().position(|byte| !byte.is_ascii()).unwrap_or(rest.len()));
+        for byte in ascii.bytes() {
+            match byte {
+                b'a'..=b'z' | b'0'..=b'9' | b'\'' | b'%' | b'@' | b'$' | b'-' | b'.' | b'/' => words.push(byte),
+                b'A'..=b'Z' => words.push(byte.to_ascii_lowercase()),
                 _ => end_word(&mut words),
-            }),
+            }
         }
+        let Some(c) = others.chars().next() else { break };
+        rest = &others[c.len_utf8()..];
+        c.to_lowercase().for_each(|c| match c {
+            c if is_invisible(c) => {}
+            '\u{2019}' => words.push(b'\''),
+            c if c.is_alphanumeric() => words.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            _ => end_word(&mut words),
+        });
     }
-    if !words.ends_with(' ') {
-        words.truncate(words.trim_end_matches(['.', '-', '/']).len());
-        words.push(' ');
+    if !words.ends_with(b" ") {
+        while words.last().is_some_and(|last| matches!(last, b'.' | b'-' | b'/')) {
+            words.pop();
+        }
+        words.push(b' ');
     }
-    words
+    // Only whole characters were pushed.
+    String::from_utf8(words).unwrap_or_default()
 }
 
 /// A sentence's end is not part of its last word.
-fn end_word(words: &mut String) {
-    if words.ends_with(' ') {
+fn end_word(words: &mut Vec<u8>) {
+    if words.ends_with(b" ") {
         return;
     }
-    for end in ['.', '-', '/'] {
-        if words.ends_with(end) {
+    for end in [b'.', b'-', b'/'] {
+        if words.last() == Some(&end) {
             words.pop();
         }
     }
-    words.push(' ');
+    words.push(b' ');
 }
 
 const fn is_invisible(c: char) -> bool {

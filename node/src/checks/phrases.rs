@@ -3,14 +3,16 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 /// Every phrase with the spaces that part it from its neighbours, and the topic of each.
 static PHRASES: LazyLock<Option<(AhoCorasick, Vec<usize>)>> = LazyLock::new(|| {
     let each = |(at, topic): (usize, &Topic)| topic.phrases.split('|').map(move |phrase| (format!(" {phrase} "), at));
     let (phrases, topics): (Vec<String>, Vec<usize>) = TOPICS.iter().enumerate().flat_map(each).unzip();
     // Only more phrases than there are numbers could fail, and a test looks for each of these.
-    Some((AhoCorasick::new(&phrases).ok()?, topics))
+    // Each begins with a space: looking for spaces first would only stop at every word.
+    let search = AhoCorasick::builder().prefilter(false).kind(Some(AhoCorasickKind::DFA)).build(&phrases);
+    Some((search.ok()?, topics))
 });
 
 /// How many different phrases of each topic occur as whole words. In `words` each word has a single space on both sides.

@@ -1,5 +1,9 @@
 //! Reads out of HTML what a reader sees and where its links go, in one linear pass. Not a browser: it is for scoring.
 
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
+
 /// A link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -34,6 +38,10 @@ pub struct Read {
     pub forms: bool,
 }
 
+/// How a link begins that is written out in plain text. It is there: both are good patterns.
+static LINK_STARTS: LazyLock<Option<AhoCorasick>> =
+    LazyLock::new(|| AhoCorasick::builder().ascii_case_insensitive(true).build(["http", "www."]).ok());
+
 /// Links taken out of one message at most.
 pub const LINKS_MAX: usize = 2000;
 
@@ -58,7 +66,10 @@ pub fn host_of(target: &str) -> Option<String> {
 #[must_use]
 pub fn links_in_text(text: &str) -> Vec<Link> {
     let parts = |c: char| matches!(c, '<' | '>' | '"' | '(' | ')' | '[' | ']' | '{' | '}') || c.is_whitespace();
-    let words = text.split(parts);
+    let Some(starts) = &*LINK_STARTS else { return Vec::new() };
+    let at_word_starts = starts.find_iter(text).map(|found| text.split_at(found.start()));
+    let at_word_starts = at_word_starts.filter(|(before, _)| before.chars().next_back().is_none_or(parts));
+    let words = at_word_starts.filter_map(|(_, from)| from.split(parts).next());
     let links = words.filter(|word| host_of(word).is_some_and(|host| host.contains('.')));
     links.take(LINKS_MAX).map(|word| Link { target: capped(word), shown: String::new() }).collect()
 }
@@ -235,6 +246,18 @@ mod tests {
         assert_eq!(host_of("HTTPS://Evil.Test.").as_deref(), Some("evil.test"));
         assert_eq!(host_of("mailto:a@b.test"), None);
         assert_eq!(links_in_text("see http://a.test/x, or www.b.test.").len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn links_in_text_are_the_words_that_begin_as_links(
+            text in "(http|HTTPS|www|\\.|://|a|/|@|,| |\r\n|<|>|\u{e9}|\u{a0}|\\(){0,24}",
+        ) {
+            let parts = |c: char| "<>\"()[]{}".contains(c) || c.is_whitespace();
+            let words = text.split(parts).filter(|word| host_of(word).is_some_and(|host| host.contains('.')));
+            let links: Vec<String> = links_in_text(&text).into_iter().map(|link| link.target).collect();
+            prop_assert_eq!(links, words.collect::<Vec<_>>());
+        }
     }
 
     proptest! {

@@ -11,11 +11,11 @@ use mail_parser::{
     parsers::MessageStream,
 };
 
-use super::{Defect, fields::Header};
+use super::{Defect, fields::Header, text::TEXT_BYTES_MAX};
 use crate::limits::Limits;
 
 /// Bytes of a text part that are converted: enough for `TEXT_BYTES_MAX` from any character set.
-const CONVERTED_BYTES_MAX: usize = 4 * super::TEXT_BYTES_MAX;
+const CONVERTED_BYTES_MAX: usize = 4 * TEXT_BYTES_MAX;
 
 /// A part that holds no other parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,8 +28,17 @@ pub struct Part {
     pub attached: bool,
     /// Content with the transfer encoding undone.
     pub content: Bytes,
+    /// Character set of a text part, as declared: `utf-8` when none is.
+    pub charset: Option<String>,
+}
+
+impl Part {
     /// Content as text, for text parts.
-    pub text: Option<String>,
+    #[must_use]
+    pub fn text(&self) -> Option<Cow<'_, str>> {
+        let charset = self.charset.as_deref()?;
+        Some(in_charset(charset, &self.content[..self.content.len().min(CONVERTED_BYTES_MAX)]))
+    }
 }
 
 /// What the walk found.
@@ -177,11 +186,10 @@ impl Walk {
         // What only some readers take for an attachment is read as text all the same.
         let attached = !dispositions.is_empty()
             && dispositions.iter().all(|declared| declared.ctype().eq_ignore_ascii_case("attachment"));
-        let text = kind.starts_with("text/").then(|| {
-            let charset = content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8");
-            in_charset(charset, &content[..content.len().min(CONVERTED_BYTES_MAX)]).into_owned()
-        });
-        self.parts.push(Part { declared: kind.to_owned(), names, attached, content, text });
+        let charset = kind
+            .starts_with("text/")
+            .then(|| content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8").to_owned());
+        self.parts.push(Part { declared: kind.to_owned(), names, attached, content, charset });
     }
 
     fn decoded(&mut self, encoding: &str, body: Bytes) -> Bytes {
@@ -252,7 +260,7 @@ fn children(body: &Bytes, boundary: &[u8], room: usize) -> (Vec<Bytes>, bool) {
     let mut open: Option<usize> = None;
     let mut at = 0;
     while at < body.len() {
-        let end = body[at..].iter().position(|byte| *byte == b'\n').map_or(body.len(), |line| at + line + 1);
+        let end = memchr::memchr(b'\n', &body[at..]).map_or(body.len(), |line| at + line + 1);
         let line = body[at..end].trim_ascii_end();
         if let Some(tail) = line.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary))
             && matches!(tail, b"" | b"--")

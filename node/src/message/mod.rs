@@ -4,6 +4,7 @@ pub mod fields;
 pub mod html;
 mod mailbox;
 pub mod mime;
+pub mod text;
 
 use bytes::Bytes;
 use mail_parser::parsers::MessageStream;
@@ -11,7 +12,6 @@ use mail_parser::parsers::MessageStream;
 pub use self::mailbox::Mailbox;
 use self::{
     fields::{Field, Header},
-    html::Link,
     mailbox::mailboxes,
     mime::{Part, Walk},
 };
@@ -19,8 +19,6 @@ use crate::limits::Limits;
 
 /// Longest subject that is kept, in characters.
 pub const SUBJECT_CHARS_MAX: usize = 200;
-/// Text that the content rules look at, in bytes; what comes after it only the virus scanner sees.
-pub const TEXT_BYTES_MAX: usize = 512 * 1024;
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,7 +117,7 @@ impl Defect {
     }
 }
 
-/// A message, parsed. Cheap to clone but for the text.
+/// A message, parsed.
 #[derive(Clone, Debug)]
 pub struct Message {
     /// As it came.
@@ -134,14 +132,6 @@ pub struct Message {
     pub reply_to: Vec<Mailbox>,
     /// Decoded, at most `SUBJECT_CHARS_MAX` characters, without control characters. Personal data.
     pub subject: String,
-    /// What a reader sees of the text parts, the HTML ones apart.
-    pub text: String,
-    /// What was read out of the HTML parts.
-    pub html: html::Read,
-    /// Whether there is an HTML part.
-    pub has_html: bool,
-    /// Whether there is a text part that is not HTML.
-    pub has_text: bool,
     /// Leaves in their order, the text ones too.
     pub parts: Vec<Part>,
     /// Received fields.
@@ -171,7 +161,6 @@ impl Message {
         message.defects.extend((from_unclear || sender_unclear).then_some(Defect::UnclearAuthor));
         message.defects.sort_unstable();
         message.defects.dedup();
-        message.read_text();
         message
     }
 
@@ -189,40 +178,10 @@ impl Message {
             sender: Vec::new(),
             reply_to: Vec::new(),
             subject: String::new(),
-            text: String::new(),
-            html: html::Read::default(),
-            has_html: false,
-            has_text: false,
             parts: Vec::new(),
             received: 0,
             defects: Vec::new(),
         }
-    }
-
-    fn read_text(&mut self) {
-        let mut html = String::new();
-        for part in self.parts.iter().filter(|part| !part.attached) {
-            let Some(text) = &part.text else { continue };
-            let is_html = part.declared == "text/html";
-            self.has_html |= is_html;
-            self.has_text |= !is_html;
-            let into = if is_html { &mut html } else { &mut self.text };
-            push_capped(into, text);
-        }
-        self.html = html::read(&html);
-    }
-
-    /// What a reader sees: of the plain text and of the HTML.
-    pub fn shown(&self) -> impl Iterator<Item = &str> {
-        [self.text.as_str(), self.html.text.as_str()].into_iter()
-    }
-
-    /// Links of the text and the HTML.
-    #[must_use]
-    pub fn links(&self) -> Vec<Link> {
-        let mut links = self.html.links.clone();
-        links.extend(html::links_in_text(&self.text));
-        links
     }
 
     /// Whether there is a field of this name, in lower case.
@@ -249,15 +208,6 @@ impl Message {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         u64::try_from(self.bytes.len()).unwrap_or(u64::MAX)
-    }
-}
-
-fn push_capped(into: &mut String, text: &str) {
-    let room = TEXT_BYTES_MAX.saturating_sub(into.len());
-    let cut = (0..=room.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    into.push_str(&text[..cut]);
-    if into.len() < TEXT_BYTES_MAX {
-        into.push('\n');
     }
 }
 

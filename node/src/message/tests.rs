@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{Defect, Message};
+use super::{
+    Defect, Message,
+    text::{TEXT_BYTES_MAX, Text},
+};
 use crate::limits::Limits;
 
 fn parse(text: &str) -> Message {
@@ -26,16 +29,16 @@ fn a_plain_message_is_read() {
     assert_eq!(message.reply_to[0].written, "r@y.test");
     assert_eq!(message.subject, "Grüße folded");
     assert_eq!((message.received, message.received_by("mx.gov.test"), message.received_by("gov.test")), (1, 1, 0));
-    assert_eq!(message.text.trim(), "Hello");
+    assert_eq!(Text::of(&message).plain.trim(), "Hello");
     assert_eq!(message.defects, []);
 }
 
 #[test]
 fn no_more_text_is_converted_than_is_looked_at() {
     let long = parse(&format!("From: a@b.test\nContent-Type: text/plain; charset=utf-16\n\n{}", "x".repeat(9_000_000)));
-    let converted = long.parts[0].text.as_ref().expect("a text").len();
-    assert!((super::TEXT_BYTES_MAX..10 * super::TEXT_BYTES_MAX).contains(&converted), "{converted}");
-    assert!((super::TEXT_BYTES_MAX - 4..=super::TEXT_BYTES_MAX).contains(&long.text.len()));
+    let converted = long.parts[0].text().expect("a text").len();
+    assert!((TEXT_BYTES_MAX..10 * TEXT_BYTES_MAX).contains(&converted), "{converted}");
+    assert!((TEXT_BYTES_MAX - 4..=TEXT_BYTES_MAX).contains(&Text::of(&long).plain.len()));
     assert_eq!(long.parts[0].content.len(), 9_000_000);
 }
 
@@ -120,7 +123,7 @@ fn parts_are_decoded_with_all_their_names() {
          Content-Type: application/octet-stream; name=\"a.pdf\"\nContent-Disposition: attachment; filename=b.exe\n\
          Content-Transfer-Encoding: base64\n\nTVqQ\nAAM=\n--x--\nepilogue\n",
     );
-    assert_eq!(message.html.text.trim(), "Grüße");
+    assert_eq!(Text::of(&message).html.text.trim(), "Grüße");
     assert_eq!(message.parts.len(), 2);
     assert_eq!(message.parts[1].names, ["b.exe", "a.pdf"]);
     assert_eq!(&message.parts[1].content[..], b"MZ\x90\0\x03");
@@ -145,7 +148,7 @@ fn a_nested_message_is_opened_also_under_base64() {
         "From: a@b.test\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n\
          RnJvbTogeEB5LnRlc3QNCg0KaGlkZGVuIHRleHQ=\n",
     );
-    assert_eq!(message.text.trim(), "hidden text");
+    assert_eq!(Text::of(&message).plain.trim(), "hidden text");
 }
 
 #[test]

@@ -81,9 +81,8 @@ impl DataDecoder {
     pub fn feed(&mut self, chunk: &[u8]) -> Option<usize> {
         let mut rest = chunk;
         while self.place != Place::End {
-            if self.place == Place::Within {
-                let plain = memchr::memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
-                let (head, tail) = rest.split_at(plain);
+            if matches!(self.place, Place::LineStart | Place::Within) {
+                let (head, tail) = rest.split_at(self.skip_plain(rest));
                 self.store(head);
                 rest = tail;
             }
@@ -92,6 +91,27 @@ impl DataDecoder {
             rest = tail;
         }
         Some(chunk.len() - rest.len())
+    }
+
+    /// How many bytes are kept just as they are: whole lines, up to what needs a look. The place moves along.
+    fn skip_plain(&mut self, chunk: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = chunk.get(at..).unwrap_or_default();
+            if self.place == Place::LineStart && self.stuffed && rest.starts_with(b".") {
+                return at;
+            }
+            let plain = memchr::memchr3(b'\r', b'\n', 0, rest).unwrap_or(rest.len());
+            if plain > 0 {
+                self.place = Place::Within;
+            }
+            at += plain;
+            if !rest.get(plain..).is_some_and(|end| end.starts_with(b"\r\n")) {
+                return at;
+            }
+            self.place = Place::LineStart;
+            at += 2;
+        }
     }
 
     fn after(&mut self, byte: u8) -> Place {

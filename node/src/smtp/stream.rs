@@ -23,6 +23,8 @@ use crate::limits::Limits;
 
 /// Read from the socket at once, in bytes.
 const READ_BYTES: usize = 16 * 1024;
+/// The same of a message that comes after DATA.
+const MESSAGE_READ_BYTES: usize = 64 * 1024;
 /// Replies that wait for the end of the input are sent when they are as long as this, in bytes.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 /// For so long a message may come more slowly than the smallest rate.
@@ -58,7 +60,38 @@ pub struct Incoming {
     received: u64,
 }
 
+/// What became of bytes that were to be a message's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fed {
+    /// Of so many.
+    used: usize,
+    then: Then,
+}
+
+/// What is needed next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// More of the message.
+    More,
+    /// Room for so many bytes in all.
+    Room(usize),
+    /// Nothing: it has ended.
+    End,
+}
+
 impl Incoming {
+    /// Reads on, unless that needs more room than there is.
+    fn feed(&mut self, bytes: &[u8], room_bytes: usize) -> Fed {
+        let wanted = self.decoder.wanted_bytes(bytes.len());
+        if wanted > room_bytes {
+            return Fed { used: 0, then: Then::Room(wanted) };
+        }
+        let ended = self.decoder.feed(bytes);
+        let used = ended.unwrap_or(bytes.len());
+        self.received += used as u64;
+        Fed { used, then: if ended.is_some() { Then::End } else { Then::More } }
+    }
+
     /// One of at most so many bytes, whose time begins now.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
@@ -169,20 +202,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// When the client is gone or too slow.
     pub async fn message(&mut self, incoming: &mut Incoming, room_bytes: usize) -> Result<Option<usize>, StreamError> {
         self.flush().await?;
-        loop {
-            let wanted = incoming.decoder.wanted_bytes(self.input.len());
-            if wanted > room_bytes {
-                return Ok(Some(wanted));
-            }
-            let ended = incoming.decoder.feed(&self.input);
-            let used = ended.unwrap_or(self.input.len());
-            incoming.received += used as u64;
-            self.input.advance(used);
-            if ended.is_some() {
-                return Ok(None);
-            }
-            self.fill(self.due(incoming)).await?;
+        let mut had = std::mem::take(&mut self.input);
+        let mut fed = incoming.feed(&had, room_bytes);
+        had.advance(fed.used);
+        self.input = had;
+        while fed.then == Then::More {
+            let until = self.until(self.due(incoming));
+            let reading = poll_fn(|context| self.poll_message(context, incoming, room_bytes));
+            fed = timeout_at(until, reading).await.map_err(|_| StreamError::TooSlow)??;
         }
+        match fed.then {
+            Then::Room(wanted) => Ok(Some(wanted)),
+            Then::More | Then::End => Ok(None),
+        }
+    }
+
+    /// Feeds the message with what is there, by way of the stack; what is not of the message, or has no room yet, is input. There is
+    /// none before.
+    fn poll_message(
+        &mut self,
+        context: &mut Context<'_>,
+        incoming: &mut Incoming,
+        room_bytes: usize,
+    ) -> Poll<Result<Fed, StreamError>> {
+        let mut bytes = [const { MaybeUninit::uninit() }; MESSAGE_READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut bytes);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut read))?;
+        if read.filled().is_empty() {
+            return Poll::Ready(Err(StreamError::Gone));
+        }
+        let fed = incoming.feed(read.filled(), room_bytes);
+        self.input.extend_from_slice(read.filled().get(fed.used..).unwrap_or_default());
+        Poll::Ready(Ok(fed))
     }
 
     /// Reads the next `left` bytes of a message that comes in chunks, as [`Self::message`] does, and counts them down.
@@ -272,8 +323,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         drop(timeout_at(until, farewell).await);
     }
 
+    /// The end of a wait for input that may not last beyond the deadline.
+    fn until(&self, deadline: Instant) -> Instant {
+        deadline.min(Instant::now() + self.read_timeout)
+    }
+
     async fn fill(&mut self, deadline: Instant) -> Result<(), StreamError> {
-        let until = deadline.min(Instant::now() + self.read_timeout);
+        let until = self.until(deadline);
         // Who is waited for holds no buffers.
         if self.input.is_empty() {
             self.input = BytesMut::new();

@@ -311,7 +311,12 @@ impl<'a> Dialogue<'a> {
                     self.greeted.wire.send(&block, patience).await?;
                     block.clear();
                 }
-                block.extend_from_slice(part);
+                // Always followed by the final dot at least.
+                if part.len() == BLOCK_BYTES {
+                    self.greeted.wire.send(part, patience).await?;
+                } else {
+                    block.extend_from_slice(part);
+                }
             }
         }
         // The final dot is in this block.

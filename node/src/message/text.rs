@@ -1,0 +1,60 @@
+//! What a reader sees of a message: only the content rules need it.
+
+use super::{
+    Message,
+    html::{self, Link},
+};
+
+/// Text that the content rules look at, in bytes; what comes after it only the virus scanner sees.
+pub const TEXT_BYTES_MAX: usize = 512 * 1024;
+
+/// The text of the parts that are shown in the message itself.
+#[derive(Clone, Debug, Default)]
+pub struct Text {
+    /// What a reader sees of the text parts, the HTML ones apart.
+    pub plain: String,
+    /// What was read out of the HTML parts.
+    pub html: html::Read,
+    /// Whether there is an HTML part.
+    pub has_html: bool,
+    /// Whether there is a text part that is not HTML.
+    pub has_plain: bool,
+}
+
+impl Text {
+    /// Reads it out of a message.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        let (mut text, mut html) = (Self::default(), String::new());
+        for part in message.parts.iter().filter(|part| !part.attached) {
+            let Some(converted) = part.text() else { continue };
+            let is_html = part.declared == "text/html";
+            text.has_html |= is_html;
+            text.has_plain |= !is_html;
+            push_capped(if is_html { &mut html } else { &mut text.plain }, &converted);
+        }
+        text.html = html::read(&html);
+        text
+    }
+
+    /// What a reader sees: of the plain text and of the HTML.
+    pub fn shown(&self) -> impl Iterator<Item = &str> {
+        [self.plain.as_str(), self.html.text.as_str()].into_iter()
+    }
+
+    /// Links of the text and the HTML.
+    #[must_use]
+    pub fn links(&self) -> Vec<Link> {
+        let mut links = self.html.links.clone();
+        links.extend(html::links_in_text(&self.plain));
+        links
+    }
+}
+
+fn push_capped(into: &mut String, text: &str) {
+    let room = TEXT_BYTES_MAX.saturating_sub(into.len());
+    into.push_str(&text[..text.floor_char_boundary(room)]);
+    if into.len() < TEXT_BYTES_MAX {
+        into.push('\n');
+    }
+}
