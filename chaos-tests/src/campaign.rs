@@ -72,6 +72,7 @@ impl Plan {
             small_disks: self.has(FaultKind::Diskfull),
             shims: [FaultKind::Slowdisk, FaultKind::Eio, FaultKind::Clock].into_iter().any(|kind| self.has(kind)),
             progress: self.progress.clone(),
+            ..Options::default()
         }
     }
 }

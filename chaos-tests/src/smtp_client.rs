@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{
-        TcpSocket,
+        TcpSocket, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     time::timeout,
@@ -108,6 +108,15 @@ impl Conversation {
         }
         let stream = timeout(REPLY_MAX, socket.connect(server)).await.context("no connection in time")?;
         let stream = stream.with_context(|| format!("connect to {server}"))?;
+        Self::over(stream, helo).await
+    }
+
+    /// The same over a connection that there is already.
+    ///
+    /// # Errors
+    /// When the server does not answer with 2yz.
+    pub async fn over(stream: TcpStream, helo: &str) -> anyhow::Result<Self> {
+        let server = stream.peer_addr().context("ask for the server's address")?;
         stream.set_nodelay(true).context("set TCP_NODELAY")?;
         let (reader, writer) = stream.into_split();
         let extensions = Reply { code: 0, text: String::new() };

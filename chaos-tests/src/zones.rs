@@ -101,6 +101,14 @@ pub fn records(key: &SigningKey) -> Vec<Record> {
         record("mail.partner.example", "A", "127.0.13.1"),
         record("partner.example", "TXT", "v=spf1 ip4:127.0.13.1 -all"),
     ];
+    // Clients behind a load balancer: a good one, a dial-up line, one with the name of another, and 192.0.2.79 without any.
+    records.extend([
+        record("10.2.0.192.in-addr.arpa", "PTR", "host.partner.example"),
+        record("host.partner.example", "A", "192.0.2.10"),
+        record("77.2.0.192.in-addr.arpa", "PTR", "77-2-0-192.dsl.example"),
+        record("77-2-0-192.dsl.example", "A", "192.0.2.77"),
+        record("78.2.0.192.in-addr.arpa", "PTR", "host.partner.example"),
+    ]);
     for (domain, address) in [("interior.gov.test", "127.0.1.25"), ("health.gov.test", "127.0.2.25")] {
         records.push(record(domain, "MX", "10 mx1.gov.test"));
         records.push(record(domain, "TXT", &format!("v=spf1 ip4:{address} -all")));

@@ -10,6 +10,7 @@ pub mod health;
 pub mod inspect;
 pub mod limits;
 pub mod message;
+pub mod open_files;
 pub mod pipeline;
 pub mod policy;
 pub mod reception;

@@ -5,6 +5,7 @@ use std::{io::Write, net::SocketAddr, path::PathBuf, pin::pin, process::ExitCode
 use anyhow::{Context, anyhow};
 use clap::Parser;
 use futures::FutureExt;
+use hickory_resolver::TokioResolver;
 use node::{
     actions::relay::{Relay, roots_from_pem},
     checks::{
@@ -17,6 +18,7 @@ use node::{
     examine::Examiner,
     health,
     inspect::Inspector,
+    open_files,
     pipeline::Pipeline,
     reception::{Reception, Recipients},
     redelivery::Redelivery,
@@ -82,13 +84,15 @@ async fn run(config: Config, credentials: Credentials) -> anyhow::Result<()> {
 }
 
 async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> {
+    open_files::allow(&config.limits);
     let mut stopping = stop_on_signal()?;
     info!(node = %credentials.identity, "starting");
     keep_fresh(credentials.clone(), stopping.clone()).context("listen for SIGHUP")?;
     let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.site, &config.limits)?;
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
-    let pipeline = pipeline(config, &cluster)?;
+    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
+    let pipeline = pipeline(config, &cluster, resolver.clone())?;
     // A wrong file is told now, not after a long wait for a view.
     let certificate = certificate(config, &credentials, &stopping)?;
     tokio::select! {
@@ -104,7 +108,6 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let redelivery = Redelivery::new(&config.name, cluster.clone(), relay, virus, &config.limits);
     let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
     let (report_stop, reported) = watch::channel(false);
-    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
     let recipients = Recipients::new(Arc::clone(&pipeline.relay), config.directories.clone());
     let reception = Reception::new(config.hostname.clone(), resolver, pipeline.outcomes.clone(), recipients);
     let (outcomes, tries) = (pipeline.outcomes.clone(), reception.tries.clone());
@@ -157,8 +160,7 @@ async fn first_view(cluster: &Cluster) {
 }
 
 /// The stages of a message's trip with what they ask: DNS, clamd, next hops, the cluster.
-fn pipeline(config: &Config, cluster: &Cluster) -> anyhow::Result<Pipeline> {
-    let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
+fn pipeline(config: &Config, cluster: &Cluster, resolver: TokioResolver) -> anyhow::Result<Pipeline> {
     let roots = match &config.next_hop_roots {
         None => None,
         Some(path) => {

@@ -253,10 +253,12 @@ impl Pipeline {
     }
 
     /// What the message says of its senders; nothing yet when it comes again.
-    fn count(&self, transaction: &Transaction, examined: &Examined, reply: &Reply) {
+    fn count(&self, transaction: &Transaction, examined: &Examined, fates: &[Fate], reply: &Reply) {
         let ends_here = class(transaction) == Some(TrustClass::Internet) && reply.class() != Class::Temporary;
+        // What no next hop took for anybody, such as mail for mailboxes that do not exist, was not good.
+        let delivered = fates.iter().any(|fate| matches!(fate.end, End::Delivered { .. }));
         let outcome = standing::outcome(&examined.verdicts, &transaction.view.state_policy);
-        if let Some(good) = outcome.filter(|_| ends_here) {
+        if let Some(good) = outcome.filter(|good| ends_here && (delivered || !good)) {
             let senders = senders(transaction, &examined.evidence.authentication);
             self.outcomes.saw(&standing::answerable(senders, good), good);
         }
@@ -264,7 +266,7 @@ impl Pipeline {
 
     /// One line for each trip, without addresses.
     fn report(&self, transaction: &Transaction, examined: &Examined, fates: &[Fate], reply: &Reply, began: Instant) {
-        self.count(transaction, examined, reply);
+        self.count(transaction, examined, fates, reply);
         for (group, verdict) in &examined.verdicts {
             let class = group.first().map_or("none", |recipient| recipient.class.as_str());
             metrics().transaction(verdict.disposition, class);

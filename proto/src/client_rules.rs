@@ -92,6 +92,26 @@ pub struct Rates {
     pub unknown_recipients: Option<u32>,
 }
 
+/// How much is under way at once, at each node by itself; what has no bound is not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AtOnce {
+    /// Connections of one net: a /24 or a /48. Those of one client are bounded by the settings of a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net_connections: Option<u32>,
+    /// Transactions with a reverse-path of one domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender_domain_messages: Option<u32>,
+    /// Transactions with a recipient of one department, and for its own servers those that they send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub department_messages: Option<u32>,
+}
+
+impl AtOnce {
+    fn is_unbounded(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// All of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRules {
@@ -104,8 +124,11 @@ pub struct ClientRules {
     pub points: ClientPoints,
     /// Asked about it, at most [`DNS_LISTS_MAX`].
     pub dns_lists: Vec<DnsList>,
-    /// Bounds.
+    /// Bounds of what comes in a minute.
     pub rates: Rates,
+    /// Bounds of what is under way.
+    #[serde(default, skip_serializing_if = "AtOnce::is_unbounded")]
+    pub at_once: AtOnce,
 }
 
 impl ClientRules {
@@ -118,6 +141,7 @@ impl ClientRules {
             points: ClientPoints::BUILT_IN,
             dns_lists: Vec::new(),
             rates: Rates { unknown_recipients: Some(30), ..Rates::default() },
+            at_once: AtOnce::default(),
         }
     }
 
@@ -131,8 +155,11 @@ impl ClientRules {
     /// Each value as text with its key, for plans.
     #[must_use]
     pub fn rows(&self) -> Vec<(&'static str, String)> {
-        let Self { greet_delay_ms, greylist_delay_ms, points, dns_lists, rates } = self;
-        let bound = |bound: Option<u32>| bound.map_or_else(|| "no bound".to_owned(), |bound| format!("{bound}/min"));
+        let Self { greet_delay_ms, greylist_delay_ms, points, dns_lists, rates, at_once } = self;
+        let text = |bound: Option<u32>, unit: &str| {
+            bound.map_or_else(|| "no bound".to_owned(), |bound| format!("{bound}{unit}"))
+        };
+        let (bound, most) = (|bound| text(bound, "/min"), |bound| text(bound, " at once"));
         let lists: Vec<String> = dns_lists.iter().map(ToString::to_string).collect();
         vec![
             ("greet_delay", format!("{greet_delay_ms} ms")),
@@ -149,6 +176,9 @@ impl ClientRules {
             ("rates.sender_domain_messages", bound(rates.sender_domain_messages)),
             ("rates.department_recipients", bound(rates.department_recipients)),
             ("rates.unknown_recipients", bound(rates.unknown_recipients)),
+            ("at_once.net_connections", most(at_once.net_connections)),
+            ("at_once.sender_domain_messages", most(at_once.sender_domain_messages)),
+            ("at_once.department_messages", most(at_once.department_messages)),
         ]
     }
 }

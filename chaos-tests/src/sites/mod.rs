@@ -2,10 +2,14 @@
 //! nothing of it stays behind.
 
 pub mod doors;
+mod nodes;
 mod settle;
 mod start;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
@@ -33,6 +37,8 @@ pub const OPERATORS: [&str; 3] = ["ann", "bob", "carl"];
 pub struct Options {
     /// Three or five.
     pub servers: usize,
+    /// Between two sites, in milliseconds each way.
+    pub delay_ms: RangeInclusive<u64>,
     /// For the delays between the sites.
     pub seed: u64,
     /// A folder with programs to run in the place of the workspace's.
@@ -54,6 +60,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             servers: 3,
+            delay_ms: 10..=39,
             seed: 1,
             programs: None,
             short_logs: false,

@@ -28,9 +28,6 @@ const SMALL_DISK: &str = "size=256m,mode=0700";
 /// What makes a short log and many comparisons of it.
 const SHORT_LOG: [&str; 9] =
     ["control", "--log-bytes-max", "100000", "--logs-kept", "20", "--purged-at-once", "5", "--compare-every", "25"];
-/// Between two sites, in milliseconds each way.
-const DELAY_MS: std::ops::Range<u64> = 10..40;
-
 fn root(keep: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
     let Some(keep) = keep else {
         // The janitor removes it, also when this program is killed.
@@ -72,7 +69,7 @@ pub(super) async fn sites(options: &Options) -> anyhow::Result<Sites> {
     let janitor = Janitor::start(&programs.peer, options.keep.is_none().then(|| root.clone()))?;
     progress.set_message("making network namespaces");
     let mut rng = Rng::with_seed(options.seed);
-    let wan = Wan::make(count, &janitor, || Duration::from_millis(rng.u64(DELAY_MS))).await?;
+    let wan = Wan::make(count, &janitor, || Duration::from_millis(rng.u64(options.delay_ms.clone()))).await?;
     progress.set_message("making certificates");
     let directory = root.join("cluster");
     init(programs, &directory, count).await?;

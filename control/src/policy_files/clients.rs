@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use proto::{
     address::Domain,
-    client_rules::{ClientPoints, ClientRules, DNS_LISTS_MAX, DnsList, Rates},
+    client_rules::{AtOnce, ClientPoints, ClientRules, DNS_LISTS_MAX, DnsList, Rates},
     score::Score,
     yaml::{Fault, Map, Node},
 };
@@ -19,8 +19,8 @@ const GREET_DELAY_MS_MAX: u64 = 30_000;
 const GREYLIST_DELAY_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 /// Most points that one check may have, on either side of zero, in hundredths.
 const POINTS_MAX: i32 = 10_000;
-/// Most of anything in a minute.
-const RATE_MAX: u64 = 10_000_000;
+/// Most of anything in a minute, or at once.
+const BOUND_MAX: u64 = 10_000_000;
 
 /// What the section says, over what Postern ships with.
 pub(super) fn clients(map: &mut Map<'_, '_>) -> ClientRules {
@@ -41,6 +41,7 @@ pub(super) fn clients(map: &mut Map<'_, '_>) -> ClientRules {
         ));
     }
     map.section("rates", |section| read_rates(section, &mut rules.rates));
+    map.section("at_once", |section| read_at_once(section, &mut rules.at_once));
     rules
 }
 
@@ -76,21 +77,35 @@ fn read_rates(map: &mut Map<'_, '_>, rates: &mut Rates) {
         ("department_recipients", department_recipients),
         ("unknown_recipients", unknown_recipients),
     ];
+    read_bounds(map, all);
+}
+
+fn read_at_once(map: &mut Map<'_, '_>, at_once: &mut AtOnce) {
+    let AtOnce { net_connections, sender_domain_messages, department_messages } = at_once;
+    let all = [
+        ("net_connections", net_connections),
+        ("sender_domain_messages", sender_domain_messages),
+        ("department_messages", department_messages),
+    ];
+    read_bounds(map, all);
+}
+
+fn read_bounds<const N: usize>(map: &mut Map<'_, '_>, all: [(&'static str, &mut Option<u32>); N]) {
     for (key, place) in all {
-        if let Some(rate) = map.optional(key, rate) {
-            *place = rate;
+        if let Some(bound) = map.optional(key, bound) {
+            *place = bound;
         }
     }
 }
 
-/// A whole number a minute, or `unbounded`.
-fn rate(node: &Node<'_, '_>) -> Result<Option<u32>, Fault> {
+/// A whole number, or `unbounded`.
+fn bound(node: &Node<'_, '_>) -> Result<Option<u32>, Fault> {
     if node.text().is_ok_and(|text| text == "unbounded") {
         return Ok(None);
     }
-    let rate = node.integer(1..=RATE_MAX);
-    let rate = rate.map_err(|fault| Fault { problem: format!("{}, or unbounded", fault.problem), ..fault })?;
-    Ok(u32::try_from(rate).ok())
+    let bound = node.integer(1..=BOUND_MAX);
+    let bound = bound.map_err(|fault| Fault { problem: format!("{}, or unbounded", fault.problem), ..fault })?;
+    Ok(u32::try_from(bound).ok())
 }
 
 fn points_of(node: &Node<'_, '_>, least: i32) -> Result<Score, Fault> {

@@ -237,7 +237,7 @@ fn what_is_asked_of_clients_is_read_over_what_is_built_in_and_planned() {
     assert_eq!(old.settings.clients, None);
     let new = read(
         "clients: {greet_delay: 2s, greylist_delay: 1m, points: {no_reverse_name: 2}, rates: {unknown_recipients: unbounded, \
-         client_connections: 60}, dns_lists: [{zone: bad.test, points: 4, answers: [127.0.0.2, 127.0.1.0/24]}, {zone: good.test, \
+         client_connections: 60}, at_once: {sender_domain_messages: 20}, dns_lists: [{zone: bad.test, points: 4, answers: [127.0.0.2, 127.0.1.0/24]}, {zone: good.test, \
          points: -2.5}]}\npolicy: {client_refuse_at: 9, greylist_at: 0}\n",
     );
     assert_eq!(
@@ -249,6 +249,7 @@ fn what_is_asked_of_clients_is_read_over_what_is_built_in_and_planned() {
             "~ state: clients.dns_lists [] -> [bad.test 4.00 (127.0.0.2/32 127.0.1.0/24), good.test -2.50]",
             "~ state: clients.rates.client_connections no bound -> 60/min",
             "~ state: clients.rates.unknown_recipients 30/min -> no bound",
+            "~ state: clients.at_once.sender_domain_messages no bound -> 20 at once",
             "~ state: client_refuse_at 8.00 -> 9.00 (state)",
             "~ state: greylist_at 2.00 -> 0.00 (state)",
         ]

@@ -91,7 +91,7 @@ fn authenticated(found: &Authentication) -> Vec<Reason> {
 /// From this score of reputation on it is worth points.
 pub(super) const BAD_FROM: i16 = 200;
 /// Down from this one it is worth points off.
-pub(crate) const GOOD_FROM: i16 = -300;
+pub(super) const GOOD_FROM: i16 = -300;
 
 /// Points for what is known of the senders: up to five for nothing but bad mail, two off for nothing but good mail.
 fn known(senders: Repute) -> Option<Reason> {

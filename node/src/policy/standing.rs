@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use proto::{
     address::{Domain, ReversePath},
     policy::Policy,
@@ -21,8 +22,8 @@ use crate::smtp::transaction::Recipient;
 /// message would be counted again and again.
 const KNOWN: [&str; 3] = ["REPUTATION_BAD", "REPUTATION_GOOD", "SENDER_ALLOWED"];
 
-/// The client, its net, and the domains that have vouched for the author: at most one that signed and one of the reverse-path,
-/// each aligned with the From field (RFC 7489 section 3.1, relaxed). A signature alone may be that of somebody else's message
+/// The client, its net, and the domains that have vouched for the author: those that signed and one of the reverse-path, each
+/// aligned with the From field (RFC 7489 section 3.1, relaxed). A signature alone may be that of somebody else's message
 /// that is sent again, and a client could make up any number of domains.
 #[must_use]
 pub fn senders(client: IpAddr, path: &ReversePath, found: &Authentication) -> Vec<Subject> {
@@ -33,21 +34,33 @@ pub fn senders(client: IpAddr, path: &ReversePath, found: &Authentication) -> Ve
     let path = path.address().map(|address| address.domain().clone());
     senders.extend(path.filter(|domain| found.spf == AuthResult::Pass && aligned(domain)).map(Subject::Spf));
     let signed = found.dkim.iter().filter(|signature| signature.result == AuthResult::Pass);
-    let mut signers = signed.filter_map(|signature| Domain::parse(&signature.domain).ok());
-    senders.extend(signers.find(aligned).map(Subject::Dkim));
+    for signer in signed.filter_map(|signature| Domain::parse(&signature.domain).ok()).filter(aligned) {
+        let signer = Subject::Dkim(signer);
+        if !senders.contains(&signer) {
+            senders.push(signer);
+        }
+    }
     senders
 }
 
-/// For whom an outcome counts: a bad one for a signer only where the reverse-path vouches for the author too. Else whoever sends
-/// a genuine message again, from a bad place, would speak ill of its author.
+/// For whom an outcome counts: of the signers the first, for a client could make up any number; and a bad one for a signer only
+/// where the reverse-path vouches for the author too. Else whoever sends a genuine message again, from a bad place, would speak
+/// ill of its author.
 #[must_use]
 pub fn answerable(senders: Vec<Subject>, good: bool) -> Vec<Subject> {
     let vouched = senders.iter().any(|sender| matches!(sender, Subject::Spf(_)));
-    senders.into_iter().filter(|sender| good || vouched || !matches!(sender, Subject::Dkim(_))).collect()
+    let mut signers = 0;
+    let counts = |sender: &Subject| {
+        let is_signer = matches!(sender, Subject::Dkim(_));
+        signers += usize::from(is_signer);
+        !is_signer || (signers == 1 && (good || vouched))
+    };
+    senders.into_iter().filter(counts).collect()
 }
 
 /// What is known of all of them together: whom an operator has blocked stays blocked, and else the one of whom most is known
-/// speaks for all. A net counts half, for it has many users; and no signature makes a bad client good.
+/// speaks for all. No neighbours make a client good; bad ones count half in IPv4, where a net has many users, and in full in IPv6,
+/// where a /64 is one customer. And no domain makes a bad client good.
 #[must_use]
 pub fn known(reputation: &Known, senders: &[Subject], now: UnixMs) -> Repute {
     let mut all = Repute::default();
@@ -56,8 +69,12 @@ pub fn known(reputation: &Known, senders: &[Subject], now: UnixMs) -> Repute {
         if all.stance != Some(Stance::Block) {
             all.stance = one.stance.or(all.stance);
         }
-        let score = if matches!(sender, Subject::Net(_)) { one.score / 2 } else { one.score };
-        let redeems = matches!(sender, Subject::Dkim(_)) && score < 0 && all.score >= BAD_FROM;
+        let score = match sender {
+            Subject::Net(IpNet::V4(_)) => (one.score / 2).max(0),
+            Subject::Net(IpNet::V6(_)) => one.score.max(0),
+            Subject::Ip(_) | Subject::Dkim(_) | Subject::Spf(_) => one.score,
+        };
+        let redeems = !matches!(sender, Subject::Ip(_)) && score < 0 && all.score >= BAD_FROM;
         if !redeems && (score.abs(), score) > (all.score.abs(), all.score) {
             all.score = score;
         }
@@ -148,6 +165,21 @@ mod tests {
         assert_eq!(answerable(both.clone(), false), both);
     }
 
+    #[test]
+    fn a_block_holds_for_each_signer_and_an_outcome_counts_for_the_first() {
+        let client = "192.0.2.7".parse().expect("an address");
+        let signature =
+            |domain: &str| Signature { result: AuthResult::Pass, domain: domain.into(), selector: "s".into() };
+        let dkim = vec![signature("a.b.example"), signature("b.example")];
+        let from_domain = Domain::parse("b.example").ok();
+        let found = Authentication { dkim, from_domain, ..Authentication::default() };
+        let all = senders(client, &ReversePath::Null, &found);
+        assert_eq!(texts(&all)[2..], ["dkim:a.b.example", "dkim:b.example"]);
+        assert_eq!(texts(&answerable(all.clone(), true))[2..], ["dkim:a.b.example"]);
+        let blocked = with(&[], &[("dkim:b.example", Stance::Block)]);
+        assert_eq!(known(&blocked.reputation, &all, NOW).stance, Some(Stance::Block));
+    }
+
     fn with(counts: &[(&str, u64, u64)], manual: &[(&str, Stance)]) -> View {
         let tick = proto::reputation::tick(NOW);
         let levels = |good: u64, bad: u64| -> Levels { Tally { good: good * 256, bad: bad * 256, tick }.levels() };
@@ -172,6 +204,18 @@ mod tests {
         assert_eq!(score(&[]), 0);
         assert!(score(&[("ip:192.0.2.7", 0, 1_000)]) > 900);
         assert!((400..600).contains(&score(&[("net:192.0.2.0/24", 0, 10_000)])), "a net counts half");
+        let neighbours = score(&[("net:192.0.2.0/24", 10_000, 0), ("ip:192.0.2.7", 0, 3)]);
+        assert!(
+            neighbours > 0 && score(&[("net:192.0.2.0/24", 10_000, 0)]) == 0,
+            "neighbours make nobody good: {neighbours}"
+        );
+        let vouched = ["ip:192.0.2.7", "spf:a.example"].map(subject);
+        let whitewashed =
+            known(&with(&[("spf:a.example", 500_000, 0), ("ip:192.0.2.7", 0, 100)], &[]).reputation, &vouched, NOW);
+        assert!(whitewashed.score > 850, "a domain that lets everybody send makes nobody good");
+        let v6 = ["ip:2001:db8::7", "net:2001:db8::/64"].map(subject);
+        let customer = known(&with(&[("net:2001:db8::/64", 0, 10_000)], &[]).reputation, &v6, NOW);
+        assert!(customer.score > 950, "all addresses of a customer are one");
         assert!(score(&[("dkim:a.example", 5_000, 0), ("ip:192.0.2.7", 0, 1)]) < -900);
         let stance = |manual: &[(&str, Stance)]| known(&with(&[], manual).reputation, &all, NOW).stance;
         assert_eq!(stance(&[("dkim:a.example", Stance::Allow)]), Some(Stance::Allow));

@@ -4,10 +4,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, ldap_escape};
 use proto::address::Address;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 /// A connection, a bind and a search, each.
 const STEP_TIME_MAX: Duration = Duration::from_secs(3);
+/// After a connection could not be made none is tried for so long: who asks meanwhile is told at once that nobody can say.
+const AWAY_FOR: Duration = Duration::from_secs(5);
 /// RFC 4511 appendix A: there were more entries than were asked for, which is enough.
 const SIZE_LIMIT_EXCEEDED: u32 = 4;
 
@@ -37,7 +42,14 @@ impl fmt::Debug for DirectorySettings {
 #[derive(Clone)]
 pub(super) struct Directory {
     settings: Arc<DirectorySettings>,
-    connection: Arc<Mutex<Option<Ldap>>>,
+    connection: Arc<Mutex<Connection>>,
+}
+
+#[derive(Default)]
+struct Connection {
+    ldap: Option<Ldap>,
+    /// When it could not be made.
+    failed: Option<Instant>,
 }
 
 impl Directory {
@@ -75,21 +87,27 @@ impl Directory {
     }
 
     async fn forget(&self) {
-        *self.connection.lock().await = None;
+        self.connection.lock().await.ldap = None;
     }
 
     /// A connection, and whether it is a new one.
     async fn connected(&self) -> Result<(Ldap, bool), String> {
         let mut connection = self.connection.lock().await;
-        if let Some(ldap) = connection.as_mut()
+        if let Some(ldap) = connection.ldap.as_mut()
             && !ldap.is_closed()
         {
             return Ok((ldap.clone(), false));
         }
-        let ldap = timeout(2 * STEP_TIME_MAX, open(&self.settings)).await.map_err(|_| "no connection in time")?;
-        let ldap = ldap.map_err(|error| error.to_string())?;
-        *connection = Some(ldap.clone());
-        Ok((ldap, true))
+        if connection.failed.is_some_and(|failed| failed.elapsed() < AWAY_FOR) {
+            return Err("there was no connection a moment ago".to_owned());
+        }
+        let opened = match timeout(2 * STEP_TIME_MAX, open(&self.settings)).await {
+            Ok(opened) => opened.map_err(|error| error.to_string()),
+            Err(_) => Err("no connection in time".to_owned()),
+        };
+        connection.failed = opened.is_err().then(Instant::now);
+        connection.ldap = opened.as_ref().ok().cloned();
+        opened.map(|ldap| (ldap, true))
     }
 }
 

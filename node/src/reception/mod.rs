@@ -1,6 +1,7 @@
 //! What a client from the Internet meets before its first message: checks that are cheap and come early, so that most of the bad
 //! mail is never sent. Each gives a reason with points; policy says at how many a recipient's mail is refused or put off.
 
+mod crowd;
 mod directory;
 mod lookups;
 pub mod names;
@@ -25,14 +26,15 @@ use proto::{
 };
 use tokio::time::{Instant, timeout};
 
-pub use self::{directory::DirectorySettings, recipients::Recipients, tries::Tries};
 use self::{
+    crowd::Crowd,
     lookups::Lookups,
     names::HeloFault,
     rates::{Counted, Meter},
 };
+pub use self::{crowd::Presence, directory::DirectorySettings, recipients::Recipients, tries::Tries};
 use crate::{
-    policy::{score::reason, standing},
+    policy::score::reason,
     reputation::Outcomes,
     smtp::{
         reply::Reply,
@@ -41,6 +43,10 @@ use crate::{
     telemetry::metrics,
 };
 
+/// Score of reputation of an address down from which it is asked nothing more: much good mail came from it, and hardly any bad.
+const TRUSTED_FROM: i16 = -600;
+/// First tries that greylisting remembers of one net in a minute: who makes up more must not have those of others forgotten.
+const FIRST_TRIES_A_MINUTE: u32 = 60;
 /// All that is asked about one client at once, apart from its recipients.
 pub const ASKING_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -50,6 +56,7 @@ pub struct Reception {
     hostname: Domain,
     lookups: Lookups,
     meter: Arc<Meter>,
+    crowd: Crowd,
     outcomes: Outcomes,
     recipients: Recipients,
     /// First tries, to be reported.
@@ -66,30 +73,38 @@ impl Reception {
     /// `hostname` is our own name; who looks for addresses counts as bad in `outcomes`; `recipients` knows who exists.
     #[must_use]
     pub fn new(hostname: Domain, resolver: TokioResolver, outcomes: Outcomes, recipients: Recipients) -> Self {
-        let (meter, tries) = (Arc::default(), Tries::default());
-        Self { hostname, lookups: Lookups::new(resolver, ASKING_TIME_MAX), meter, outcomes, recipients, tries }
+        let (meter, crowd, tries) = (Arc::default(), Crowd::default(), Tries::default());
+        Self { hostname, lookups: Lookups::new(resolver, ASKING_TIME_MAX), meter, crowd, outcomes, recipients, tries }
     }
 
-    /// Whether a client from the Internet may connect once more.
+    /// Whether a client from the Internet may connect once more; what it gets is held as long as the connection.
     ///
     /// # Errors
-    /// 421: too often.
-    pub fn connection(&self, client: IpAddr, rules: &ClientRules) -> Result<(), Reply> {
+    /// 421: too often, or too many of its network are here.
+    pub fn connection(&self, client: IpAddr, rules: &ClientRules) -> Result<Option<Presence>, Reply> {
+        let [own, net] = [(32, 64), (24, 48)].map(|(v4, v6)| {
+            let net = net(client, v4, v6);
+            Counted::Connections(net.network(), net.prefix_len())
+        });
         let bounds = [
-            (rules.rates.client_connections, 32, 64, "from you"),
-            (rules.rates.net_connections, 24, 48, "from your network"),
+            (rules.rates.client_connections, &own, "from you"),
+            (rules.rates.net_connections, &net, "from your network"),
         ];
-        for (bound, v4, v6, whose) in bounds {
+        for (bound, key, whose) in bounds {
             let Some(a_minute) = bound else { continue };
-            let prefix = if client.is_ipv4() { v4 } else { v6 };
-            let net = IpNet::new(client, prefix).map_or(client, |net| net.network());
-            if !self.take(Counted::Connections(net, prefix), a_minute) {
+            if !self.take(key.clone(), a_minute) {
                 metrics().refused("connect", "CONNECTION_RATE");
                 let text = format!("more than {a_minute} connections a minute {whose}; come back later");
                 return Err(Reply::temporary(21, (7, 0), text));
             }
         }
-        Ok(())
+        let Some(most) = rules.at_once.net_connections else { return Ok(None) };
+        let presence = self.crowd.enter(net, most).ok_or_else(|| {
+            metrics().refused("connect", "CONNECTIONS_AT_ONCE");
+            let text = format!("more than {most} connections at once from your network; come back later");
+            Reply::temporary(21, (7, 0), text)
+        });
+        presence.map(Some)
     }
 
     /// What speaks for or against a client that has connected; takes as long as its greeting is delayed, and no longer than that
@@ -124,25 +139,29 @@ impl Reception {
         }
     }
 
-    /// Whether the sender's domain may send once more, and what else speaks against the client.
+    /// Whether the sender's domain may send once more, and what else speaks against the client, of which so much was `known` when
+    /// it connected. What is added to `held` counts as under way until it is dropped.
     ///
     /// # Errors
-    /// 450: too often.
-    pub async fn sender(&self, transaction: &Transaction) -> Result<Vec<Reason>, Reply> {
+    /// 450: too often, or too many at once.
+    pub async fn sender(
+        &self,
+        transaction: &Transaction,
+        known: Repute,
+        held: &mut Vec<Presence>,
+    ) -> Result<Vec<Reason>, Reply> {
         if transaction.client.listener == Listener::Departments {
             return Ok(Vec::new());
         }
-        let domain = transaction.reverse_path.address().map(|address| address.domain());
-        if let (Some(domain), Some(a_minute)) = (domain, transaction.view.clients.rates.sender_domain_messages)
-            && !self.take(Counted::Messages(domain.clone()), a_minute)
-        {
-            metrics().refused("mail", "SENDER_RATE");
-            let text = format!("more than {a_minute} messages a minute from that domain; come back later");
-            return Err(Reply::temporary(50, (7, 1), text));
-        }
-        let known = known(transaction);
+        // Who is trusted neither counts nor is counted: anybody can say a domain's name in MAIL.
         if known.stance == Some(Stance::Allow) || is_good(known) {
             return Ok(Vec::new());
+        }
+        let rules = &transaction.view.clients;
+        if let Some(domain) = transaction.reverse_path.address().map(|address| address.domain()) {
+            let key = Counted::Messages(domain.clone());
+            let bounds = (rules.rates.sender_domain_messages, rules.at_once.sender_domain_messages);
+            self.bounded(key, bounds, held, ("mail", "SENDER_RATE"), "messages", "from that domain")?;
         }
         Ok(self.helo(transaction).await.into_iter().collect())
     }
@@ -151,10 +170,15 @@ impl Reception {
     /// has refused most by then.
     ///
     /// # Errors
-    /// 554: too much speaks against it. 450: it comes for the first time, or the department gets too much at once, or nobody can
-    /// say whether the recipient exists. 550: it does not.
-    pub async fn recipient(&self, transaction: &Transaction) -> Result<(), Reply> {
-        self.welcome(transaction)?;
+    /// 554: too much speaks against it. 450: it comes for the first time, or the department gets too much or too often, or nobody
+    /// can say whether the recipient exists. 550: it does not.
+    pub async fn recipient(
+        &self,
+        transaction: &Transaction,
+        known: Repute,
+        held: &mut Vec<Presence>,
+    ) -> Result<(), Reply> {
+        self.welcome(transaction, known, held)?;
         self.verified(transaction).await
     }
 
@@ -178,26 +202,18 @@ impl Reception {
     }
 
     /// What is known here of client and recipient.
-    fn welcome(&self, transaction: &Transaction) -> Result<(), Reply> {
+    fn welcome(&self, transaction: &Transaction, known: Repute, held: &mut Vec<Presence>) -> Result<(), Reply> {
         let Some(recipient) = transaction.recipients.last() else { return Ok(()) };
         let (rules, client) = (&transaction.view.clients, &transaction.client);
-        if let Some(a_minute) = rules.rates.department_recipients {
-            let of = recipient.department().map(|id| Counted::Recipients(id.clone()));
+        let bounded = |held: &mut Vec<Presence>| {
+            let of = || recipient.department().map(|id| Counted::Recipients(id.clone()));
             let from = client.department.clone().map(Counted::RecipientsFrom);
-            if let Some(key) = from.or(of)
-                && !self.take(key, a_minute)
-            {
-                metrics().refused("rcpt", "DEPARTMENT_RATE");
-                let text = format!("more than {a_minute} recipients a minute of one department; come back later");
-                return Err(Reply::temporary(50, (7, 1), text));
-            }
-        }
-        if client.listener == Listener::Departments {
-            return Ok(());
-        }
-        let known = known(transaction);
-        if known.stance == Some(Stance::Allow) {
-            return Ok(());
+            let Some(key) = from.or_else(of) else { return Ok(()) };
+            let bounds = (rules.rates.department_recipients, rules.at_once.department_messages);
+            self.bounded(key, bounds, held, ("rcpt", "DEPARTMENT_RATE"), "recipients", "of one department")
+        };
+        if client.listener == Listener::Departments || known.stance == Some(Stance::Allow) {
+            return bounded(held);
         }
         let points: Score = client.reasons.iter().map(|reason| reason.score).sum();
         if points >= recipient.policy.client_refuse_at.value {
@@ -206,14 +222,17 @@ impl Reception {
         if points >= recipient.policy.greylist_at.value && !is_good(known) {
             let tried = try_key(client.address, &transaction.reverse_path, &recipient.address);
             let (now, delay_ms) = (UnixMs::now(), rules.greylist_delay_ms);
-            if !self.tries.passes(tried, &transaction.view.tries, now, delay_ms) {
+            let has_room =
+                || self.take(Counted::FirstTries(net(client.address, 24, 64).network()), FIRST_TRIES_A_MINUTE);
+            if !self.tries.passes(tried, &transaction.view.tries, (now, delay_ms), has_room) {
                 metrics().refused("rcpt", "GREYLISTED");
                 let seconds = delay_ms / 1000;
                 let text = format!("you are not known here yet; come back in {seconds} seconds");
                 return Err(Reply::temporary(50, (7, 1), text));
             }
         }
-        Ok(())
+        // Last: who was refused takes nothing from others.
+        bounded(held)
     }
 
     /// A client has named a recipient that nobody knows.
@@ -222,12 +241,42 @@ impl Reception {
     /// 421: it names too many. Then it counts as a bad client at all nodes.
     pub fn unknown_recipient(&self, client: IpAddr, rules: &ClientRules) -> Result<(), Reply> {
         let Some(a_minute) = rules.rates.unknown_recipients else { return Ok(()) };
-        if self.take(Counted::Unknown(client), a_minute) {
+        if self.take(Counted::Unknown(net(client, 32, 64).network()), a_minute) {
             return Ok(());
         }
         metrics().refused("rcpt", "UNKNOWN_RECIPIENTS");
         self.outcomes.saw(&Subject::of_client(client), false);
         Err(Reply::temporary(21, (7, 0), "too many recipients that nobody knows; come back later"))
+    }
+
+    /// Counts one more of the first bound, a minute, and of the second, at once, unless `held` has that already.
+    fn bounded(
+        &self,
+        key: Counted,
+        (a_minute, at_once): (Option<u32>, Option<u32>),
+        held: &mut Vec<Presence>,
+        (stage, rule): (&'static str, &'static str),
+        what: &str,
+        whose: &str,
+    ) -> Result<(), Reply> {
+        let refused = |text: String| {
+            metrics().refused(stage, rule);
+            Err(Reply::temporary(50, (7, 1), text))
+        };
+        if let Some(most) = at_once
+            && held.iter().all(|presence| *presence.key() != key)
+        {
+            match self.crowd.enter(key.clone(), most) {
+                Some(presence) => held.push(presence),
+                None => return refused(format!("more than {most} messages at once {whose}; come back later")),
+            }
+        }
+        match a_minute {
+            Some(bound) if !self.take(key, bound) => {
+                refused(format!("more than {bound} {what} a minute {whose}; come back later"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn take(&self, key: Counted, a_minute: u32) -> bool {
@@ -253,15 +302,16 @@ pub fn refusal(reasons: &[Reason], stage: &'static str) -> Reply {
     Reply::permanent(54, (7, 1), format!("refused: {}", texts.join("; ")))
 }
 
-fn known(transaction: &Transaction) -> Repute {
-    let subjects = Subject::of_client(transaction.client.address);
-    standing::known(&transaction.view.reputation, &subjects, UnixMs::now())
-}
-
 /// Whether so much good mail came from there that nothing more is asked.
 #[must_use]
 pub fn is_good(known: Repute) -> bool {
-    known.stance != Some(Stance::Block) && known.score <= crate::policy::score::GOOD_FROM
+    known.stance != Some(Stance::Block) && known.score <= TRUSTED_FROM
+}
+
+/// The net of a client with a prefix of this length.
+fn net(client: IpAddr, v4: u8, v6: u8) -> IpNet {
+    let prefix = if client.is_ipv4() { v4 } else { v6 };
+    IpNet::new_assert(client, prefix).trunc()
 }
 
 /// The points from which on nobody at all would take a client's mail: it need not be greeted.

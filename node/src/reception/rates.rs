@@ -27,8 +27,10 @@ pub(super) enum Counted {
     Recipients(DepartmentId),
     /// Recipients that a department's servers name.
     RecipientsFrom(DepartmentId),
-    /// Recipients that nobody knows, by client.
+    /// Recipients that nobody knows, by the first address of a client.
     Unknown(IpAddr),
+    /// What greylisting remembers, by the first address of a net.
+    FirstTries(IpAddr),
 }
 
 /// When each key's account is even again.

@@ -1,13 +1,18 @@
 //! Whether a recipient exists, by whom the department's file says is to be asked; what was said is remembered.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use moka::sync::Cache;
 use proto::{
     address::Address,
     department::{DepartmentId, NextHop, Verification},
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::directory::{Directory, DirectorySettings};
 use crate::actions::relay::Relay;
@@ -18,8 +23,10 @@ const KNOWN_FOR: Duration = Duration::from_secs(3600);
 const UNKNOWN_FOR: Duration = Duration::from_secs(300);
 /// Recipients that are remembered, of each kind.
 const REMEMBERED_MAX: u64 = 100_000;
-/// Questions at once; who comes later waits.
-const QUESTIONS_MAX: usize = 64;
+/// Questions at once for one department; who comes later waits.
+const QUESTIONS_MAX: usize = 16;
+/// Longest that one recipient is asked for, waiting included.
+const QUESTION_TIME_MAX: Duration = Duration::from_secs(20);
 
 type Key = (DepartmentId, String);
 
@@ -30,7 +37,8 @@ pub struct Recipients {
     directories: Arc<HashMap<String, Directory>>,
     known: Cache<Key, ()>,
     unknown: Cache<Key, ()>,
-    questions: Arc<Semaphore>,
+    /// Of each department its own: a directory that hangs holds up nobody else's recipients.
+    questions: Arc<Mutex<HashMap<DepartmentId, Arc<Semaphore>>>>,
 }
 
 impl fmt::Debug for Recipients {
@@ -46,8 +54,7 @@ impl Recipients {
         let cache = |time| Cache::builder().max_capacity(REMEMBERED_MAX).time_to_live(time).build();
         let named = directories.into_iter().map(|settings| (settings.name.clone(), Directory::new(settings)));
         let directories = Arc::new(named.collect());
-        let questions = Arc::new(Semaphore::new(QUESTIONS_MAX));
-        Self { relay, directories, known: cache(KNOWN_FOR), unknown: cache(UNKNOWN_FOR), questions }
+        Self { relay, directories, known: cache(KNOWN_FOR), unknown: cache(UNKNOWN_FOR), questions: Arc::default() }
     }
 
     /// Whether a recipient of a department exists; `None` when nobody can say now. Postmaster always does (RFC 5321 section 4.5.1).
@@ -68,8 +75,29 @@ impl Recipients {
         if self.unknown.contains_key(&key) {
             return Some(false);
         }
-        let _place = self.questions.acquire().await.ok()?;
-        let exists = match asked {
+        let exists = timeout(QUESTION_TIME_MAX, self.ask(department, asked, hops, address)).await.ok().flatten();
+        match exists {
+            Some(true) => self.known.insert(key, ()),
+            Some(false) => self.unknown.insert(key, ()),
+            None => {}
+        }
+        exists
+    }
+
+    async fn ask(
+        &self,
+        department: &DepartmentId,
+        asked: &Verification,
+        hops: &[NextHop],
+        address: &Address,
+    ) -> Option<bool> {
+        let places = {
+            let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+            let places = questions.entry(department.clone()).or_insert_with(|| Arc::new(Semaphore::new(QUESTIONS_MAX)));
+            Arc::clone(places)
+        };
+        let _place = places.acquire().await.ok()?;
+        match asked {
             Verification::None => Some(true),
             Verification::NextHop => self.relay.knows(hops, address).await,
             Verification::Directory(name) => match self.directories.get(name) {
@@ -79,12 +107,6 @@ impl Recipients {
                     None
                 }
             },
-        };
-        match exists {
-            Some(true) => self.known.insert(key, ()),
-            Some(false) => self.unknown.insert(key, ()),
-            None => {}
         }
-        exists
     }
 }

@@ -37,8 +37,15 @@ impl fmt::Debug for Tries {
 
 impl Tries {
     /// Whether this try comes late enough after the first one, which may have been at another node. One that is the first is
-    /// remembered and reported. The wall clocks of nodes and log time differ by less than what anybody is put off for.
-    pub(super) fn passes(&self, tried: SubjectKey, cluster: &Shards<UnixMs>, now: UnixMs, delay_ms: u64) -> bool {
+    /// remembered and reported, if it `has_room`. The wall clocks of nodes and log time differ by less than what anybody is put
+    /// off for.
+    pub(super) fn passes(
+        &self,
+        tried: SubjectKey,
+        cluster: &Shards<UnixMs>,
+        (now, delay_ms): (UnixMs, u64),
+        has_room: impl FnOnce() -> bool,
+    ) -> bool {
         if cluster.value(tried).is_some_and(|first| may_pass(first, now, delay_ms)) {
             return true;
         }
@@ -46,6 +53,9 @@ impl Tries {
         let first = own.young.get(&tried).or_else(|| own.old.get(&tried)).copied();
         if let Some(first) = first.filter(|first| !proto::greylist::is_over(*first, now)) {
             return may_pass(first, now, delay_ms);
+        }
+        if !has_room() {
+            return false;
         }
         if own.young.len() >= OWN_MAX {
             own.old = std::mem::take(&mut own.young);
@@ -79,10 +89,13 @@ mod tests {
     #[test]
     fn the_second_try_passes_when_it_is_late_enough_and_the_first_is_reported_once() {
         let (tries, view, key) = (Tries::default(), View::empty(), SubjectKey([1; 16]));
-        let passes = |at: u64| tries.passes(key, &view.tries, UnixMs(1_000_000 + at), DELAY_MS);
+        let passes = |at: u64| tries.passes(key, &view.tries, (UnixMs(1_000_000 + at), DELAY_MS), || true);
         assert!(!passes(0) && !passes(1_000) && !passes(DELAY_MS - 1));
         assert_eq!(tries.take(), [key]);
         assert!(passes(DELAY_MS) && tries.take().is_empty());
+        let other = SubjectKey([9; 16]);
+        let without_room = |at: u64| tries.passes(other, &view.tries, (UnixMs(at), DELAY_MS), || false);
+        assert!(!without_room(0) && tries.take().is_empty() && !without_room(DELAY_MS), "it was not remembered");
     }
 
     #[test]
@@ -91,8 +104,8 @@ mod tests {
         let first = UnixMs(5_000_000);
         let change = ViewChange { index: 1, tries: vec![(key, Some(first))], ..ViewChange::default() };
         let view = View::empty().after(change);
-        assert!(!tries.passes(key, &view.tries, first.plus_ms(1_000), DELAY_MS));
+        assert!(!tries.passes(key, &view.tries, (first.plus_ms(1_000), DELAY_MS), || true));
         assert!(tries.take().is_empty(), "the cluster knows it");
-        assert!(tries.passes(key, &view.tries, first.plus_ms(DELAY_MS), DELAY_MS));
+        assert!(tries.passes(key, &view.tries, (first.plus_ms(DELAY_MS), DELAY_MS), || true));
     }
 }

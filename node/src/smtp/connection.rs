@@ -6,7 +6,13 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use proto::{held::TransactionId, reputation::Subject, score::Score, time::UnixMs, view::View};
+use proto::{
+    held::TransactionId,
+    reputation::{Repute, Subject},
+    score::Score,
+    time::UnixMs,
+    view::View,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -28,7 +34,7 @@ use super::{
 };
 use crate::{
     policy::standing,
-    reception::{self, Reception},
+    reception::{self, Presence, Reception},
     telemetry::metrics,
 };
 
@@ -95,6 +101,13 @@ async fn crowded_out(crowded: &mut watch::Receiver<bool>, patience: Duration) {
     }
 }
 
+/// Counts what a refusal tells of.
+fn count(reply: &Reply) {
+    if let Some(rule) = reply.rule() {
+        metrics().refused("session", rule);
+    }
+}
+
 /// How a conversation ended.
 enum Ending {
     Closed,
@@ -110,14 +123,24 @@ pub struct Connection {
     tls: Option<ServerCertificate>,
     demand: TlsDemand,
     seat: Seat,
+    /// What was known of the client when it connected.
+    known: Repute,
+    /// Its place among those of its net, where these are bounded.
+    of_net: Option<Presence>,
+    /// The places of the transaction under way, where these are bounded.
+    under_way: Vec<Presence>,
     /// When the transaction under way began.
     mail_at: Option<Instant>,
+    /// When the last message or chunk had come, or the connection began.
+    idle_since: Instant,
     /// The part of its message that has come in chunks so far.
     chunks: Option<Box<(Incoming, MessagePlace)>>,
     /// Turns true when the server stops.
     stopping: watch::Receiver<bool>,
     /// True while all connections of the listener are taken.
     crowded: watch::Receiver<bool>,
+    /// True while all its places for messages are.
+    messages_crowded: watch::Receiver<bool>,
     /// For who comes by a balancer: true when the node is drained and the balancer has had its time to notice.
     given_up: Option<watch::Receiver<bool>>,
 }
@@ -136,7 +159,7 @@ impl Connection {
     ) -> Self {
         let demand = tls.as_ref().map_or(TlsDemand::None, |tls| tls.demand(listener, client));
         let session = Session::new(Arc::clone(&service.settings), client, listener).demanding(demand);
-        let crowded = seat.crowded();
+        let (crowded, messages_crowded) = (seat.crowded(), seat.messages_crowded());
         Self {
             service,
             client,
@@ -145,10 +168,15 @@ impl Connection {
             tls,
             demand,
             seat,
+            known: Repute::default(),
+            of_net: None,
+            under_way: Vec::new(),
             mail_at: None,
+            idle_since: Instant::now(),
             chunks: None,
             stopping,
             crowded,
+            messages_crowded,
             given_up,
         }
     }
@@ -199,15 +227,17 @@ impl Connection {
     /// What is said first. Of a client from the Internet that is not known as a good one more is asked; `speaks` ends when it
     /// does not wait for that.
     async fn greeting(&mut self, early_talk: bool, speaks: impl Future<Output = ()>) -> Step {
+        self.of_net = None;
         let view = Arc::clone(&self.service.view.borrow());
-        let client = standing::known(&view.reputation, &Subject::of_client(self.client), UnixMs::now());
-        let step = self.session.greeting(&self.moment(&view, early_talk), client);
-        let known = client.stance.is_some() || reception::is_good(client);
-        if self.session.listener() == Listener::Departments || known || matches!(step, Step::Close(_)) {
+        self.known = standing::known(&view.reputation, &Subject::of_client(self.client), UnixMs::now());
+        let step = self.session.greeting(&self.moment(&view, early_talk), self.known);
+        let is_known = self.known.stance.is_some() || reception::is_good(self.known);
+        if self.session.listener() == Listener::Departments || is_known || matches!(step, Step::Close(_)) {
             return step;
         }
-        if let Err(reply) = self.service.reception.connection(self.client, &view.clients) {
-            return Step::Close(reply);
+        match self.service.reception.connection(self.client, &view.clients) {
+            Ok(presence) => self.of_net = presence,
+            Err(reply) => return Step::Close(reply),
         }
         let mut reasons = self.service.reception.client(self.client, &view.clients, speaks).await;
         if early_talk {
@@ -222,6 +252,7 @@ impl Connection {
     async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&self, step: Step, stream: &mut Stream<S>) -> bool {
         if let Step::Close(reply) = &step {
             metrics().turned_away(reply.code());
+            count(reply);
             debug!(client = %self.client, reply = %reply.codes(), "turned away at connect");
         }
         match step {
@@ -247,8 +278,9 @@ impl Connection {
             Ok(Ending::StartTls(place)) => return Some(Ending::StartTls(place)),
             Ok(Ending::Closed) => stream.close().await,
             Err(StreamError::TooSlow) => {
-                let reply = Reply::temporary(21, (4, 2), "too slow; closing");
-                drop(stream.queue(&reply).await);
+                let reply = Reply::temporary(21, (4, 2), "too slow; closing").because("TOO_SLOW");
+                count(&reply);
+                stream.append(&reply);
                 stream.close().await;
             }
             Err(StreamError::Gone) => debug!("the client has closed the connection"),
@@ -258,6 +290,12 @@ impl Connection {
 
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>) -> Result<Ending, StreamError> {
         loop {
+            let patience = self.service.settings.limits.stress_timeout;
+            // Small talk keeps no place that others want, too, and a transaction that never comes to its message not for long.
+            let small_talk_max = if self.session.in_transaction() { patience * 6 } else { patience };
+            if *self.crowded.borrow() && self.idle_since.elapsed() > small_talk_max {
+                return Err(StreamError::TooSlow);
+            }
             // A transaction that has begun may end, within the time that the server gives itself to stop.
             let line = tokio::select! {
                 biased;
@@ -265,7 +303,9 @@ impl Connection {
                     stream.queue(&Reply::temporary(21, (3, 2), "the server stops; come back")).await?;
                     return Ok(Ending::Closed);
                 }
-                () = crowded_out(&mut self.crowded, self.service.settings.limits.stress_timeout) => {
+                () = crowded_out(&mut self.crowded, patience) => return Err(StreamError::TooSlow),
+                // Few connections come to this, so that it has memory of its own.
+                () = async { Box::pin(crowded_out(&mut self.messages_crowded, patience)).await }, if self.chunks.is_some() => {
                     return Err(StreamError::TooSlow);
                 }
                 line = stream.line(self.chunks.as_ref().map(|begun| &begun.0)) => line?,
@@ -278,10 +318,13 @@ impl Connection {
             let step = match self.suspected(step, &view) {
                 Step::ReadData { reply, transaction, bytes_max } => {
                     let reply = Box::pin(self.message(stream, &reply, *transaction, bytes_max)).await?;
+                    self.idle_since = Instant::now();
                     self.session.finished(reply)
                 }
                 Step::ReadChunk { bytes, last, bytes_max } => {
-                    Box::pin(self.chunk(stream, bytes, last, bytes_max)).await?
+                    let step = Box::pin(self.chunk(stream, bytes, last, bytes_max)).await?;
+                    self.idle_since = Instant::now();
+                    step
                 }
                 Step::SkipChunk { bytes, reply } => {
                     Box::pin(stream.chunk(&mut Incoming::refused(), &mut { bytes }, 0)).await?;
@@ -291,13 +334,14 @@ impl Connection {
             };
             // What of a message has come goes with its transaction.
             if !self.session.in_transaction() {
-                (self.chunks, self.mail_at) = (None, None);
+                (self.chunks, self.mail_at, self.under_way) = (None, None, Vec::new());
             }
             match step {
                 Step::Reply(reply) => {
                     if !matches!(reply.class(), Class::Done) {
                         debug!(client = %self.client, reply = %reply.to_string().trim_end(), "refused");
                     }
+                    count(&reply);
                     stream.queue(&reply).await?;
                 }
                 Step::StartTls(reply) => {
@@ -317,6 +361,7 @@ impl Connection {
                     }
                 }
                 Step::Close(reply) => {
+                    count(&reply);
                     stream.queue(&reply).await?;
                     return Ok(Ending::Closed);
                 }
@@ -328,13 +373,19 @@ impl Connection {
 
     /// Asks what only the edges know of the transaction under way.
     async fn ask(&mut self, question: Question) -> Step {
-        let reception = &self.service.reception;
+        let (reception, known, held) = (&self.service.reception, self.known, &mut self.under_way);
+        let had = held.len();
         let answer = match (question, self.session.transaction()) {
-            (Question::Sender, Some(transaction)) => reception.sender(transaction).await,
-            (Question::Recipient, Some(transaction)) => reception.recipient(transaction).await.map(|()| Vec::new()),
+            (Question::Sender, Some(transaction)) => reception.sender(transaction, known, held).await,
+            (Question::Recipient, Some(transaction)) => {
+                reception.recipient(transaction, known, held).await.map(|()| Vec::new())
+            }
             // Nothing is asked without one.
             (Question::Sender | Question::Recipient, None) => Ok(Vec::new()),
         };
+        if answer.is_err() {
+            self.under_way.truncate(had);
+        }
         self.session.judged(question, answer)
     }
 
@@ -354,7 +405,9 @@ impl Connection {
     async fn begin_anew<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>, client: IpAddr) -> bool {
         if client != self.client {
             let Some(seat) = self.seat.of_other(client) else {
-                drop(stream.queue(&Reply::temporary(21, (7, 0), "too many connections of that client")).await);
+                let reply = Reply::temporary(21, (7, 0), "too many connections of that client");
+                count(&reply.clone().because("CLIENT_CONNECTIONS"));
+                drop(stream.queue(&reply).await);
                 return false;
             };
             (self.client, self.seat) = (client, seat);

@@ -27,10 +27,14 @@ impl DataFault {
     #[must_use]
     pub fn reply(self) -> Reply {
         match self {
-            Self::BareLineEnd => Reply::permanent(50, (5, 2), "a line of the message ends without CRLF"),
-            Self::Nul => Reply::permanent(50, (5, 2), "the message holds a NUL byte"),
-            Self::TooLarge => Reply::permanent(52, (3, 4), "the message is too large"),
-            Self::NoRoom => Reply::temporary(51, (3, 2), "too many messages at once; come back later"),
+            Self::BareLineEnd => {
+                Reply::permanent(50, (5, 2), "a line of the message ends without CRLF").because("BARE_LINE_END")
+            }
+            Self::Nul => Reply::permanent(50, (5, 2), "the message holds a NUL byte").because("NUL"),
+            Self::TooLarge => Reply::permanent(52, (3, 4), "the message is too large").because("MESSAGE_TOO_LARGE"),
+            Self::NoRoom => {
+                Reply::temporary(51, (3, 2), "too many messages at once; come back later").because("NO_ROOM")
+            }
         }
     }
 }

@@ -72,11 +72,13 @@ impl Open {
         }
         let notification_bytes = self.notification_bytes + notification.bytes();
         if self.transaction.recipients.len() >= recipients_max || notification_bytes > NOTIFICATION_BYTES_MAX {
-            return Err(Reply::temporary(52, (5, 3), "too many recipients; send the rest in another transaction"));
+            return Err(Reply::temporary(52, (5, 3), "too many recipients; send the rest in another transaction")
+                .because("TOO_MANY_RECIPIENTS"));
         }
         let bytes_max = recipient.policy.message_bytes_max.value;
         if self.declared_bytes > bytes_max {
-            return Err(Reply::permanent(52, (3, 4), format!("the recipient takes no more than {bytes_max} bytes")));
+            return Err(Reply::permanent(52, (3, 4), format!("the recipient takes no more than {bytes_max} bytes"))
+                .because("MESSAGE_TOO_LARGE"));
         }
         self.bytes_max = self.bytes_max.max(bytes_max);
         self.mailboxes.entry(hash).or_insert(self.transaction.recipients.len());

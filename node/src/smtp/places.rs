@@ -28,6 +28,7 @@ pub struct Places {
     blocks: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     connections_max: usize,
+    messages_max: usize,
     connections_per_client_max: usize,
     handshakes_per_client_max: usize,
     messages_per_client_max: usize,
@@ -35,6 +36,8 @@ pub struct Places {
     wait_max: Duration,
     /// Whether all connections are taken.
     crowded: watch::Sender<bool>,
+    /// Whether all messages are.
+    messages_crowded: watch::Sender<bool>,
     /// Those who hold a place now.
     clients: Mutex<HashMap<IpAddr, Weak<Client>>>,
 }
@@ -51,12 +54,14 @@ impl Places {
             blocks: Arc::new(Semaphore::new(blocks)),
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             connections_max: limits.connections_max,
+            messages_max: limits.messages_max,
             connections_per_client_max: limits.connections_per_client_max,
             handshakes_per_client_max: limits.handshakes_per_client_max,
             messages_per_client_max: limits.messages_per_client_max,
             blocks_per_client_max: (blocks / BYTES_SHARE).max(largest),
             wait_max: limits.messages_wait_max,
             crowded: watch::channel(false).0,
+            messages_crowded: watch::channel(false).0,
             clients: Mutex::default(),
         })
     }
@@ -67,13 +72,12 @@ impl Places {
         Some(ConnectionPlace { permit: Some(permit), places: Arc::clone(self) })
     }
 
-    /// It is crowded from when the last place is taken until a tenth is free again: one who comes and goes changes nothing.
     fn look_around(&self) {
-        let free = self.connections.available_permits();
-        self.crowded.send_if_modified(|crowded| {
-            let now = free == 0 || (*crowded && free * 10 < self.connections_max);
-            std::mem::replace(crowded, now) != now
-        });
+        look(&self.crowded, &self.connections, self.connections_max);
+    }
+
+    fn look_at_messages(&self) {
+        look(&self.messages_crowded, &self.messages, self.messages_max);
     }
 
     /// Whether all connections are taken, as it moves.
@@ -113,6 +117,15 @@ impl Places {
         clients.insert(network, Arc::downgrade(&client));
         client
     }
+}
+
+/// It is crowded from when the last place is taken until a tenth is free again: one who comes and goes changes nothing.
+fn look(crowded: &watch::Sender<bool>, places: &Semaphore, most: usize) {
+    let free = places.available_permits();
+    crowded.send_if_modified(|crowded| {
+        let now = free == 0 || (*crowded && free * 10 < most);
+        std::mem::replace(crowded, now) != now
+    });
 }
 
 /// Who counts as one client: an IPv4 address, or an IPv6 /64, which is what one customer gets at the least (RFC 6177).
@@ -185,13 +198,20 @@ impl Seat {
     pub async fn message(&self) -> Option<MessagePlace> {
         let client = &self.client;
         let message = client.take(&client.messages, &client.places.messages, 1).await?;
-        Some(MessagePlace { client: Arc::clone(client), _message: message, room: None })
+        client.places.look_at_messages();
+        Some(MessagePlace { client: Arc::clone(client), message: Some(message), room: None })
     }
 
     /// Whether all connections of the listener are taken, as it moves.
     #[must_use]
     pub fn crowded(&self) -> watch::Receiver<bool> {
         self.client.places.crowded()
+    }
+
+    /// Whether all places for messages are taken, as it moves.
+    #[must_use]
+    pub fn messages_crowded(&self) -> watch::Receiver<bool> {
+        self.client.places.messages_crowded.subscribe()
     }
 
     /// A place for one TLS handshake; `None` when there is none within `Limits::messages_wait_max`.
@@ -224,8 +244,15 @@ pub struct HandshakePlace(#[expect(dead_code, reason = "held until it is dropped
 #[derive(Debug)]
 pub struct MessagePlace {
     client: Arc<Client>,
-    _message: Both,
+    message: Option<Both>,
     room: Option<Both>,
+}
+
+impl Drop for MessagePlace {
+    fn drop(&mut self) {
+        self.message = None;
+        self.client.places.look_at_messages();
+    }
 }
 
 impl MessagePlace {

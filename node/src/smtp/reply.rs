@@ -27,6 +27,8 @@ pub struct Reply {
     lines: Vec<String>,
     /// Printable ASCII that only operators get to see: hosts of the private network. Empty when there is none.
     note: String,
+    /// The limit or rule that it tells of, by the name under which it is counted.
+    rule: Option<&'static str>,
 }
 
 impl Reply {
@@ -35,7 +37,7 @@ impl Reply {
     #[must_use]
     pub fn new(class: Class, detail: u8, enhanced: (u16, u16), text: impl AsRef<str>) -> Self {
         let lines = vec![printable(text.as_ref())];
-        Self { class, detail: detail % 100, enhanced: Some(enhanced), lines, note: String::new() }
+        Self { class, detail: detail % 100, enhanced: Some(enhanced), lines, note: String::new(), rule: None }
     }
 
     /// A reply without an enhanced code: banner, EHLO, HELO, 354.
@@ -43,13 +45,25 @@ impl Reply {
     pub fn plain(class: Class, detail: u8, lines: Vec<String>) -> Self {
         let lines = if lines.is_empty() { vec![String::new()] } else { lines };
         let lines = lines.iter().map(|line| printable(line)).collect();
-        Self { class, detail: detail % 100, enhanced: None, lines, note: String::new() }
+        Self { class, detail: detail % 100, enhanced: None, lines, note: String::new(), rule: None }
     }
 
     /// With a note for operators, which never goes over the wire; reduced as a text is.
     #[must_use]
     pub fn noted(self, note: impl AsRef<str>) -> Self {
         Self { note: printable(note.as_ref()), ..self }
+    }
+
+    /// With the limit or rule that it tells of, to be counted.
+    #[must_use]
+    pub fn because(self, rule: &'static str) -> Self {
+        Self { rule: Some(rule), ..self }
+    }
+
+    /// The limit or rule that it tells of.
+    #[must_use]
+    pub fn rule(&self) -> Option<&'static str> {
+        self.rule
     }
 
     /// The note for operators.

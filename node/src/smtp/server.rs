@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::watch,
     time::{sleep, timeout},
 };
@@ -26,6 +26,10 @@ use super::{
     transaction::Listener,
 };
 use crate::telemetry::metrics;
+
+/// Connections that wait in the kernel for a place. Of those beyond it many a client believes that it is connected, and waits
+/// for a greeting that never comes. The kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// Where to listen; port 0 takes a free one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,7 +89,7 @@ impl Server {
         for (listener, address) in wanted {
             let Some(address) = address else { continue };
             let failed = |source| ServerError::Listen { address, source };
-            let socket = TcpListener::bind(address).await.map_err(failed)?;
+            let socket = listen(address).map_err(failed)?;
             let address = socket.local_addr().map_err(failed)?;
             ports.push(Port { listener, socket, address, places: Places::new(&service.settings.limits) });
         }
@@ -190,6 +194,14 @@ impl Server {
     }
 }
 
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for the connections of before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// What a connection that was accepted needs.
 struct Arrival {
     service: Arc<Service>,
@@ -209,7 +221,8 @@ impl Arrival {
                 Err(error) => {
                     warn!(balancer = %peer, %error, "a connection of a load balancer was turned away");
                     let reply =
-                        Reply::temporary(21, (3, 0), "the load balancer does not say who you are; come back later");
+                        Reply::temporary(21, (3, 0), "the load balancer does not say who you are; come back later")
+                            .because("PROXY_HEADER");
                     return turn_away(socket, &reply).await;
                 }
             }
@@ -218,7 +231,8 @@ impl Arrival {
         };
         let Some(seat) = Places::seat(&self.places, client) else {
             debug!(%client, "too many connections of one client");
-            let reply = Reply::temporary(21, (7, 0), "too many connections from you; come back later");
+            let reply = Reply::temporary(21, (7, 0), "too many connections from you; come back later")
+                .because("CLIENT_CONNECTIONS");
             return turn_away(socket, &reply).await;
         };
         let Ok((socket, early_talk)) = has_spoken(socket) else { return };
@@ -236,5 +250,9 @@ fn has_spoken(socket: TcpStream) -> std::io::Result<(TcpStream, bool)> {
 }
 
 async fn turn_away(mut socket: TcpStream, reply: &Reply) {
+    metrics().turned_away(reply.code());
+    if let Some(rule) = reply.rule() {
+        metrics().refused("connect", rule);
+    }
     drop(timeout(Duration::from_secs(5), socket.write_all(reply.to_string().as_bytes())).await);
 }

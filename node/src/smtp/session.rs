@@ -93,33 +93,34 @@ impl Session {
         self.demand = self.demand.max(demand);
     }
 
-    /// What is said first: 220, or a farewell to a stranger on the private network, to a client that spoke before its turn,
-    /// or to one of whom too little good is known.
+    /// What is said first: 220, or a farewell to a stranger on the private network, to one there that spoke before its turn, or
+    /// to a client of whom too little good is known. What early talk counts on the Internet, policy says.
     #[must_use]
     pub fn greeting(&self, moment: &Moment<'_>, client: Repute) -> Step {
-        let early = moment.view.clients.points.early_talk;
-        let too_early =
-            self.listener == Listener::Departments || early >= moment.view.state_policy.client_refuse_at.value;
-        if moment.more_input && too_early {
-            return Step::Close(Reply::permanent(54, (5, 1), "you spoke before the greeting"));
+        if moment.more_input && self.listener == Listener::Departments {
+            let reply = Reply::permanent(54, (5, 1), "you spoke before the greeting");
+            return Step::Close(reply.because("EARLY_TALK"));
         }
         if moment.drained {
             return Step::Close(drained());
         }
         match self.listener {
             Listener::Departments if moment.view.policy_version == 0 => {
-                Step::Close(Reply::temporary(21, (3, 0), "no policy yet; come back later"))
+                Step::Close(Reply::temporary(21, (3, 0), "no policy yet; come back later").because("NO_POLICY"))
             }
             // One that speaks for others has yet to say for whom; as itself it gets no further than MAIL.
             Listener::Departments if moment.view.tenant_at(self.address).is_none() && self.proxy != Proxy::May => {
-                Step::Close(Reply::permanent(54, (7, 1), "you are no department's mail server"))
+                Step::Close(
+                    Reply::permanent(54, (7, 1), "you are no department's mail server").because("NO_DEPARTMENT"),
+                )
             }
             Listener::Internet if client.stance == Some(Stance::Block) => {
-                Step::Close(Reply::permanent(54, (7, 1), "an operator has blocked your address"))
+                Step::Close(Reply::permanent(54, (7, 1), "an operator has blocked your address").because("BLOCKED"))
             }
-            Listener::Internet if client.stance.is_none() && client.score > refuse_above(moment.view) => {
-                Step::Close(Reply::temporary(21, (7, 0), "much bad mail came from your address; come back later"))
-            }
+            Listener::Internet if client.stance.is_none() && client.score > refuse_above(moment.view) => Step::Close(
+                Reply::temporary(21, (7, 0), "much bad mail came from your address; come back later")
+                    .because("REPUTATION"),
+            ),
             Listener::Departments | Listener::Internet => self.banner(),
         }
     }
@@ -169,10 +170,14 @@ impl Session {
         self.idle_commands += 1;
         let line = match line {
             Line::Complete(line) => line,
-            Line::TooLong => return self.refused(Reply::permanent(0, (5, 2), "the line is too long")),
+            Line::TooLong => {
+                return self.refused(Reply::permanent(0, (5, 2), "the line is too long").because("LINE_TOO_LONG"));
+            }
             // What follows may be a message, and where it ends nobody knows.
             Line::BrokenChunk => return self.close(Reply::permanent(1, (5, 4), "that is no BDAT command")),
-            Line::BareEnd => return self.refused(Reply::permanent(0, (5, 2), "a line ends with CRLF")),
+            Line::BareEnd => {
+                return self.refused(Reply::permanent(0, (5, 2), "a line ends with CRLF").because("BARE_LINE_END"));
+            }
         };
         let command = match Command::parse(line) {
             Ok(command) => command,
@@ -181,11 +186,14 @@ impl Session {
             Err(reply) => return self.refused(reply),
         };
         if moment.more_input && self.must_wait_for_reply(&command) {
-            return self.close(if command == Command::StartTls {
-                Reply::permanent(1, (5, 4), "more came with STARTTLS")
-            } else {
-                Reply::permanent(54, (5, 1), "you did not wait for the reply")
-            });
+            return self.close(
+                if command == Command::StartTls {
+                    Reply::permanent(1, (5, 4), "more came with STARTTLS")
+                } else {
+                    Reply::permanent(54, (5, 1), "you did not wait for the reply")
+                }
+                .because("EARLY_TALK"),
+            );
         }
         match (self.may_come(&command), command) {
             (Ok(()), command) => self.obey(command, moment),
@@ -245,7 +253,7 @@ impl Session {
     /// client holds until EHLO or HELO says otherwise.
     fn speaks_for(&mut self, claim: Claim) -> Step {
         if self.idle_commands > self.settings.limits.idle_commands_max {
-            return self.too_much("too many commands without a message");
+            return self.too_much("too many commands without a message", "TOO_MANY_COMMANDS");
         }
         let Claim { address, helo, extended } = claim;
         self.open = None;
@@ -270,7 +278,8 @@ impl Session {
         }
         let declared_bytes = asked.size_bytes.unwrap_or(0);
         if declared_bytes > bytes_max {
-            return Err(Reply::permanent(52, (3, 4), format!("more than {bytes_max} bytes are not taken")));
+            return Err(Reply::permanent(52, (3, 4), format!("more than {bytes_max} bytes are not taken"))
+                .because("MESSAGE_TOO_LARGE"));
         }
         let department = admission::sender(view, self.listener, self.address, &path)?;
         let client = Client {
@@ -337,7 +346,7 @@ impl Session {
         let Some(open) = &mut self.open else { return self.refused(mail_first()) };
         open.rcpt_commands += 1;
         if open.rcpt_commands > limits.recipients_max.saturating_mul(2) {
-            return self.too_much("too many recipients");
+            return self.too_much("too many recipients", "TOO_MANY_RECIPIENTS");
         }
         if utf8 && !open.transaction.handling.smtputf8 {
             return self.no_recipient(command::needs_smtputf8());
@@ -360,7 +369,7 @@ impl Session {
     /// A command was done. Endless harmless commands end too.
     fn answered(&mut self, reply: Reply) -> Step {
         if self.idle_commands > self.settings.limits.idle_commands_max {
-            return self.too_much("too many commands without a message");
+            return self.too_much("too many commands without a message", "TOO_MANY_COMMANDS");
         }
         Step::Reply(reply)
     }
@@ -371,13 +380,13 @@ impl Session {
             self.errors += 1;
         }
         if self.errors > self.settings.limits.errors_max {
-            return self.too_much("too many errors");
+            return self.too_much("too many errors", "TOO_MANY_ERRORS");
         }
         self.answered(reply)
     }
 
-    fn too_much(&mut self, text: &str) -> Step {
-        self.close(Reply::temporary(21, (7, 0), text))
+    fn too_much(&mut self, text: &str, rule: &'static str) -> Step {
+        self.close(Reply::temporary(21, (7, 0), text).because(rule))
     }
 
     fn close(&mut self, reply: Reply) -> Step {

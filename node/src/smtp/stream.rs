@@ -30,6 +30,9 @@ const OUTPUT_BYTES_MAX: usize = 16 * 1024;
 /// For so long a message may come more slowly than the smallest rate.
 const RATE_GRACE: Duration = Duration::from_secs(60);
 
+/// Slower messages end while all places for messages are taken.
+const STRESS_BYTES_PER_SECOND_MIN: u64 = 16 * 1024;
+
 /// For so long the end of the client's input is waited for when we close.
 const LINGER: Duration = Duration::from_secs(2);
 /// What is read and thrown away then, in bytes.
@@ -118,6 +121,12 @@ impl Incoming {
     /// Why it is refused, as far as it has come.
     pub fn so_far(&self) -> Result<u64, DataFault> {
         self.decoder.fault().map_or(Ok(self.received), Err)
+    }
+
+    /// Whether it comes so slowly that it may not keep a place that others want.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.received < self.began.elapsed().as_secs().saturating_mul(STRESS_BYTES_PER_SECOND_MIN)
     }
 
     /// Keeps nothing of it: there is no room. It is still read to its end.
@@ -277,8 +286,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// # Errors
     /// When there was too much to wait, and the client is gone or too slow.
     pub async fn queue(&mut self, reply: &Reply) -> Result<(), StreamError> {
-        self.output.extend_from_slice(reply.to_string().as_bytes());
+        self.append(reply);
         if self.output.len() > OUTPUT_BYTES_MAX { self.flush().await } else { Ok(()) }
+    }
+
+    /// The same, however much waits: for the last reply of all.
+    pub fn append(&mut self, reply: &Reply) {
+        self.output.extend_from_slice(reply.to_string().as_bytes());
     }
 
     /// Sends what is queued.
@@ -289,7 +303,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         if self.output.is_empty() {
             return Ok(());
         }
-        let until = Instant::now() + self.read_timeout;
+        let until = self.until(self.deadline);
         let write = async {
             while !self.output.is_empty() {
                 let written = self.io.write(&self.output).await?;
@@ -323,7 +337,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         drop(timeout_at(until, farewell).await);
     }
 
-    /// The end of a wait for input that may not last beyond the deadline.
+    /// The end of a wait for the client that may not last beyond the deadline.
     fn until(&self, deadline: Instant) -> Instant {
         deadline.min(Instant::now() + self.read_timeout)
     }

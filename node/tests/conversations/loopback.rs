@@ -364,7 +364,7 @@ async fn who_speaks_before_the_greeting_is_turned_away() {
     let mut client = Client { io: BufReader::new(TcpStream::connect(world.address).await.expect("a connection")) };
     client.say("EHLO c.example\r\n").await;
     let running = tokio::spawn(server.serve(world.stop.subscribe()));
-    assert_eq!(client.hear().await, "554 5.5.1 you spoke before the greeting");
+    assert_eq!(client.hear().await, "554 5.7.1 refused: you spoke before the greeting");
     running.abort();
 }
 

@@ -121,6 +121,16 @@ fn enhanced(class: u16, text: &str) -> Option<((u16, u16), &str)> {
 }
 
 impl Answer {
+    /// Whether it says that a mailbox does not exist: with an enhanced code about the address (RFC 3463 section 3.2), or without one
+    /// with a reply code that means it (RFC 5321 section 4.2.3).
+    #[must_use]
+    pub fn is_no_such_mailbox(&self) -> bool {
+        match self.enhanced {
+            Some(about) => self.class() == Class::Permanent && matches!(about, (1, 1 | 2 | 3 | 6 | 10)),
+            None => matches!(self.code, 550 | 551 | 553),
+        }
+    }
+
     fn new(code: u16, mut lines: Vec<String>) -> Self {
         let class = code / 100;
         let first = lines.first().and_then(|line| enhanced(class, line)).map(|(numbers, _)| numbers);

@@ -1,6 +1,6 @@
 //! The conversation with one next hop: greeting, TLS, envelope, message (RFC 5321 section 3, RFC 3207, RFC 2920).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{cell::LazyCell, net::SocketAddr, time::Duration};
 
 use proto::{
     address::Address,
@@ -16,7 +16,7 @@ use super::{
     Handed, Mail,
     answer::Answer,
     body,
-    envelope::{Offers, mail_command, rcpt_command, unfit},
+    envelope::{Offers, has_utf8_header, mail_command, rcpt_command, unfit},
     given::Given,
     tls::Tls,
     wire::{Broken, Wire},
@@ -184,7 +184,9 @@ impl<'a> Dialogue<'a> {
 
     fn lost(&self, broken: &Broken) -> Failure {
         let reply = Reply::temporary(51, (4, 2), format!("the next hop failed: {broken}"));
-        Failure::Gone(reply.noted(format!("next hop {}", self.hop)))
+        let reply = reply.noted(format!("next hop {}", self.hop));
+        // One that is merely slow would be as slow over another connection, and time is for the next hop.
+        if matches!(broken, Broken::Slow(_)) { Failure::Next(reply) } else { Failure::Gone(reply) }
     }
 
     /// MAIL, RCPT for each recipient that is still open, DATA and the message. Answers are put down in `given` as they come,
@@ -241,7 +243,7 @@ impl<'a> Dialogue<'a> {
     }
 
     /// What is said to RCPT for a recipient, and nothing when it does not come to that. Nothing is sent.
-    pub(super) async fn would_take(mut self, to: &Address) -> Option<Class> {
+    pub(super) async fn would_take(mut self, to: &Address) -> Option<Answer> {
         // To a hop without SMTPUTF8 the address means nothing, and its answer would not either.
         let mail = match (to.is_ascii(), self.greeted.offers.smtputf8) {
             (true, _) => "MAIL FROM:<>\r\n",
@@ -250,7 +252,7 @@ impl<'a> Dialogue<'a> {
         };
         let mail = self.ask(mail).await.ok()?;
         let answer = match mail.class() {
-            Class::Done => Some(self.ask(&format!("RCPT TO:<{to}>\r\n")).await.ok()?.class()),
+            Class::Done => Some(self.ask(&format!("RCPT TO:<{to}>\r\n")).await.ok()?),
             Class::Continue | Class::Temporary | Class::Permanent => None,
         };
         self.greeted.wire.quit().await;
@@ -261,9 +263,11 @@ impl<'a> Dialogue<'a> {
     async fn envelope(&mut self, mail: &Mail<'_>, given: &mut Given) -> Result<Option<Vec<usize>>, Failure> {
         let (offers, verified) = (self.greeted.offers, self.greeted.verified);
         let mut open = given.open();
+        // Once for all recipients: there may be a thousand, and the message may be large.
+        let header_is_utf8 = LazyCell::new(|| has_utf8_header(mail.message));
         open.retain(|&at| {
             let envelope = &mail.envelope;
-            let why = unfit(envelope, &envelope.to[at], mail.message, offers, verified);
+            let why = unfit(envelope, &envelope.to[at], || *header_is_utf8, offers, verified);
             given.fits(at, why.map(|reply| reply.noted(format!("next hop {}", self.hop))))
         });
         if open.is_empty() {

@@ -53,12 +53,12 @@ impl Offers {
     }
 }
 
-/// Why a next hop may never have the message for this recipient. What needs SMTPUTF8 is not changed on the way (RFC 6531
+/// Why a next hop may never have the message for this recipient, which `header_is_utf8` is a long look at. What needs SMTPUTF8 is not changed on the way (RFC 6531
 /// section 3.2), and what needs TLS goes to nobody who cannot promise it in turn (RFC 8689 section 4.2.1).
 pub(super) fn unfit(
     envelope: &Envelope<'_>,
     to: &Address,
-    message: &[u8],
+    header_is_utf8: impl FnOnce() -> bool,
     offers: Offers,
     verified: bool,
 ) -> Option<Reply> {
@@ -72,8 +72,7 @@ pub(super) fn unfit(
     if !(to.is_ascii() && envelope.from.address().is_none_or(address_is_ascii)) {
         return Some(Reply::permanent(50, (6, 7), "the next hop takes no addresses beyond ASCII (SMTPUTF8)"));
     }
-    let header_is_utf8 = has_utf8_header(message);
-    header_is_utf8.then(|| Reply::permanent(50, (6, 9), "the next hop takes no header fields in UTF-8 (SMTPUTF8)"))
+    header_is_utf8().then(|| Reply::permanent(50, (6, 9), "the next hop takes no header fields in UTF-8 (SMTPUTF8)"))
 }
 
 /// RFC 8689 section 4.2.1.
@@ -83,7 +82,7 @@ pub(super) fn no_require_tls() -> Reply {
 
 /// Whether a header field of the message or, as far as lines tell, of one of its parts is beyond ASCII. A line that only looks
 /// like the boundary of a part counts as one: better refused than changed.
-fn has_utf8_header(message: &[u8]) -> bool {
+pub(super) fn has_utf8_header(message: &[u8]) -> bool {
     let mut in_header = true;
     for line in message.split(|&byte| byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -179,7 +178,8 @@ mod tests {
         let utf8 = ReversePath::Address(address("\u{e9}@a.test"));
         let why = |from: &ReversePath, handling: &Handling, at: usize, message: &str, offers, verified| {
             let envelope = Envelope { from, handling, to: &to, notifications: &[] };
-            unfit(&envelope, &to[at], message.as_bytes(), offers, verified).map_or(String::new(), |reply| reply.codes())
+            unfit(&envelope, &to[at], || has_utf8_header(message.as_bytes()), offers, verified)
+                .map_or(String::new(), |reply| reply.codes())
         };
         let none = Offers::default();
         let asked = Handling { smtputf8: true, ..Handling::default() };

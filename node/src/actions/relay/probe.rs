@@ -42,10 +42,11 @@ impl Relay {
             }
             opened => opened,
         };
-        let class = opened.ok()?.would_take(to).await?;
-        match class {
+        let answer = opened.ok()?.would_take(to).await?;
+        match answer.class() {
             Class::Done => Some(true),
-            Class::Permanent => Some(false),
+            // Any other refusal is about us or about its policy, and says nothing of the mailbox.
+            Class::Permanent => answer.is_no_such_mailbox().then_some(false),
             Class::Temporary | Class::Continue => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Connection;
+use super::{Connection, crowded_out};
 use crate::smtp::{
     data::DataFault,
     places::MessagePlace,
@@ -12,10 +12,23 @@ use crate::smtp::{
     transaction::Transaction,
 };
 
+/// While all places for messages are taken a slow message ends.
+fn slow_gives_way(incoming: &Incoming) -> Result<(), StreamError> {
+    if incoming.is_slow() { Err(StreamError::TooSlow) } else { Ok(()) }
+}
+
+/// Without room nothing is kept of the message, which is still read to its end.
+async fn make_room(place: &mut MessagePlace, incoming: &mut Incoming, bytes: usize) {
+    if !place.make_room(bytes).await {
+        incoming.give_up();
+        place.clear();
+    }
+}
+
 impl Connection {
     /// Reads one message and has it delivered.
     pub(super) async fn message<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
+        &mut self,
         stream: &mut Stream<S>,
         go_on: &Reply,
         transaction: Transaction,
@@ -24,11 +37,18 @@ impl Connection {
         let Some(mut place) = self.seat.message().await else { return Ok(DataFault::NoRoom.reply()) };
         stream.queue(go_on).await?;
         let mut incoming = Incoming::new(bytes_max);
-        while let Some(bytes) = stream.message(&mut incoming, place.room_bytes()).await? {
-            if !place.make_room(bytes).await {
-                incoming.give_up();
-                place.clear();
-            }
+        let patience = self.service.settings.limits.stress_timeout;
+        loop {
+            let wanted = tokio::select! {
+                biased;
+                wanted = stream.message(&mut incoming, place.room_bytes()) => wanted?,
+                () = crowded_out(&mut self.messages_crowded, patience) => {
+                    slow_gives_way(&incoming)?;
+                    continue;
+                }
+            };
+            let Some(bytes) = wanted else { break };
+            make_room(&mut place, &mut incoming, bytes).await;
         }
         Ok(self.deliver(transaction, incoming, place).await)
     }
@@ -52,11 +72,18 @@ impl Connection {
                 }
             },
         };
-        while let Some(bytes) = stream.chunk(&mut incoming, &mut left, place.room_bytes()).await? {
-            if !place.make_room(bytes).await {
-                incoming.give_up();
-                place.clear();
-            }
+        let patience = self.service.settings.limits.stress_timeout;
+        loop {
+            let wanted = tokio::select! {
+                biased;
+                wanted = stream.chunk(&mut incoming, &mut left, place.room_bytes()) => wanted?,
+                () = crowded_out(&mut self.messages_crowded, patience) => {
+                    slow_gives_way(&incoming)?;
+                    continue;
+                }
+            };
+            let Some(bytes) = wanted else { break };
+            make_room(&mut place, &mut incoming, bytes).await;
         }
         match last {
             Some(transaction) => {

@@ -45,7 +45,7 @@ impl Session {
             return Step::ReadChunk { bytes, last: Some(Box::new(open.transaction)), bytes_max };
         }
         if self.idle_commands > self.settings.limits.idle_commands_max {
-            return self.too_much("too many small chunks");
+            return self.too_much("too many small chunks", "SMALL_CHUNKS");
         }
         open.in_chunks = true;
         self.open = Some(open);
