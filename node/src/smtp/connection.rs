@@ -111,6 +111,8 @@ fn count(reply: &Reply) {
 /// How a conversation ended.
 enum Ending {
     Closed,
+    /// The client has said QUIT, and nothing after it.
+    Quit,
     StartTls(HandshakePlace),
 }
 
@@ -277,6 +279,7 @@ impl Connection {
         match ending {
             Ok(Ending::StartTls(place)) => return Some(Ending::StartTls(place)),
             Ok(Ending::Closed) => stream.close().await,
+            Ok(Ending::Quit) => stream.part().await,
             Err(StreamError::TooSlow) => {
                 let reply = Reply::temporary(21, (4, 2), "too slow; closing").because("TOO_SLOW");
                 count(&reply);
@@ -363,7 +366,9 @@ impl Connection {
                 Step::Close(reply) => {
                     count(&reply);
                     stream.queue(&reply).await?;
-                    return Ok(Ending::Closed);
+                    // Under TLS a farewell of its own follows QUIT.
+                    let quit = reply.class() == Class::Done && !stream.has_input() && !self.session.under_tls();
+                    return Ok(if quit { Ending::Quit } else { Ending::Closed });
                 }
                 // Turned into replies above.
                 Step::Ask(_) | Step::ReadData { .. } | Step::ReadChunk { .. } | Step::SkipChunk { .. } => {}

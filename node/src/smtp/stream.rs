@@ -317,6 +317,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Ok(timeout_at(until, write).await.map_err(|_| StreamError::TooSlow)??)
     }
 
+    /// Sends what is queued and says that no more comes, to a client that has said good-bye: it sends no more either. Nobody is
+    /// left to hear of an error.
+    pub async fn part(&mut self) {
+        let until = Instant::now() + LINGER.min(self.read_timeout);
+        let farewell = async {
+            self.flush().await?;
+            Ok::<(), StreamError>(self.io.shutdown().await?)
+        };
+        drop(timeout_at(until, farewell).await);
+    }
+
     /// Sends what is queued, says that no more comes, and reads for a moment what the client has still sent: closing on
     /// unread input would reset the connection and take the last reply with it. Nobody is left to hear of an error.
     pub async fn close(&mut self) {
