@@ -126,22 +126,31 @@ fn more_at_once_than_policy_allows_is_put_off_until_one_has_ended() -> anyhow::R
         assert!(told.contains("421 4.7.0") && told.contains("3 connections at once from your network"), "{told}");
         Conversation::open(server, Some(zones::GOOD), "mail.good.example").await?.quit().await?;
 
-        let mail = async |client: &mut Conversation, domain: &str| client.say(&format!("MAIL FROM:<a@{domain}>")).await;
-        let (anna, carl) = ("RCPT TO:<anna@interior.gov.test>", "RCPT TO:<carl@health.gov.test>");
-        assert!(mail(&mut first, "forger.example").await?.is_yes());
-        let told = mail(&mut second, "forger.example").await?;
-        assert!(told.code == 450 && told.text.contains("1 messages at once from that domain"), "{told}");
-        assert!(
-            mail(&mut second, "other.example").await?.is_yes() && mail(&mut third, "third.example").await?.is_yes()
-        );
-        assert!(first.say(anna).await?.is_yes() && second.say(anna).await?.is_yes());
-        let told = third.say(anna).await?;
-        assert!(told.code == 450 && told.text.contains("2 messages at once of one department"), "{told}");
-        assert!(third.say(carl).await?.is_yes(), "the other department has room");
+        let mail = async |client: &mut Conversation, domain: &str, to: &str| {
+            for line in [format!("MAIL FROM:<a@{domain}>"), format!("RCPT TO:<{to}@interior.gov.test>")] {
+                let told = client.say(&line).await?;
+                ensure!(told.is_yes(), "{told}");
+            }
+            client.say("DATA").await
+        };
+        assert_eq!(mail(&mut first, "forger.example", "anna").await?.code, 354);
+        let told = mail(&mut second, "forger.example", "bert").await?;
+        assert!(told.code == 451 && told.text.contains("1 messages at once from that domain"), "{told}");
+        assert_eq!(mail(&mut second, "other.example", "bert").await?.code, 354);
+        let told = mail(&mut third, "third.example", "clara").await?;
+        assert!(told.code == 451 && told.text.contains("2 messages at once of one department"), "{told}");
 
-        assert!(first.say("RSET").await?.is_yes());
-        assert!(third.say(anna).await?.is_yes(), "one has ended");
-        assert!(mail(&mut first, "forger.example").await?.is_yes(), "and so has its domain's");
+        first.raw(b"Subject: x\r\nFrom: a@forger.example\r\n\r\nx\r\n.\r\n").await?;
+        first.reply().await?;
+        assert_eq!(
+            mail(&mut third, "forger.example", "clara").await?.code,
+            354,
+            "one has ended, and so has its domain's"
+        );
+        for client in [&mut second, &mut third] {
+            client.raw(b".\r\n").await?;
+            client.reply().await?;
+        }
         second.quit().await?;
         until("one of the network has gone", || async { open().await.ok() }).await?.quit().await?;
         first.quit().await?;

@@ -113,7 +113,7 @@ impl Default for Limits {
             connection_time_max: Duration::from_secs(3600),
             data_time_max: Duration::from_secs(600),
             data_bytes_per_second_min: 500,
-            handshake_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
             handshakes_max: 256,
             handshakes_per_client_max: 16,
             drain_grace: Duration::from_secs(10),

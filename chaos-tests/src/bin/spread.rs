@@ -146,7 +146,7 @@ async fn turned_away(sites: &Sites, site: usize, client: IpAddr) -> anyhow::Resu
             conversation.quit().await?;
             Ok(None)
         }
-        Err(error) if error.to_string().contains("421 4.7.0") => Ok(Some(error.to_string())),
+        Err(error) if error.to_string().contains("421 4.7.0 much bad mail") => Ok(Some(error.to_string())),
         Err(error) => Err(error),
     }
 }

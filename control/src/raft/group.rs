@@ -27,7 +27,8 @@ use super::{
     Applied, GroupConfig, GroupStatus, ProposeError, RaftCall, Server,
     about::{AskVitals, Watchers},
     batcher::{Batcher, Reads},
-    comparing, election,
+    comparing, comparison, election,
+    gate::Refusal,
     leader::{Answer, Ask, Leader},
     lines,
     members::Turn,
@@ -184,6 +185,10 @@ impl Group {
     pub async fn left(&self) -> String {
         let mut metrics = self.inner.leader.raft.metrics();
         let left = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+        // Raft may have noticed only that its state machine has ended; the mark says why.
+        if let Ok(Some(why)) = comparison::left(&self.inner.data_dir) {
+            return Refusal::Diverged(why).to_string();
+        }
         let why = left.ok().and_then(|metrics| metrics.running_state.clone().err());
         why.map_or_else(|| "Raft has ended".to_owned(), |fatal| fatal.to_string())
     }

@@ -31,13 +31,6 @@ impl Crowd {
     }
 }
 
-impl Presence {
-    /// What it is one of.
-    pub(super) fn key(&self) -> &Counted {
-        &self.key
-    }
-}
-
 impl Drop for Presence {
     fn drop(&mut self) {
         let mut present = self.crowd.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -256,10 +256,10 @@ impl Lookups {
                 last.since.elapsed() >= every
             });
             if due {
-                // A task of its own, for who asks may not wait to its end.
                 let (lookups, list) = (self.clone(), zone.clone());
-                let test = tokio::spawn(async move { lookups.test(&list, found).await });
-                let verdict = async move { test.await.unwrap_or(false) }.boxed().shared();
+                let verdict = async move { lookups.test(&list, found).await }.boxed().shared();
+                // A task of its own brings it to its end: who asks may wait for less, or not at all.
+                tokio::spawn(verdict.clone());
                 tested.insert(zone.clone(), Tested { verdict, before: found, since: Instant::now() });
             }
             tested.get(zone).map_or((None, None), |tested| (Some(tested.verdict.clone()), tested.before))

@@ -140,28 +140,22 @@ impl Reception {
     }
 
     /// Whether the sender's domain may send once more, and what else speaks against the client, of which so much was `known` when
-    /// it connected. What is added to `held` counts as under way until it is dropped.
+    /// it connected.
     ///
     /// # Errors
-    /// 450: too often, or too many at once.
-    pub async fn sender(
-        &self,
-        transaction: &Transaction,
-        known: Repute,
-        held: &mut Vec<Presence>,
-    ) -> Result<Vec<Reason>, Reply> {
-        if transaction.client.listener == Listener::Departments {
-            return Ok(Vec::new());
-        }
+    /// 450: too often.
+    pub async fn sender(&self, transaction: &Transaction, known: Repute) -> Result<Vec<Reason>, Reply> {
         // Who is trusted neither counts nor is counted: anybody can say a domain's name in MAIL.
-        if known.stance == Some(Stance::Allow) || is_good(known) {
+        if transaction.client.listener == Listener::Departments || is_trusted(known) {
             return Ok(Vec::new());
         }
-        let rules = &transaction.view.clients;
-        if let Some(domain) = transaction.reverse_path.address().map(|address| address.domain()) {
-            let key = Counted::Messages(domain.clone());
-            let bounds = (rules.rates.sender_domain_messages, rules.at_once.sender_domain_messages);
-            self.bounded(key, bounds, held, ("mail", "SENDER_RATE"), "messages", "from that domain")?;
+        let domain = transaction.reverse_path.address().map(|address| address.domain());
+        if let (Some(domain), Some(a_minute)) = (domain, transaction.view.clients.rates.sender_domain_messages)
+            && !self.take(Counted::Messages(domain.clone()), a_minute)
+        {
+            metrics().refused("mail", "SENDER_RATE");
+            let text = format!("more than {a_minute} messages a minute from that domain; come back later");
+            return Err(Reply::temporary(50, (7, 1), text));
         }
         Ok(self.helo(transaction).await.into_iter().collect())
     }
@@ -172,14 +166,54 @@ impl Reception {
     /// # Errors
     /// 554: too much speaks against it. 450: it comes for the first time, or the department gets too much or too often, or nobody
     /// can say whether the recipient exists. 550: it does not.
-    pub async fn recipient(
-        &self,
-        transaction: &Transaction,
-        known: Repute,
-        held: &mut Vec<Presence>,
-    ) -> Result<(), Reply> {
-        self.welcome(transaction, known, held)?;
-        self.verified(transaction).await
+    pub async fn recipient(&self, transaction: &Transaction, known: Repute) -> Result<(), Reply> {
+        self.welcome(transaction, known)?;
+        self.verified(transaction).await?;
+        // Last: who was refused takes nothing from others.
+        let Some(a_minute) = transaction.view.clients.rates.department_recipients else { return Ok(()) };
+        let from = transaction.client.department.clone().map(Counted::RecipientsFrom);
+        let of = || transaction.recipients.last()?.department().cloned().map(Counted::Recipients);
+        if let Some(key) = from.or_else(of)
+            && !self.take(key, a_minute)
+        {
+            metrics().refused("rcpt", "DEPARTMENT_RATE");
+            let text = format!("more than {a_minute} recipients a minute of one department; come back later");
+            return Err(Reply::temporary(50, (7, 1), text));
+        }
+        Ok(())
+    }
+
+    /// Whether a message may come now, whose transaction is complete but for it; what it gets is held until its reply.
+    ///
+    /// # Errors
+    /// 451: too many at once.
+    pub fn message(&self, transaction: &Transaction, known: Repute) -> Result<Vec<Presence>, Reply> {
+        let (client, at_once) = (&transaction.client, &transaction.view.clients.at_once);
+        let mut bounds: Vec<(Counted, u32, &str)> = Vec::new();
+        let domain = transaction.reverse_path.address().map(|address| address.domain().clone());
+        if let (Some(domain), Some(most)) = (domain, at_once.sender_domain_messages)
+            && client.listener == Listener::Internet
+            && !is_trusted(known)
+        {
+            bounds.push((Counted::Messages(domain), most, "from that domain"));
+        }
+        if let Some(most) = at_once.department_messages {
+            let from = client.department.clone().map(Counted::RecipientsFrom);
+            let of = transaction.recipients.iter().filter_map(|recipient| recipient.department().cloned());
+            let keys: Vec<Counted> = from.map_or_else(|| of.map(Counted::Recipients).collect(), |from| vec![from]);
+            for key in keys {
+                if !bounds.iter().any(|(known, ..)| *known == key) {
+                    bounds.push((key, most, "of one department"));
+                }
+            }
+        }
+        let enter = |(key, most, whose): (Counted, u32, &str)| {
+            self.crowd.enter(key, most).ok_or_else(|| {
+                let text = format!("more than {most} messages at once {whose}; come back later");
+                Reply::temporary(51, (7, 1), text).because("MESSAGES_AT_ONCE")
+            })
+        };
+        bounds.into_iter().map(enter).collect()
     }
 
     async fn verified(&self, transaction: &Transaction) -> Result<(), Reply> {
@@ -202,18 +236,11 @@ impl Reception {
     }
 
     /// What is known here of client and recipient.
-    fn welcome(&self, transaction: &Transaction, known: Repute, held: &mut Vec<Presence>) -> Result<(), Reply> {
+    fn welcome(&self, transaction: &Transaction, known: Repute) -> Result<(), Reply> {
         let Some(recipient) = transaction.recipients.last() else { return Ok(()) };
         let (rules, client) = (&transaction.view.clients, &transaction.client);
-        let bounded = |held: &mut Vec<Presence>| {
-            let of = || recipient.department().map(|id| Counted::Recipients(id.clone()));
-            let from = client.department.clone().map(Counted::RecipientsFrom);
-            let Some(key) = from.or_else(of) else { return Ok(()) };
-            let bounds = (rules.rates.department_recipients, rules.at_once.department_messages);
-            self.bounded(key, bounds, held, ("rcpt", "DEPARTMENT_RATE"), "recipients", "of one department")
-        };
         if client.listener == Listener::Departments || known.stance == Some(Stance::Allow) {
-            return bounded(held);
+            return Ok(());
         }
         let points: Score = client.reasons.iter().map(|reason| reason.score).sum();
         if points >= recipient.policy.client_refuse_at.value {
@@ -231,8 +258,7 @@ impl Reception {
                 return Err(Reply::temporary(50, (7, 1), text));
             }
         }
-        // Last: who was refused takes nothing from others.
-        bounded(held)
+        Ok(())
     }
 
     /// A client has named a recipient that nobody knows.
@@ -247,36 +273,6 @@ impl Reception {
         metrics().refused("rcpt", "UNKNOWN_RECIPIENTS");
         self.outcomes.saw(&Subject::of_client(client), false);
         Err(Reply::temporary(21, (7, 0), "too many recipients that nobody knows; come back later"))
-    }
-
-    /// Counts one more of the first bound, a minute, and of the second, at once, unless `held` has that already.
-    fn bounded(
-        &self,
-        key: Counted,
-        (a_minute, at_once): (Option<u32>, Option<u32>),
-        held: &mut Vec<Presence>,
-        (stage, rule): (&'static str, &'static str),
-        what: &str,
-        whose: &str,
-    ) -> Result<(), Reply> {
-        let refused = |text: String| {
-            metrics().refused(stage, rule);
-            Err(Reply::temporary(50, (7, 1), text))
-        };
-        if let Some(most) = at_once
-            && held.iter().all(|presence| *presence.key() != key)
-        {
-            match self.crowd.enter(key.clone(), most) {
-                Some(presence) => held.push(presence),
-                None => return refused(format!("more than {most} messages at once {whose}; come back later")),
-            }
-        }
-        match a_minute {
-            Some(bound) if !self.take(key, bound) => {
-                refused(format!("more than {bound} {what} a minute {whose}; come back later"))
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 
     fn take(&self, key: Counted, a_minute: u32) -> bool {
@@ -306,6 +302,11 @@ pub fn refusal(reasons: &[Reason], stage: &'static str) -> Reply {
 #[must_use]
 pub fn is_good(known: Repute) -> bool {
     known.stance != Some(Stance::Block) && known.score <= TRUSTED_FROM
+}
+
+/// The same, or an operator allows it.
+fn is_trusted(known: Repute) -> bool {
+    known.stance == Some(Stance::Allow) || is_good(known)
 }
 
 /// The net of a client with a prefix of this length.

@@ -129,8 +129,6 @@ pub struct Connection {
     known: Repute,
     /// Its place among those of its net, where these are bounded.
     of_net: Option<Presence>,
-    /// The places of the transaction under way, where these are bounded.
-    under_way: Vec<Presence>,
     /// When the transaction under way began.
     mail_at: Option<Instant>,
     /// When the last message or chunk had come, or the connection began.
@@ -172,7 +170,6 @@ impl Connection {
             seat,
             known: Repute::default(),
             of_net: None,
-            under_way: Vec::new(),
             mail_at: None,
             idle_since: Instant::now(),
             chunks: None,
@@ -292,11 +289,15 @@ impl Connection {
     }
 
     async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>) -> Result<Ending, StreamError> {
+        self.idle_since = Instant::now();
         loop {
             let patience = self.service.settings.limits.stress_timeout;
             // Small talk keeps no place that others want, too, and a transaction that never comes to its message not for long.
-            let small_talk_max = if self.session.in_transaction() { patience * 6 } else { patience };
-            if *self.crowded.borrow() && self.idle_since.elapsed() > small_talk_max {
+            let small_talk = match self.mail_at {
+                Some(began) => began.elapsed() > patience * 6,
+                None => self.idle_since.elapsed() > patience,
+            };
+            if *self.crowded.borrow() && small_talk {
                 return Err(StreamError::TooSlow);
             }
             // A transaction that has begun may end, within the time that the server gives itself to stop.
@@ -330,14 +331,14 @@ impl Connection {
                     step
                 }
                 Step::SkipChunk { bytes, reply } => {
-                    Box::pin(stream.chunk(&mut Incoming::refused(), &mut { bytes }, 0)).await?;
+                    Box::pin(self.discard(stream, bytes)).await?;
                     Step::Reply(reply)
                 }
                 step @ (Step::Reply(_) | Step::Ask(_) | Step::Anew { .. } | Step::StartTls(_) | Step::Close(_)) => step,
             };
             // What of a message has come goes with its transaction.
             if !self.session.in_transaction() {
-                (self.chunks, self.mail_at, self.under_way) = (None, None, Vec::new());
+                (self.chunks, self.mail_at) = (None, None);
             }
             match step {
                 Step::Reply(reply) => {
@@ -378,19 +379,17 @@ impl Connection {
 
     /// Asks what only the edges know of the transaction under way.
     async fn ask(&mut self, question: Question) -> Step {
-        let (reception, known, held) = (&self.service.reception, self.known, &mut self.under_way);
-        let had = held.len();
+        let (reception, known, asked_at) = (&self.service.reception, self.known, Instant::now());
         let answer = match (question, self.session.transaction()) {
-            (Question::Sender, Some(transaction)) => reception.sender(transaction, known, held).await,
+            (Question::Sender, Some(transaction)) => reception.sender(transaction, known).await,
             (Question::Recipient, Some(transaction)) => {
-                reception.recipient(transaction, known, held).await.map(|()| Vec::new())
+                reception.recipient(transaction, known).await.map(|()| Vec::new())
             }
             // Nothing is asked without one.
             (Question::Sender | Question::Recipient, None) => Ok(Vec::new()),
         };
-        if answer.is_err() {
-            self.under_way.truncate(had);
-        }
+        // Our own time is no small talk.
+        self.idle_since += asked_at.elapsed();
         self.session.judged(question, answer)
     }
 

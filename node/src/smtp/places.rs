@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::limits::Limits;
+use crate::{limits::Limits, reception::Presence};
 
 /// Room for a message is taken in blocks of this many bytes, as it comes: who only announces a large message takes nothing.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -199,7 +199,7 @@ impl Seat {
         let client = &self.client;
         let message = client.take(&client.messages, &client.places.messages, 1).await?;
         client.places.look_at_messages();
-        Some(MessagePlace { client: Arc::clone(client), message: Some(message), room: None })
+        Some(MessagePlace { client: Arc::clone(client), message: Some(message), room: None, held: Vec::new() })
     }
 
     /// Whether all connections of the listener are taken, as it moves.
@@ -246,6 +246,8 @@ pub struct MessagePlace {
     client: Arc<Client>,
     message: Option<Both>,
     room: Option<Both>,
+    /// What else is counted as long as the message is under way.
+    held: Vec<Presence>,
 }
 
 impl Drop for MessagePlace {
@@ -256,6 +258,11 @@ impl Drop for MessagePlace {
 }
 
 impl MessagePlace {
+    /// Holds this too until the message's reply.
+    pub fn holding(&mut self, held: Vec<Presence>) {
+        self.held = held;
+    }
+
     /// How many bytes of the message may be kept.
     #[must_use]
     pub fn room_bytes(&self) -> usize {

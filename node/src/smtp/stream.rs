@@ -123,10 +123,11 @@ impl Incoming {
         self.decoder.fault().map_or(Ok(self.received), Err)
     }
 
-    /// Whether it comes so slowly that it may not keep a place that others want.
+    /// Whether it has come for longer than this, and so slowly that it may not keep a place that others want.
     #[must_use]
-    pub fn is_slow(&self) -> bool {
-        self.received < self.began.elapsed().as_secs().saturating_mul(STRESS_BYTES_PER_SECOND_MIN)
+    pub fn is_slow(&self, patience: Duration) -> bool {
+        let so_far = self.began.elapsed();
+        so_far > patience && self.received < so_far.as_secs().saturating_mul(STRESS_BYTES_PER_SECOND_MIN)
     }
 
     /// Keeps nothing of it: there is no room. It is still read to its end.

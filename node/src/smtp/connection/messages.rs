@@ -1,5 +1,7 @@
 //! A connection's messages: read under its bounds, and delivered.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, crowded_out};
@@ -12,9 +14,9 @@ use crate::smtp::{
     transaction::Transaction,
 };
 
-/// While all places for messages are taken a slow message ends.
-fn slow_gives_way(incoming: &Incoming) -> Result<(), StreamError> {
-    if incoming.is_slow() { Err(StreamError::TooSlow) } else { Ok(()) }
+/// While all places are taken a message that has been slow for longer than `patience` ends.
+fn slow_gives_way(crowded: bool, incoming: &Incoming, patience: Duration) -> Result<(), StreamError> {
+    if crowded && incoming.is_slow(patience) { Err(StreamError::TooSlow) } else { Ok(()) }
 }
 
 /// Without room nothing is kept of the message, which is still read to its end.
@@ -34,7 +36,10 @@ impl Connection {
         transaction: Transaction,
         bytes_max: usize,
     ) -> Result<Reply, StreamError> {
-        let Some(mut place) = self.seat.message().await else { return Ok(DataFault::NoRoom.reply()) };
+        let mut place = match self.place(&transaction).await {
+            Ok(place) => place,
+            Err(reply) => return Ok(reply),
+        };
         stream.queue(go_on).await?;
         let mut incoming = Incoming::new(bytes_max);
         let patience = self.service.settings.limits.stress_timeout;
@@ -43,11 +48,12 @@ impl Connection {
                 biased;
                 wanted = stream.message(&mut incoming, place.room_bytes()) => wanted?,
                 () = crowded_out(&mut self.messages_crowded, patience) => {
-                    slow_gives_way(&incoming)?;
+                    slow_gives_way(true, &incoming, patience)?;
                     continue;
                 }
             };
             let Some(bytes) = wanted else { break };
+            slow_gives_way(*self.messages_crowded.borrow(), &incoming, patience)?;
             make_room(&mut place, &mut incoming, bytes).await;
         }
         Ok(self.deliver(transaction, incoming, place).await)
@@ -62,15 +68,21 @@ impl Connection {
         bytes_max: usize,
     ) -> Result<Step, StreamError> {
         let mut left = bytes;
-        let (mut incoming, mut place) = match self.chunks.take() {
-            Some(begun) => *begun,
-            None => match self.seat.message().await {
-                Some(place) => (Incoming::chunked(bytes_max), place),
-                None => {
-                    stream.chunk(&mut Incoming::refused(), &mut left, 0).await?;
-                    return Ok(self.session.chunk_read(Err(DataFault::NoRoom.reply())));
+        let (mut incoming, mut place) = if let Some(begun) = self.chunks.take() {
+            *begun
+        } else {
+            let place = match last.as_deref().or_else(|| self.session.transaction()) {
+                Some(transaction) => self.place(transaction).await,
+                // The session gives no chunk without one.
+                None => Err(DataFault::NoRoom.reply()),
+            };
+            match place {
+                Ok(place) => (Incoming::chunked(bytes_max), place),
+                Err(reply) => {
+                    self.discard(stream, bytes).await?;
+                    return Ok(self.session.chunk_read(Err(reply)));
                 }
-            },
+            }
         };
         let patience = self.service.settings.limits.stress_timeout;
         loop {
@@ -78,10 +90,13 @@ impl Connection {
                 biased;
                 wanted = stream.chunk(&mut incoming, &mut left, place.room_bytes()) => wanted?,
                 () = crowded_out(&mut self.messages_crowded, patience) => {
-                    slow_gives_way(&incoming)?;
+                    slow_gives_way(true, &incoming, patience)?;
                     continue;
                 }
             };
+            if wanted.is_some() || last.is_none() {
+                slow_gives_way(*self.messages_crowded.borrow(), &incoming, patience)?;
+            }
             let Some(bytes) = wanted else { break };
             make_room(&mut place, &mut incoming, bytes).await;
         }
@@ -96,6 +111,31 @@ impl Connection {
                 Ok(self.session.chunk_read(so_far))
             }
         }
+    }
+
+    /// Reads a chunk that nobody wants.
+    pub(super) async fn discard<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut Stream<S>,
+        bytes: u64,
+    ) -> Result<(), StreamError> {
+        let patience = self.service.settings.limits.stress_timeout;
+        let (mut left, mut unwanted) = (bytes, Incoming::refused());
+        loop {
+            tokio::select! {
+                biased;
+                read = stream.chunk(&mut unwanted, &mut left, 0) => return read.map(drop),
+                () = crowded_out(&mut self.crowded, patience) => slow_gives_way(true, &unwanted, patience)?,
+            }
+        }
+    }
+
+    /// A place for the message of a transaction, with what else is bounded of those that are under way.
+    async fn place(&self, transaction: &Transaction) -> Result<MessagePlace, Reply> {
+        let held = self.service.reception.message(transaction, self.known)?;
+        let mut place = self.seat.message().await.ok_or_else(|| DataFault::NoRoom.reply())?;
+        place.holding(held);
+        Ok(place)
     }
 
     /// Has a message delivered. The delivery is a task of its own: it goes on when this connection does not, and its panic
