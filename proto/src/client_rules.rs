@@ -98,10 +98,10 @@ pub struct AtOnce {
     /// Connections of one net: a /24 or a /48. Those of one client are bounded by the settings of a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net_connections: Option<u32>,
-    /// Transactions with a reverse-path of one domain.
+    /// Messages with a reverse-path of one domain, from DATA or the first BDAT to their reply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender_domain_messages: Option<u32>,
-    /// Transactions with a recipient of one department, and for its own servers those that they send.
+    /// Messages for a recipient of one department, and for its own servers those that they send; counted as long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub department_messages: Option<u32>,
 }

@@ -27,6 +27,8 @@ enum After {
     Nothing,
     /// It closes the connection without a word.
     Closes(usize),
+    /// It says more than it was asked.
+    SaysTooMuch(usize),
     /// It answers this command with 421.
     Says421(&'static str, usize),
     /// It closes the connection after the final dot of the next message, unanswered.
@@ -72,7 +74,9 @@ async fn serve(
             if matches!(way, After::LosesTheNext(after) if taken > after) {
                 return Ok(());
             }
-            stream.write_all(b"250 taken\r\n").await?;
+            let too_much = matches!(way, After::SaysTooMuch(after) if taken == after);
+            let said: &[u8] = if too_much { b"250 taken\r\n250 ok\r\n" } else { b"250 taken\r\n" };
+            stream.write_all(said).await?;
             if matches!(way, After::Closes(after) if taken == after) {
                 return Ok(());
             }
@@ -128,6 +132,17 @@ async fn a_kept_connection_that_is_gone_costs_no_message_its_delivery() {
         assert_eq!(deliver(&relay, &hop).await, "accepted taken", "after {way:?}");
         assert_eq!(heard(&mut told, "taken"), [0, 1], "after {way:?}");
     }
+}
+
+/// Its answer would be taken for that to the next command.
+#[tokio::test]
+async fn a_connection_over_which_more_came_than_was_asked_is_not_used_again() {
+    let (hop, mut told) = next_hop(vec![After::SaysTooMuch(1), After::Nothing]).await;
+    let relay = relay(&Limits::default());
+    for _ in 0..2 {
+        assert_eq!(deliver(&relay, &hop).await, "accepted taken");
+    }
+    assert_eq!(heard(&mut told, "MAIL"), [0, 1]);
 }
 
 /// RFC 5321 section 4.2.5: it may have been delivered, and who sends it again must be its sender.
