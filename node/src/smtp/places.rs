@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
@@ -13,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{limits::Limits, reception::Presence};
+use crate::limits::Limits;
 
 /// Room for a message is taken in blocks of this many bytes, as it comes: who only announces a large message takes nothing.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -199,7 +200,7 @@ impl Seat {
         let client = &self.client;
         let message = client.take(&client.messages, &client.places.messages, 1).await?;
         client.places.look_at_messages();
-        Some(MessagePlace { client: Arc::clone(client), message: Some(message), room: None, held: Vec::new() })
+        Some(MessagePlace { client: Arc::clone(client), message: Some(message), room: None, held: None })
     }
 
     /// Whether all connections of the listener are taken, as it moves.
@@ -247,7 +248,7 @@ pub struct MessagePlace {
     message: Option<Both>,
     room: Option<Both>,
     /// What else is counted as long as the message is under way.
-    held: Vec<Presence>,
+    held: Option<Box<dyn fmt::Debug + Send + Sync>>,
 }
 
 impl Drop for MessagePlace {
@@ -259,8 +260,8 @@ impl Drop for MessagePlace {
 
 impl MessagePlace {
     /// Holds this too until the message's reply.
-    pub fn holding(&mut self, held: Vec<Presence>) {
-        self.held = held;
+    pub fn holding(&mut self, held: impl fmt::Debug + Send + Sync + 'static) {
+        self.held = Some(Box::new(held));
     }
 
     /// How many bytes of the message may be kept.

@@ -134,7 +134,9 @@ impl Connection {
     async fn place(&self, transaction: &Transaction) -> Result<MessagePlace, Reply> {
         let held = self.service.reception.message(transaction, self.known)?;
         let mut place = self.seat.message().await.ok_or_else(|| DataFault::NoRoom.reply())?;
-        place.holding(held);
+        if !held.is_empty() {
+            place.holding(held);
+        }
         Ok(place)
     }
 
