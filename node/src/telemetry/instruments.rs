@@ -77,7 +77,7 @@ impl Metrics {
             refused: counter(
                 "postern.clients.refused",
                 "{reason}",
-                "Reasons for which clients were refused or put off before their message.",
+                "Reasons for which clients were refused or put off, and limits of SMTP that were reached.",
             ),
             handshakes: counter("postern.tls.handshakes", "{handshake}", "TLS handshakes with clients."),
             transactions: counter("postern.transactions", "{verdict}", "Verdicts on messages."),
@@ -97,7 +97,8 @@ impl Metrics {
         self.turned_away.add(1, &[KeyValue::new("code", i64::from(code))]);
     }
 
-    /// `postern.clients.refused`: one more reason at a stage (`connect`, `mail`, `rcpt`); rules are few.
+    /// `postern.clients.refused`: one more reason at a stage (`connect`, `mail`, `rcpt`), or one more limit of SMTP that
+    /// was reached (`session`); rules are few.
     pub fn refused(&self, stage: &'static str, rule: &str) {
         self.refused.add(1, &[KeyValue::new("stage", stage), KeyValue::new("rule", rule.to_owned())]);
     }

@@ -53,8 +53,9 @@ impl Offers {
     }
 }
 
-/// Why a next hop may never have the message for this recipient, which `header_is_utf8` is a long look at. What needs SMTPUTF8 is not changed on the way (RFC 6531
-/// section 3.2), and what needs TLS goes to nobody who cannot promise it in turn (RFC 8689 section 4.2.1).
+/// Why a next hop may never have the message for this recipient. What needs SMTPUTF8 is not changed on the way (RFC 6531
+/// section 3.2), and what needs TLS goes to nobody who cannot promise it in turn (RFC 8689 section 4.2.1). `header_is_utf8` looks
+/// at the whole message, so it is asked last.
 pub(super) fn unfit(
     envelope: &Envelope<'_>,
     to: &Address,
