@@ -207,3 +207,26 @@ async fn a_body_is_made_once_for_each_verdict_and_class() {
     let (pipeline, _server) = pipeline(Limits::default(), |_| Ok(Outcome::Done)).await;
     assert_eq!(pipeline.bodies(&transaction, &examined(groups)).len(), 3);
 }
+
+/// Whoever answers for the sender is asked to remember good mail, and mail for mailboxes that nobody has is none.
+#[tokio::test]
+async fn mail_that_no_next_hop_took_says_nothing_good_of_its_sender() {
+    let (pipeline, _server) = pipeline(Limits::default(), |_| Ok(Outcome::Done)).await;
+    let transaction = transaction(view(PolicyLayer::default()), &["a@interior.gov.test", "b@health.gov.test"]);
+    let examined = examined(verdicts(&transaction, Disposition::Accept));
+    let fates = |ends: [End; 2]| -> Vec<Fate> {
+        let fate = |((group, verdict), end): (&(Vec<Recipient>, Verdict), End)| Fate {
+            recipient: group[0].clone(),
+            verdict: verdict.clone(),
+            end,
+        };
+        examined.verdicts.iter().zip(ends).map(fate).collect()
+    };
+    let refused = || End::Refused(Reply::permanent(50, (1, 1), "no such mailbox"));
+    let delivered = End::Delivered { next_hop: "h:25".into(), reply: "ok".into() };
+    pipeline.count(&transaction, &examined, &fates([refused(), refused()]), &Reply::permanent(50, (1, 1), "no"));
+    assert!(pipeline.outcomes.take().is_empty(), "nobody took it");
+    pipeline.count(&transaction, &examined, &fates([delivered, refused()]), &Reply::done(50, (0, 0), "ok"));
+    let heard = pipeline.outcomes.take();
+    assert!(!heard.is_empty() && heard.iter().all(|heard| (heard.good, heard.bad) == (1, 0)), "{heard:?}");
+}

@@ -52,7 +52,8 @@ impl Outcomes {
         }
     }
 
-    fn take(&self) -> Vec<Heard> {
+    /// What is to be reported.
+    pub(crate) fn take(&self) -> Vec<Heard> {
         let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         all.into_iter().map(|(subject, (good, bad))| Heard { subject, good, bad }).collect()
     }

@@ -21,6 +21,8 @@ mod properties;
 mod said;
 #[path = "conversations/sequences.rs"]
 mod sequences;
+#[path = "conversations/stress.rs"]
+mod stress;
 #[path = "conversations/transcript.rs"]
 mod transcript;
 

@@ -136,3 +136,41 @@ async fn search(ldap: &mut Ldap, settings: &DirectorySettings, address: &Address
     let (entries, _) = found.success()?;
     Ok(!entries.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::address::Address;
+    use tokio::{net::TcpListener, time::Instant};
+
+    use super::{AWAY_FOR, Directory, DirectorySettings};
+
+    #[tokio::test]
+    async fn a_directory_that_could_not_be_reached_is_left_alone_for_a_while() {
+        let port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = port.local_addr().expect("an address");
+        let directory = Directory::new(DirectorySettings {
+            name: "people".to_owned(),
+            url: format!("ldap://{address}"),
+            base: "dc=test".to_owned(),
+            filter: "(mail={address})".to_owned(),
+            bind: None,
+        });
+        let anna = Address::parse("anna@interior.gov.test").expect("an address");
+        drop(port);
+        assert_eq!(directory.knows(&anna).await, None, "nobody is there");
+        let port = TcpListener::bind(address).await.expect("the same port");
+        let asked = async || {
+            tokio::select! {
+                biased;
+                _ = port.accept() => true,
+                known = directory.knows(&anna) => {
+                    assert_eq!(known, None);
+                    false
+                }
+            }
+        };
+        assert!(!asked().await, "it is not tried again yet");
+        directory.connection.lock().await.failed = Instant::now().checked_sub(AWAY_FOR);
+        assert!(asked().await, "now it is");
+    }
+}

@@ -220,8 +220,7 @@ impl Reception {
         let Some(recipient) = transaction.recipients.last() else { return Ok(()) };
         let tenant = recipient.department().and_then(|id| transaction.view.tenant(id));
         let Some(department) = tenant.map(|tenant| &tenant.department) else { return Ok(()) };
-        let (asked, hops) = (&department.verification, &department.next_hops);
-        match self.recipients.exists(&department.id, asked, hops, &recipient.address).await {
+        match self.recipients.exists(department, &recipient.address).await {
             Some(true) => Ok(()),
             Some(false) => {
                 metrics().refused("rcpt", "NO_SUCH_MAILBOX");

@@ -10,7 +10,7 @@ use std::{
 use moka::sync::Cache;
 use proto::{
     address::Address,
-    department::{DepartmentId, NextHop, Verification},
+    department::{Department, DepartmentId, Verification},
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -58,24 +58,18 @@ impl Recipients {
     }
 
     /// Whether a recipient of a department exists; `None` when nobody can say now. Postmaster always does (RFC 5321 section 4.5.1).
-    pub(super) async fn exists(
-        &self,
-        department: &DepartmentId,
-        asked: &Verification,
-        hops: &[NextHop],
-        address: &Address,
-    ) -> Option<bool> {
-        if asked.is_none() || address.local().eq_ignore_ascii_case("postmaster") {
+    pub(super) async fn exists(&self, department: &Department, address: &Address) -> Option<bool> {
+        if department.verification.is_none() || address.local().eq_ignore_ascii_case("postmaster") {
             return Some(true);
         }
-        let key = (department.clone(), address.key());
+        let key = (department.id.clone(), address.key());
         if self.known.contains_key(&key) {
             return Some(true);
         }
         if self.unknown.contains_key(&key) {
             return Some(false);
         }
-        let exists = timeout(QUESTION_TIME_MAX, self.ask(department, asked, hops, address)).await.ok().flatten();
+        let exists = timeout(QUESTION_TIME_MAX, self.ask(department, address)).await.ok().flatten();
         match exists {
             Some(true) => self.known.insert(key, ()),
             Some(false) => self.unknown.insert(key, ()),
@@ -84,22 +78,16 @@ impl Recipients {
         exists
     }
 
-    async fn ask(
-        &self,
-        department: &DepartmentId,
-        asked: &Verification,
-        hops: &[NextHop],
-        address: &Address,
-    ) -> Option<bool> {
+    async fn ask(&self, department: &Department, address: &Address) -> Option<bool> {
         let places = {
             let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
-            let places = questions.entry(department.clone()).or_insert_with(|| Arc::new(Semaphore::new(QUESTIONS_MAX)));
-            Arc::clone(places)
+            let places = questions.entry(department.id.clone());
+            Arc::clone(places.or_insert_with(|| Arc::new(Semaphore::new(QUESTIONS_MAX))))
         };
         let _place = places.acquire().await.ok()?;
-        match asked {
+        match &department.verification {
             Verification::None => Some(true),
-            Verification::NextHop => self.relay.knows(hops, address).await,
+            Verification::NextHop => self.relay.knows(&department.next_hops, address).await,
             Verification::Directory(name) => match self.directories.get(name) {
                 Some(directory) => directory.knows(address).await,
                 None => {

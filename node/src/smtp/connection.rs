@@ -292,12 +292,7 @@ impl Connection {
         self.idle_since = Instant::now();
         loop {
             let patience = self.service.settings.limits.stress_timeout;
-            // Small talk keeps no place that others want, too, and a transaction that never comes to its message not for long.
-            let small_talk = match self.mail_at {
-                Some(began) => began.elapsed() > patience * 6,
-                None => self.idle_since.elapsed() > patience,
-            };
-            if *self.crowded.borrow() && small_talk {
+            if *self.crowded.borrow() && self.is_small_talk(Instant::now(), patience) {
                 return Err(StreamError::TooSlow);
             }
             // A transaction that has begun may end, within the time that the server gives itself to stop.
@@ -374,6 +369,16 @@ impl Connection {
                 // Turned into replies above.
                 Step::Ask(_) | Step::ReadData { .. } | Step::ReadChunk { .. } | Step::SkipChunk { .. } => {}
             }
+        }
+    }
+
+    /// Whether it keeps a place that others want for nothing: a transaction may take longer than silence, and a message that comes
+    /// in chunks as long as it comes fast enough.
+    fn is_small_talk(&self, now: Instant, patience: Duration) -> bool {
+        match (&self.chunks, self.mail_at) {
+            (Some(begun), _) => begun.0.is_slow(now, patience),
+            (None, Some(began)) => now - began > patience * 6,
+            (None, None) => now - self.idle_since > patience,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a connection costs while nothing happens.
+//! What a connection costs while nothing happens, and when it gives way to others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,6 +7,7 @@ use proto::{address::Domain, view::View};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
+    time::Instant,
 };
 
 use super::{Connection, Deliver, Service};
@@ -16,12 +17,11 @@ use crate::{
     limits::Limits,
     reception::{Reception, Recipients},
     reputation::Outcomes,
-    smtp::{places::Places, reply::Reply, step::Settings, transaction::Listener},
+    smtp::{places::Places, reply::Reply, step::Settings, stream::Incoming, transaction::Listener},
 };
 
-/// 50,000 idle connections are to fit into 512 MiB, and this is not all that one takes.
-#[tokio::test]
-async fn a_connection_takes_little_memory_while_nothing_happens() {
+/// A connection that has been accepted, and the other end of one.
+async fn connection() -> (Connection, TcpStream) {
     let limits = Limits::default();
     let places = Places::new(&limits);
     let client = "192.0.2.1".parse().expect("an address");
@@ -38,7 +38,31 @@ async fn a_connection_takes_little_memory_while_nothing_happens() {
     let stopping = watch::channel(false).1;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let socket = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
-    let connection = Connection::new(service, client, Listener::Internet, None, seat, stopping, None);
+    (Connection::new(service, client, Listener::Internet, None, seat, stopping, None), socket)
+}
+
+/// 50,000 idle connections are to fit into 512 MiB, and this is not all that one takes.
+#[tokio::test]
+async fn a_connection_takes_little_memory_while_nothing_happens() {
+    let (connection, socket) = connection().await;
     let bytes = size_of_val(&connection.run(socket, false));
     assert!(bytes <= 3072, "{bytes}");
+}
+
+#[tokio::test]
+async fn small_talk_is_what_brings_no_message_in_its_time() {
+    let (mut connection, _socket) = connection().await;
+    let small_talk = |connection: &Connection, seconds| {
+        connection.is_small_talk(Instant::now() + Duration::from_secs(seconds), Duration::from_secs(10))
+    };
+    assert!(!small_talk(&connection, 9));
+    assert!(small_talk(&connection, 11), "nothing was said for too long");
+    connection.mail_at = Some(Instant::now());
+    assert!(!small_talk(&connection, 59), "a transaction may take longer");
+    assert!(small_talk(&connection, 61), "but not for ever");
+    connection.mail_at = Instant::now().checked_sub(Duration::from_secs(100));
+    let place = connection.seat.message().await.expect("a place");
+    connection.chunks = Some(Box::new((Incoming::chunked(100), place)));
+    assert!(!small_talk(&connection, 9), "its message comes at last");
+    assert!(small_talk(&connection, 11), "and does not go on");
 }

@@ -125,8 +125,8 @@ impl Incoming {
 
     /// Whether it has come for longer than this, and so slowly that it may not keep a place that others want.
     #[must_use]
-    pub fn is_slow(&self, patience: Duration) -> bool {
-        let so_far = self.began.elapsed();
+    pub fn is_slow(&self, now: Instant, patience: Duration) -> bool {
+        let so_far = now - self.began;
         so_far > patience && self.received < so_far.as_secs().saturating_mul(STRESS_BYTES_PER_SECOND_MIN)
     }
 

@@ -33,7 +33,7 @@ use tokio_rustls::{
 
 use crate::{
     fixture,
-    loopback::{Client, PATIENCE, World, serve},
+    loopback::{Client, PATIENCE, World, bound_behind, serve},
 };
 
 const BOTH: &[&SupportedProtocolVersion] = &[&TLS12, &TLS13];
@@ -326,6 +326,28 @@ async fn a_network_may_have_another_rule_than_its_listener() {
     let mut client = Client::connect_to(world.departments).await;
     client.ask("EHLO c.example\r\n").await;
     assert_eq!(client.ask("STARTTLS\r\n").await, "502 5.5.1 no TLS here");
+}
+
+#[tokio::test]
+async fn what_is_demanded_of_a_client_is_demanded_when_a_proxy_speaks_for_it() {
+    let mut files = Files::new();
+    let network = |text: &str, demand| (text.parse().expect("a network"), demand);
+    files.settings.internet.networks =
+        vec![network("192.0.2.0/24", TlsDemand::Required), network("198.51.100.0/24", TlsDemand::None)];
+    let here = vec!["127.0.0.0/8".parse().expect("a network")];
+    let (server, world) = bound_behind(Limits::default(), Some(files.certificate()), Vec::new(), here).await;
+    let running = tokio::spawn(server.serve(world.stop.subscribe()));
+    for (client, told) in [("192.0.2.77", "530 5.7.0"), ("203.0.113.7", "250 2.1.0"), ("198.51.100.7", "250 2.1.0")] {
+        let mut proxy = Client::connect(&world).await;
+        assert!(proxy.ask(&format!("XCLIENT ADDR={client}\r\n")).await.starts_with("220"));
+        proxy.ask("EHLO c.example\r\n").await;
+        let mail = proxy.ask("MAIL FROM:<x@a.example>\r\n").await;
+        assert!(mail.starts_with(told), "{client}: {mail}");
+        // What is demanded of the proxy holds all the same.
+        assert_eq!(proxy.ask("RSET\r\n").await.get(..3), Some("250"));
+        assert_eq!(proxy.ask("STARTTLS\r\n").await, "220 2.0.0 go ahead", "{client}");
+    }
+    running.abort();
 }
 
 #[tokio::test]

@@ -264,19 +264,6 @@ async fn a_command_that_drips_is_as_slow_as_one_that_does_not_come() {
 }
 
 #[tokio::test]
-async fn who_is_idle_makes_room_when_all_places_are_taken() {
-    let stress_timeout = Duration::from_millis(50);
-    let world = serve(Limits { connections_max: 2, stress_timeout, ..Limits::default() }, None).await;
-    let mut idle = Client::connect(&world).await;
-    // While there is room it may be idle for minutes.
-    assert_eq!(idle.ask("NOOP\r\n").await, "250 2.0.0 OK");
-    let (mut second, mut third) = (Client::connect(&world).await, Client::silent(world.address).await);
-    assert_eq!(idle.hear().await, "421 4.4.2 too slow; closing");
-    assert_eq!(second.hear().await, "421 4.4.2 too slow; closing");
-    assert_eq!(third.hear().await, "220 mx.gov.test ESMTP Postern");
-}
-
-#[tokio::test]
 async fn one_client_has_so_many_connections_and_no_more() {
     let world = serve(Limits { connections_per_client_max: 1, ..Limits::default() }, None).await;
     let mut first = Client::connect(&world).await;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use super::{Connection, crowded_out};
 use crate::smtp::{
@@ -16,7 +19,7 @@ use crate::smtp::{
 
 /// While all places are taken a message that has been slow for longer than `patience` ends.
 fn slow_gives_way(crowded: bool, incoming: &Incoming, patience: Duration) -> Result<(), StreamError> {
-    if crowded && incoming.is_slow(patience) { Err(StreamError::TooSlow) } else { Ok(()) }
+    if crowded && incoming.is_slow(Instant::now(), patience) { Err(StreamError::TooSlow) } else { Ok(()) }
 }
 
 /// Without room nothing is kept of the message, which is still read to its end.
