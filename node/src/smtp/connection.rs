@@ -24,7 +24,7 @@ use tracing::debug;
 
 use super::{
     demand::TlsDemand,
-    places::{HandshakePlace, MessagePlace, Seat},
+    places::{HandshakePlace, MessagePlace, Pressure, Seat},
     reply::{Class, Reply},
     session::Session,
     step::{Moment, Question, Settings, Step},
@@ -91,12 +91,23 @@ pub(super) async fn told(flag: &mut watch::Receiver<bool>) {
     drop(flag.wait_for(|raised| *raised).await);
 }
 
-/// Waits until a listener has been full for so long without a break.
-async fn crowded_out(crowded: &mut watch::Receiver<bool>, patience: Duration) {
+/// Waits until all places have been taken for so long without a break.
+async fn crowded_out(pressure: &mut watch::Receiver<Pressure>, patience: Duration) {
+    pressed(pressure, false, patience).await;
+}
+
+/// The same, or until the listener stops, for those who stop with it.
+async fn pressed(pressure: &mut watch::Receiver<Pressure>, stops: bool, patience: Duration) -> Pressure {
+    let urgent = |now: &Pressure| *now == Pressure::Crowded || (stops && *now == Pressure::Stopping);
     loop {
-        told(crowded).await;
-        if timeout(patience, crowded.wait_for(|crowded| !crowded)).await.is_err() {
-            return;
+        match pressure.wait_for(urgent).await.map(|now| *now) {
+            Ok(Pressure::Stopping) => return Pressure::Stopping,
+            // The places are there as long as this one.
+            Err(_) => return std::future::pending().await,
+            Ok(Pressure::None | Pressure::Crowded) => {}
+        }
+        if timeout(patience, pressure.wait_for(|now| *now != Pressure::Crowded)).await.is_err() {
+            return Pressure::Crowded;
         }
     }
 }
@@ -135,12 +146,10 @@ pub struct Connection {
     idle_since: Instant,
     /// The part of its message that has come in chunks so far.
     chunks: Option<Box<(Incoming, MessagePlace)>>,
-    /// Turns true when the server stops.
-    stopping: watch::Receiver<bool>,
-    /// True while all connections of the listener are taken.
-    crowded: watch::Receiver<bool>,
-    /// True while all its places for messages are.
-    messages_crowded: watch::Receiver<bool>,
+    /// What it is to give way to.
+    pressure: watch::Receiver<Pressure>,
+    /// The same while a message has a place.
+    messages_pressure: watch::Receiver<Pressure>,
     /// For who comes by a balancer: true when the node is drained and the balancer has had its time to notice.
     given_up: Option<watch::Receiver<bool>>,
 }
@@ -154,12 +163,11 @@ impl Connection {
         listener: Listener,
         tls: Option<ServerCertificate>,
         seat: Seat,
-        stopping: watch::Receiver<bool>,
         given_up: Option<watch::Receiver<bool>>,
     ) -> Self {
         let demand = tls.as_ref().map_or(TlsDemand::None, |tls| tls.demand(listener, client));
         let session = Session::new(Arc::clone(&service.settings), client, listener).demanding(demand);
-        let (crowded, messages_crowded) = (seat.crowded(), seat.messages_crowded());
+        let (pressure, messages_pressure) = (seat.pressure(), seat.messages_pressure());
         Self {
             service,
             client,
@@ -173,9 +181,8 @@ impl Connection {
             mail_at: None,
             idle_since: Instant::now(),
             chunks: None,
-            stopping,
-            crowded,
-            messages_crowded,
+            pressure,
+            messages_pressure,
             given_up,
         }
     }
@@ -292,19 +299,21 @@ impl Connection {
         self.idle_since = Instant::now();
         loop {
             let patience = self.service.settings.limits.stress_timeout;
-            if *self.crowded.borrow() && self.is_small_talk(Instant::now(), patience) {
+            if *self.pressure.borrow() == Pressure::Crowded && self.is_small_talk(Instant::now(), patience) {
                 return Err(StreamError::TooSlow);
             }
             // A transaction that has begun may end, within the time that the server gives itself to stop.
             let line = tokio::select! {
                 biased;
-                () = told(&mut self.stopping), if !self.session.in_transaction() => {
+                pressure = pressed(&mut self.pressure, !self.session.in_transaction(), patience) => {
+                    if pressure == Pressure::Crowded {
+                        return Err(StreamError::TooSlow);
+                    }
                     stream.queue(&Reply::temporary(21, (3, 2), "the server stops; come back")).await?;
                     return Ok(Ending::Closed);
                 }
-                () = crowded_out(&mut self.crowded, patience) => return Err(StreamError::TooSlow),
                 // Few connections come to this, so that it has memory of its own.
-                () = async { Box::pin(crowded_out(&mut self.messages_crowded, patience)).await }, if self.chunks.is_some() => {
+                () = async { Box::pin(crowded_out(&mut self.messages_pressure, patience)).await }, if self.chunks.is_some() => {
                     return Err(StreamError::TooSlow);
                 }
                 line = stream.line(self.chunks.as_ref().map(|begun| &begun.0)) => line?,

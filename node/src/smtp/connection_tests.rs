@@ -35,10 +35,9 @@ async fn connection() -> (Connection, TcpStream) {
     let view = watch::channel(Arc::new(View::empty())).1;
     let service = Arc::new(Service::new(settings, view, Arc::new(|| Duration::ZERO), reception, deliver));
     let seat = Places::seat(&places, client).expect("a seat");
-    let stopping = watch::channel(false).1;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let socket = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
-    (Connection::new(service, client, Listener::Internet, None, seat, stopping, None), socket)
+    (Connection::new(service, client, Listener::Internet, None, seat, None), socket)
 }
 
 /// 50,000 idle connections are to fit into 512 MiB, and this is not all that one takes.

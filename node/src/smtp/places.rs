@@ -21,6 +21,17 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// One client may take this part of the bytes of a listener.
 const BYTES_SHARE: usize = 4;
 
+/// What those who hold a place are to give way to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// Nothing.
+    None,
+    /// All places are taken.
+    Crowded,
+    /// The listener stops.
+    Stopping,
+}
+
 /// The places of one listener.
 #[derive(Debug)]
 pub struct Places {
@@ -35,10 +46,10 @@ pub struct Places {
     messages_per_client_max: usize,
     blocks_per_client_max: usize,
     wait_max: Duration,
-    /// Whether all connections are taken.
-    crowded: watch::Sender<bool>,
-    /// Whether all messages are.
-    messages_crowded: watch::Sender<bool>,
+    /// What the connections are to give way to.
+    pressure: watch::Sender<Pressure>,
+    /// The same for those that have a place for a message.
+    messages_pressure: watch::Sender<Pressure>,
     /// Those who hold a place now.
     clients: Mutex<HashMap<IpAddr, Weak<Client>>>,
 }
@@ -61,8 +72,8 @@ impl Places {
             messages_per_client_max: limits.messages_per_client_max,
             blocks_per_client_max: (blocks / BYTES_SHARE).max(largest),
             wait_max: limits.messages_wait_max,
-            crowded: watch::channel(false).0,
-            messages_crowded: watch::channel(false).0,
+            pressure: watch::channel(Pressure::None).0,
+            messages_pressure: watch::channel(Pressure::None).0,
             clients: Mutex::default(),
         })
     }
@@ -74,17 +85,16 @@ impl Places {
     }
 
     fn look_around(&self) {
-        look(&self.crowded, &self.connections, self.connections_max);
+        look(&self.pressure, &self.connections, self.connections_max);
     }
 
     fn look_at_messages(&self) {
-        look(&self.messages_crowded, &self.messages, self.messages_max);
+        look(&self.messages_pressure, &self.messages, self.messages_max);
     }
 
-    /// Whether all connections are taken, as it moves.
-    #[must_use]
-    pub fn crowded(&self) -> watch::Receiver<bool> {
-        self.crowded.subscribe()
+    /// Has all who are idle told that the listener stops.
+    pub fn stop(&self) {
+        self.pressure.send_replace(Pressure::Stopping);
     }
 
     /// Waits until there is no connection any more.
@@ -121,11 +131,16 @@ impl Places {
 }
 
 /// It is crowded from when the last place is taken until a tenth is free again: one who comes and goes changes nothing.
-fn look(crowded: &watch::Sender<bool>, places: &Semaphore, most: usize) {
+fn look(pressure: &watch::Sender<Pressure>, places: &Semaphore, most: usize) {
     let free = places.available_permits();
-    crowded.send_if_modified(|crowded| {
-        let now = free == 0 || (*crowded && free * 10 < most);
-        std::mem::replace(crowded, now) != now
+    pressure.send_if_modified(|pressure| {
+        let now = match *pressure {
+            Pressure::Stopping => Pressure::Stopping,
+            Pressure::None if free > 0 => Pressure::None,
+            Pressure::Crowded if free > 0 && free * 10 >= most => Pressure::None,
+            Pressure::None | Pressure::Crowded => Pressure::Crowded,
+        };
+        std::mem::replace(pressure, now) != now
     });
 }
 
@@ -203,16 +218,16 @@ impl Seat {
         Some(MessagePlace { client: Arc::clone(client), message: Some(message), room: None, held: None })
     }
 
-    /// Whether all connections of the listener are taken, as it moves.
+    /// What connections are to give way to, as it moves.
     #[must_use]
-    pub fn crowded(&self) -> watch::Receiver<bool> {
-        self.client.places.crowded()
+    pub fn pressure(&self) -> watch::Receiver<Pressure> {
+        self.client.places.pressure.subscribe()
     }
 
-    /// Whether all places for messages are taken, as it moves.
+    /// The same for those that have a place for a message.
     #[must_use]
-    pub fn messages_crowded(&self) -> watch::Receiver<bool> {
-        self.client.places.messages_crowded.subscribe()
+    pub fn messages_pressure(&self) -> watch::Receiver<Pressure> {
+        self.client.places.messages_pressure.subscribe()
     }
 
     /// A place for one TLS handshake; `None` when there is none within `Limits::messages_wait_max`.

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Longest line of a reply's text, in characters: with the codes it stays below the 512 bytes of RFC 5321 section 4.5.3.1.5.
+const TEXT_CHARS_MAX: usize = 400;
+
 /// Whether a failure is for good. The first digits of both codes follow from it, so "450 5.x.x" cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -131,7 +134,10 @@ impl Reply {
 }
 
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(400).collect()
+    if text.len() <= TEXT_CHARS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(TEXT_CHARS_MAX).collect()
 }
 
 /// As it goes over the wire, each line ended by CRLF.

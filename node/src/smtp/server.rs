@@ -106,11 +106,10 @@ impl Server {
     /// for the transactions under way, at most `Limits::drain_time_max`. What is unfinished then got no 250, so its sender
     /// still has it.
     pub async fn serve(self, mut shutdown: watch::Receiver<bool>) {
-        let (stop, stopping) = watch::channel(false);
         let (abort, aborted) = watch::channel(false);
         let (give_up, given_up) = watch::channel(false);
         let drain_time_max = self.service.settings.limits.drain_time_max;
-        let accepting = self.ports.iter().map(|port| self.accept(port, [&stopping, &aborted, &given_up]));
+        let accepting = self.ports.iter().map(|port| self.accept(port, [&aborted, &given_up]));
         tokio::select! {
             _ = futures::future::join_all(accepting) => {}
             () = self.notice_drain(&give_up) => {}
@@ -118,7 +117,7 @@ impl Server {
         }
         // Closes the sockets.
         let places: Vec<Arc<Places>> = self.ports.into_iter().map(|port| port.places).collect();
-        stop.send_replace(true);
+        places.iter().for_each(|places| places.stop());
         let drained = futures::future::join_all(places.iter().map(|places| places.empty()));
         if timeout(drain_time_max, drained).await.is_err() {
             warn!("some clients did not finish in time and are cut off; they keep their messages");
@@ -150,7 +149,7 @@ impl Server {
         }
     }
 
-    async fn accept(&self, port: &Port, flags: [&watch::Receiver<bool>; 3]) {
+    async fn accept(&self, port: &Port, flags: [&watch::Receiver<bool>; 2]) {
         loop {
             // Without a permit the client waits in the kernel's queue: that costs us nothing.
             let Some(place) = port.places.connection().await else { return };
@@ -170,7 +169,7 @@ impl Server {
         socket: TcpStream,
         peer: IpAddr,
         place: ConnectionPlace,
-        [stopping, aborted, given_up]: [&watch::Receiver<bool>; 3],
+        [aborted, given_up]: [&watch::Receiver<bool>; 2],
     ) {
         metrics().connection(port.listener.as_str());
         place.taken();
@@ -180,7 +179,6 @@ impl Server {
             listener: port.listener,
             tls: self.tls.clone(),
             places: Arc::clone(&port.places),
-            stopping: stopping.clone(),
             given_up: balanced.then(|| given_up.clone()),
         };
         let mut aborted = aborted.clone();
@@ -198,6 +196,8 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // A restart need not wait for the connections of before.
     socket.set_reuseaddr(true)?;
+    // Each connection has it of its listener: replies do not wait for acknowledgements.
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -208,7 +208,6 @@ struct Arrival {
     listener: Listener,
     tls: Option<ServerCertificate>,
     places: Arc<Places>,
-    stopping: watch::Receiver<bool>,
     /// Of who comes from a balancer.
     given_up: Option<watch::Receiver<bool>>,
 }
@@ -235,18 +234,15 @@ impl Arrival {
                 .because("CLIENT_CONNECTIONS");
             return turn_away(socket, &reply).await;
         };
-        let Ok((socket, early_talk)) = has_spoken(socket) else { return };
-        let connection =
-            Connection::new(self.service, client, self.listener, self.tls, seat, self.stopping, self.given_up);
+        let early_talk = has_spoken(&socket);
+        let connection = Connection::new(self.service, client, self.listener, self.tls, seat, self.given_up);
         connection.run(socket, early_talk).await;
     }
 }
 
 /// Whether the client has sent something before the greeting: a look at what the kernel already has, without waiting.
-fn has_spoken(socket: TcpStream) -> std::io::Result<(TcpStream, bool)> {
-    socket.set_nodelay(true)?;
-    let early_talk = matches!(SockRef::from(&socket).peek(&mut [MaybeUninit::uninit()]), Ok(1..));
-    Ok((socket, early_talk))
+fn has_spoken(socket: &TcpStream) -> bool {
+    matches!(SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]), Ok(1..))
 }
 
 async fn turn_away(mut socket: TcpStream, reply: &Reply) {

@@ -1,6 +1,7 @@
 //! Bytes to lines and messages, replies to bytes, each with its deadline and a bounded buffer.
 
 use std::{
+    fmt::Write as _,
     future::poll_fn,
     mem::MaybeUninit,
     pin::Pin,
@@ -293,7 +294,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
 
     /// The same, however much waits: for the last reply of all.
     pub fn append(&mut self, reply: &Reply) {
-        self.output.extend_from_slice(reply.to_string().as_bytes());
+        // Writing to memory does not fail.
+        let _ = write!(self.output, "{reply}");
     }
 
     /// Sends what is queued.
@@ -318,15 +320,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
         Ok(timeout_at(until, write).await.map_err(|_| StreamError::TooSlow)??)
     }
 
-    /// Sends what is queued and says that no more comes, to a client that has said good-bye: it sends no more either. Nobody is
-    /// left to hear of an error.
+    /// Sends what is queued to a client that has said good-bye: it sends no more, so that nothing is lost when the socket is closed
+    /// next. Nobody is left to hear of an error.
     pub async fn part(&mut self) {
         let until = Instant::now() + LINGER.min(self.read_timeout);
-        let farewell = async {
-            self.flush().await?;
-            Ok::<(), StreamError>(self.io.shutdown().await?)
-        };
-        drop(timeout_at(until, farewell).await);
+        drop(timeout_at(until, self.flush()).await);
     }
 
     /// Sends what is queued, says that no more comes, and reads for a moment what the client has still sent: closing on

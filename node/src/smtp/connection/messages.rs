@@ -10,7 +10,7 @@ use tokio::{
 use super::{Connection, crowded_out};
 use crate::smtp::{
     data::DataFault,
-    places::MessagePlace,
+    places::{MessagePlace, Pressure},
     reply::Reply,
     step::Step,
     stream::{Incoming, Stream, StreamError},
@@ -18,8 +18,12 @@ use crate::smtp::{
 };
 
 /// While all places are taken a message that has been slow for longer than `patience` ends.
-fn slow_gives_way(crowded: bool, incoming: &Incoming, patience: Duration) -> Result<(), StreamError> {
-    if crowded && incoming.is_slow(Instant::now(), patience) { Err(StreamError::TooSlow) } else { Ok(()) }
+fn slow_gives_way(pressure: Pressure, incoming: &Incoming, patience: Duration) -> Result<(), StreamError> {
+    if pressure == Pressure::Crowded && incoming.is_slow(Instant::now(), patience) {
+        Err(StreamError::TooSlow)
+    } else {
+        Ok(())
+    }
 }
 
 /// Without room nothing is kept of the message, which is still read to its end.
@@ -50,13 +54,13 @@ impl Connection {
             let wanted = tokio::select! {
                 biased;
                 wanted = stream.message(&mut incoming, place.room_bytes()) => wanted?,
-                () = crowded_out(&mut self.messages_crowded, patience) => {
-                    slow_gives_way(true, &incoming, patience)?;
+                () = crowded_out(&mut self.messages_pressure, patience) => {
+                    slow_gives_way(Pressure::Crowded, &incoming, patience)?;
                     continue;
                 }
             };
             let Some(bytes) = wanted else { break };
-            slow_gives_way(*self.messages_crowded.borrow(), &incoming, patience)?;
+            slow_gives_way(*self.messages_pressure.borrow(), &incoming, patience)?;
             make_room(&mut place, &mut incoming, bytes).await;
         }
         Ok(self.deliver(transaction, incoming, place).await)
@@ -92,13 +96,13 @@ impl Connection {
             let wanted = tokio::select! {
                 biased;
                 wanted = stream.chunk(&mut incoming, &mut left, place.room_bytes()) => wanted?,
-                () = crowded_out(&mut self.messages_crowded, patience) => {
-                    slow_gives_way(true, &incoming, patience)?;
+                () = crowded_out(&mut self.messages_pressure, patience) => {
+                    slow_gives_way(Pressure::Crowded, &incoming, patience)?;
                     continue;
                 }
             };
             if wanted.is_some() || last.is_none() {
-                slow_gives_way(*self.messages_crowded.borrow(), &incoming, patience)?;
+                slow_gives_way(*self.messages_pressure.borrow(), &incoming, patience)?;
             }
             let Some(bytes) = wanted else { break };
             make_room(&mut place, &mut incoming, bytes).await;
@@ -128,7 +132,7 @@ impl Connection {
             tokio::select! {
                 biased;
                 read = stream.chunk(&mut unwanted, &mut left, 0) => return read.map(drop),
-                () = crowded_out(&mut self.crowded, patience) => slow_gives_way(true, &unwanted, patience)?,
+                () = crowded_out(&mut self.pressure, patience) => slow_gives_way(Pressure::Crowded, &unwanted, patience)?,
             }
         }
     }
