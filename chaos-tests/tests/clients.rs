@@ -121,7 +121,7 @@ fn more_at_once_than_policy_allows_is_put_off_until_one_has_ended() -> anyhow::R
         let cluster = cluster(rules, "greylist_at: 50").await?;
         let server = cluster.smtp(0, Side::Internet);
         let open = async || Conversation::open(server, Some(STRANGER), "mail.good.example").await;
-        let (mut first, mut second, mut third) = (open().await?, open().await?, open().await?);
+        let (mut first, mut second, third) = (open().await?, open().await?, open().await?);
         let told = open().await.err().context("a fourth was let in")?.to_string();
         assert!(told.contains("421 4.7.0") && told.contains("3 connections at once from your network"), "{told}");
         Conversation::open(server, Some(zones::GOOD), "mail.good.example").await?.quit().await?;
@@ -136,21 +136,28 @@ fn more_at_once_than_policy_allows_is_put_off_until_one_has_ended() -> anyhow::R
         assert_eq!(mail(&mut first, "forger.example", "anna").await?.code, 354);
         let told = mail(&mut second, "forger.example", "bert").await?;
         assert!(told.code == 451 && told.text.contains("1 messages at once from that domain"), "{told}");
-        assert_eq!(mail(&mut second, "other.example", "bert").await?.code, 354);
-        let told = mail(&mut third, "third.example", "clara").await?;
+        let told = mail(&mut second, "other.example", "bert").await?;
+        assert!(told.code == 451 && told.text.contains("1 messages at once of one client"), "{told}");
+        // Others have their own share, and all together the department's.
+        let of_net = |last: u8| Conversation::open(server, Some([127, 0, 78, last].into()), "mail.good.example");
+        let (mut other, mut late) = (of_net(1).await?, of_net(2).await?);
+        assert_eq!(mail(&mut other, "other.example", "bert").await?.code, 354);
+        let told = mail(&mut late, "third.example", "clara").await?;
         assert!(told.code == 451 && told.text.contains("2 messages at once of one department"), "{told}");
 
         first.raw(b"Subject: x\r\nFrom: a@forger.example\r\n\r\nx\r\n.\r\n").await?;
         first.reply().await?;
         assert_eq!(
-            mail(&mut third, "forger.example", "clara").await?.code,
+            mail(&mut late, "forger.example", "clara").await?.code,
             354,
             "one has ended, and so has its domain's"
         );
-        for client in [&mut second, &mut third] {
+        for client in [&mut other, &mut late] {
             client.raw(b".\r\n").await?;
             client.reply().await?;
         }
+        other.quit().await?;
+        late.quit().await?;
         second.quit().await?;
         until("one of the network has gone", || async { open().await.ok() }).await?.quit().await?;
         first.quit().await?;

@@ -47,6 +47,8 @@ use crate::{
 const TRUSTED_FROM: i16 = -600;
 /// First tries that greylisting remembers of one net in a minute: who makes up more must not have those of others forgotten.
 const FIRST_TRIES_A_MINUTE: u32 = 60;
+/// One client from the Internet has at most this part of what is bounded for a domain or a department at once, and at least one.
+const CLIENT_SHARE: u32 = 4;
 /// All that is asked about one client at once, apart from its recipients.
 pub const ASKING_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -108,10 +110,20 @@ impl Reception {
     }
 
     /// What speaks for or against a client that has connected; takes as long as its greeting is delayed, and no longer than that
-    /// or [`ASKING_TIME_MAX`]. `speaks` ends when the client says something, which is too early.
-    pub async fn client(&self, client: IpAddr, rules: &ClientRules, speaks: impl Future<Output = ()>) -> Vec<Reason> {
+    /// or [`ASKING_TIME_MAX`]. `speaks` ends when the client says something, which is too early; without it nothing is delayed.
+    pub async fn client(
+        &self,
+        client: IpAddr,
+        rules: &ClientRules,
+        speaks: Option<impl Future<Output = ()>>,
+    ) -> Vec<Reason> {
         let delay = Duration::from_millis(rules.greet_delay_ms);
-        let early = async { !delay.is_zero() && timeout(delay, speaks).await.is_ok() };
+        let early = async {
+            match speaks {
+                Some(speaks) if !delay.is_zero() => timeout(delay, speaks).await.is_ok(),
+                Some(_) | None => false,
+            }
+        };
         let (mut reasons, early) = tokio::join!(self.lookups.address(client, rules), early);
         if early {
             reasons.insert(0, early_talk(rules));
@@ -206,6 +218,16 @@ impl Reception {
                     bounds.push((key, most, "of one department"));
                 }
             }
+        }
+        // One client alone, however slow it is, does not keep out the others.
+        if client.listener == Listener::Internet {
+            let network = net(client.address, 32, 64).network();
+            let share = |(key, most, _): &(Counted, u32, &str)| {
+                let key = Counted::OfClient(Box::new(key.clone()), network);
+                (key, (most / CLIENT_SHARE).max(1), "of one client")
+            };
+            let shares: Vec<_> = bounds.iter().map(share).collect();
+            bounds.extend(shares);
         }
         let enter = |(key, most, whose): (Counted, u32, &str)| {
             self.crowd.enter(key, most).ok_or_else(|| {

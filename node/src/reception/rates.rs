@@ -29,6 +29,8 @@ pub(super) enum Counted {
     RecipientsFrom(DepartmentId),
     /// Recipients that nobody knows, by the first address of a client.
     Unknown(IpAddr),
+    /// Of one of these, what one client has, by its first address.
+    OfClient(Box<Counted>, IpAddr),
     /// What greylisting remembers, by the first address of a net.
     FirstTries(IpAddr),
 }

@@ -1,18 +1,13 @@
 //! One connection: greets, pumps lines through the session, reads messages and has them delivered.
 
+mod greeting;
 mod messages;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use proto::{
-    held::TransactionId,
-    reputation::{Repute, Subject},
-    score::Score,
-    time::UnixMs,
-    view::View,
-};
+use proto::{held::TransactionId, reputation::Repute, view::View};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -24,7 +19,8 @@ use tracing::debug;
 
 use super::{
     demand::TlsDemand,
-    places::{HandshakePlace, MessagePlace, Pressure, Seat},
+    places::{HandshakePlace, MessagePlace, Seat},
+    pressure::{Pressure, crowded_out, pressed},
     reply::{Class, Reply},
     session::Session,
     step::{Moment, Question, Settings, Step},
@@ -33,10 +29,14 @@ use super::{
     transaction::{Listener, Transaction},
 };
 use crate::{
-    policy::standing,
-    reception::{self, Presence, Reception},
+    reception::{Presence, Reception},
     telemetry::metrics,
 };
+
+/// A transaction may take so many times as long as silence.
+const TRANSACTION_PATIENCE: u32 = 6;
+/// Replies wait for so long for the answer to a later line.
+const ANSWERS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Takes a message through all stages; [`crate::pipeline::Pipeline::run`] in production.
 pub type Deliver = Arc<dyn Fn(Transaction, Bytes) -> BoxFuture<'static, Reply> + Send + Sync>;
@@ -91,27 +91,6 @@ pub(super) async fn told(flag: &mut watch::Receiver<bool>) {
     drop(flag.wait_for(|raised| *raised).await);
 }
 
-/// Waits until all places have been taken for so long without a break.
-async fn crowded_out(pressure: &mut watch::Receiver<Pressure>, patience: Duration) {
-    pressed(pressure, false, patience).await;
-}
-
-/// The same, or until the listener stops, for those who stop with it.
-async fn pressed(pressure: &mut watch::Receiver<Pressure>, stops: bool, patience: Duration) -> Pressure {
-    let urgent = |now: &Pressure| *now == Pressure::Crowded || (stops && *now == Pressure::Stopping);
-    loop {
-        match pressure.wait_for(urgent).await.map(|now| *now) {
-            Ok(Pressure::Stopping) => return Pressure::Stopping,
-            // The places are there as long as this one.
-            Err(_) => return std::future::pending().await,
-            Ok(Pressure::None | Pressure::Crowded) => {}
-        }
-        if timeout(patience, pressure.wait_for(|now| *now != Pressure::Crowded)).await.is_err() {
-            return Pressure::Crowded;
-        }
-    }
-}
-
 /// Counts what a refusal tells of.
 fn count(reply: &Reply) {
     if let Some(rule) = reply.rule() {
@@ -142,6 +121,8 @@ pub struct Connection {
     of_net: Option<Presence>,
     /// When the transaction under way began.
     mail_at: Option<Instant>,
+    /// How long we have asked others about it.
+    asked: Duration,
     /// When the last message or chunk had come, or the connection began.
     idle_since: Instant,
     /// The part of its message that has come in chunks so far.
@@ -179,6 +160,7 @@ impl Connection {
             known: Repute::default(),
             of_net: None,
             mail_at: None,
+            asked: Duration::ZERO,
             idle_since: Instant::now(),
             chunks: None,
             pressure,
@@ -194,7 +176,7 @@ impl Connection {
         let deadline = Instant::now() + limits.connection_time_max;
         let speaks = async { drop(socket.peek(&mut [0]).await) };
         // What not every connection comes to has memory of its own, so that an idle one stays small.
-        let step = Box::pin(self.greeting(early_talk, speaks)).await;
+        let step = Box::pin(self.greeting(early_talk, Some(speaks))).await;
         let mut stream = Stream::new(socket, limits, deadline);
         if !self.greet(step, &mut stream).await {
             return stream.close().await;
@@ -230,53 +212,6 @@ impl Connection {
         socket
     }
 
-    /// What is said first. Of a client from the Internet that is not known as a good one more is asked; `speaks` ends when it
-    /// does not wait for that.
-    async fn greeting(&mut self, early_talk: bool, speaks: impl Future<Output = ()>) -> Step {
-        self.of_net = None;
-        let view = Arc::clone(&self.service.view.borrow());
-        self.known = standing::known(&view.reputation, &Subject::of_client(self.client), UnixMs::now());
-        let step = self.session.greeting(&self.moment(&view, early_talk), self.known);
-        let is_known = self.known.stance.is_some() || reception::is_good(self.known);
-        if self.session.listener() == Listener::Departments || is_known || matches!(step, Step::Close(_)) {
-            return step;
-        }
-        match self.service.reception.connection(self.client, &view.clients) {
-            Ok(presence) => self.of_net = presence,
-            Err(reply) => return Step::Close(reply),
-        }
-        let mut reasons = self.service.reception.client(self.client, &view.clients, speaks).await;
-        if early_talk {
-            reasons.insert(0, reception::early_talk(&view.clients));
-        }
-        let points: Score = reasons.iter().map(|reason| reason.score).sum();
-        let refused = points > Score::ZERO && points >= reception::refused_by_all(&view);
-        let refusal = refused.then(|| reception::refusal(&reasons, "connect"));
-        self.session.met(reasons, refusal)
-    }
-
-    async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&self, step: Step, stream: &mut Stream<S>) -> bool {
-        if let Step::Close(reply) = &step {
-            metrics().turned_away(reply.code());
-            count(reply);
-            debug!(client = %self.client, reply = %reply.codes(), "turned away at connect");
-        }
-        match step {
-            Step::Reply(reply) => stream.queue(&reply).await.is_ok(),
-            Step::Close(reply) => {
-                drop(stream.queue(&reply).await);
-                false
-            }
-            // None of these is a greeting.
-            Step::Ask(_)
-            | Step::Anew { .. }
-            | Step::StartTls(_)
-            | Step::ReadData { .. }
-            | Step::ReadChunk { .. }
-            | Step::SkipChunk { .. } => false,
-        }
-    }
-
     /// Talks, and says why when the client is cut off.
     async fn until_end<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>) -> Option<Ending> {
         let ending = self.talk(stream).await;
@@ -299,7 +234,7 @@ impl Connection {
         self.idle_since = Instant::now();
         loop {
             let patience = self.service.settings.limits.stress_timeout;
-            if *self.pressure.borrow() == Pressure::Crowded && self.is_small_talk(Instant::now(), patience) {
+            if self.gives_way(Instant::now(), patience) {
                 return Err(StreamError::TooSlow);
             }
             // A transaction that has begun may end, within the time that the server gives itself to stop.
@@ -320,9 +255,12 @@ impl Connection {
             };
             let view = Arc::clone(&self.service.view.borrow());
             let step = self.session.step(&line, &self.moment(&view, stream.has_input()));
-            self.mail_at =
-                if self.session.in_transaction() { self.mail_at.or_else(|| Some(Instant::now())) } else { None };
-            let step = if let Step::Ask(question) = step { Box::pin(self.ask(question)).await } else { step };
+            if !self.session.in_transaction() {
+                (self.mail_at, self.asked) = (None, Duration::ZERO);
+            } else if self.mail_at.is_none() {
+                self.mail_at = Some(Instant::now());
+            }
+            let step = if let Step::Ask(question) = step { Box::pin(self.ask(stream, question)).await? } else { step };
             let step = match self.suspected(step, &view) {
                 Step::ReadData { reply, transaction, bytes_max } => {
                     let reply = Box::pin(self.message(stream, &reply, *transaction, bytes_max)).await?;
@@ -335,6 +273,7 @@ impl Connection {
                     step
                 }
                 Step::SkipChunk { bytes, reply } => {
+                    self.chunks = None;
                     Box::pin(self.discard(stream, bytes)).await?;
                     Step::Reply(reply)
                 }
@@ -381,30 +320,52 @@ impl Connection {
         }
     }
 
-    /// Whether it keeps a place that others want for nothing: a transaction may take longer than silence, and a message that comes
-    /// in chunks as long as it comes fast enough.
-    fn is_small_talk(&self, now: Instant, patience: Duration) -> bool {
-        match (&self.chunks, self.mail_at) {
-            (Some(begun), _) => begun.0.is_slow(now, patience),
-            (None, Some(began)) => now - began > patience * 6,
-            (None, None) => now - self.idle_since > patience,
+    /// Whether it keeps a place that others want for nothing: with small talk, or with a message in chunks that comes too slowly. Our
+    /// own time does not count.
+    pub(super) fn gives_way(&mut self, now: Instant, patience: Duration) -> bool {
+        let crowded = *self.pressure.borrow() == Pressure::Crowded;
+        match (&mut self.chunks, self.mail_at) {
+            (Some(begun), _) => {
+                let crowded = crowded || *self.messages_pressure.borrow() == Pressure::Crowded;
+                crowded && begun.0.is_slow(now, patience)
+            }
+            (None, Some(began)) => crowded && now - began > patience * TRANSACTION_PATIENCE + self.asked,
+            (None, None) => crowded && now - self.idle_since > patience,
         }
     }
 
-    /// Asks what only the edges know of the transaction under way.
-    async fn ask(&mut self, question: Question) -> Step {
-        let (reception, known, asked_at) = (&self.service.reception, self.known, Instant::now());
-        let answer = match (question, self.session.transaction()) {
-            (Question::Sender, Some(transaction)) => reception.sender(transaction, known).await,
-            (Question::Recipient, Some(transaction)) => {
-                reception.recipient(transaction, known).await.map(|()| Vec::new())
+    /// Asks what only the edges know of the transaction under way. What was answered before does not wait for it long.
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut Stream<S>,
+        question: Question,
+    ) -> Result<Step, StreamError> {
+        let asked_at = Instant::now();
+        let (reception, known) = (&self.service.reception, self.known);
+        let answer = {
+            let transaction = self.session.transaction();
+            let mut asking = std::pin::pin!(async {
+                match (question, transaction) {
+                    (Question::Sender, Some(transaction)) => reception.sender(transaction, known).await,
+                    (Question::Recipient, Some(transaction)) => {
+                        reception.recipient(transaction, known).await.map(|()| Vec::new())
+                    }
+                    // Nothing is asked without one.
+                    (Question::Sender | Question::Recipient, None) => Ok(Vec::new()),
+                }
+            });
+            match timeout(ANSWERS_WAIT_MAX, &mut asking).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    stream.flush().await?;
+                    asking.await
+                }
             }
-            // Nothing is asked without one.
-            (Question::Sender | Question::Recipient, None) => Ok(Vec::new()),
         };
         // Our own time is no small talk.
         self.idle_since += asked_at.elapsed();
-        self.session.judged(question, answer)
+        self.asked += asked_at.elapsed();
+        Ok(self.session.judged(question, answer))
     }
 
     /// Ends the conversation with a client from the Internet that looks for addresses.
@@ -417,25 +378,6 @@ impl Connection {
             Ok(()) => step,
             Err(reply) => self.session.turn_away(reply),
         }
-    }
-
-    /// After XCLIENT the connection is another client's: it takes of that one's share, and is greeted as that one.
-    async fn begin_anew<S: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: &mut Stream<S>, client: IpAddr) -> bool {
-        if client != self.client {
-            let Some(seat) = self.seat.of_other(client) else {
-                let reply = Reply::temporary(21, (7, 0), "too many connections of that client");
-                count(&reply.clone().because("CLIENT_CONNECTIONS"));
-                drop(stream.queue(&reply).await);
-                return false;
-            };
-            (self.client, self.seat) = (client, seat);
-            // What is demanded of the peer holds as well as what is demanded of its client.
-            let demand = self.tls.as_ref().map_or(TlsDemand::None, |tls| tls.demand(self.listener, client));
-            self.demand = self.demand.max(demand);
-            self.session.demand_also(self.demand);
-        }
-        let step = Box::pin(self.greeting(false, std::future::pending())).await;
-        self.greet(step, stream).await
     }
 
     fn moment<'v>(&self, view: &'v Arc<View>, more_input: bool) -> Moment<'v> {

@@ -17,7 +17,7 @@ use crate::{
     limits::Limits,
     reception::{Reception, Recipients},
     reputation::Outcomes,
-    smtp::{places::Places, reply::Reply, step::Settings, stream::Incoming, transaction::Listener},
+    smtp::{places::Places, pressure::Pressure, reply::Reply, step::Settings, stream::Incoming, transaction::Listener},
 };
 
 /// A connection that has been accepted, and the other end of one.
@@ -51,17 +51,26 @@ async fn a_connection_takes_little_memory_while_nothing_happens() {
 #[tokio::test]
 async fn small_talk_is_what_brings_no_message_in_its_time() {
     let (mut connection, _socket) = connection().await;
-    let small_talk = |connection: &Connection, seconds| {
-        connection.is_small_talk(Instant::now() + Duration::from_secs(seconds), Duration::from_secs(10))
+    let gives_way = |connection: &mut Connection, seconds| {
+        connection.gives_way(Instant::now() + Duration::from_secs(seconds), Duration::from_secs(10))
     };
-    assert!(!small_talk(&connection, 9));
-    assert!(small_talk(&connection, 11), "nothing was said for too long");
+    assert!(!gives_way(&mut connection, 11), "there is room");
+    let crowded = watch::channel(Pressure::Crowded).1;
+    connection.pressure = crowded.clone();
+    assert!(!gives_way(&mut connection, 9));
+    assert!(gives_way(&mut connection, 11), "nothing was said for too long");
     connection.mail_at = Some(Instant::now());
-    assert!(!small_talk(&connection, 59), "a transaction may take longer");
-    assert!(small_talk(&connection, 61), "but not for ever");
+    assert!(!gives_way(&mut connection, 59), "a transaction may take longer");
+    assert!(gives_way(&mut connection, 61), "but not for ever");
+    connection.asked = Duration::from_secs(20);
+    assert!(!gives_way(&mut connection, 61), "our own time does not count");
     connection.mail_at = Instant::now().checked_sub(Duration::from_secs(100));
     let place = connection.seat.message().await.expect("a place");
     connection.chunks = Some(Box::new((Incoming::chunked(100), place)));
-    assert!(!small_talk(&connection, 9), "its message comes at last");
-    assert!(small_talk(&connection, 11), "and does not go on");
+    assert!(!gives_way(&mut connection, 9), "its message comes at last");
+    assert!(gives_way(&mut connection, 11), "and does not go on");
+    connection.pressure = watch::channel(Pressure::None).1;
+    assert!(!gives_way(&mut connection, 11), "there is room");
+    connection.messages_pressure = crowded;
+    assert!(gives_way(&mut connection, 11), "and none for messages");
 }

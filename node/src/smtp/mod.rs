@@ -11,6 +11,7 @@ pub mod line;
 mod open;
 pub mod parameters;
 pub mod places;
+pub mod pressure;
 pub mod proxy;
 pub mod reply;
 pub mod server;

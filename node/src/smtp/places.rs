@@ -9,28 +9,19 @@ use std::{
     time::Duration,
 };
 
+use futures::future::poll_immediate;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 
+use super::pressure::{Pressure, look};
 use crate::limits::Limits;
 
 /// Room for a message is taken in blocks of this many bytes, as it comes: who only announces a large message takes nothing.
 const BLOCK_BYTES: usize = 64 * 1024;
 /// One client may take this part of the bytes of a listener.
 const BYTES_SHARE: usize = 4;
-
-/// What those who hold a place are to give way to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// Nothing.
-    None,
-    /// All places are taken.
-    Crowded,
-    /// The listener stops.
-    Stopping,
-}
 
 /// The places of one listener.
 #[derive(Debug)]
@@ -41,6 +32,7 @@ pub struct Places {
     handshakes: Arc<Semaphore>,
     connections_max: usize,
     messages_max: usize,
+    blocks_max: usize,
     connections_per_client_max: usize,
     handshakes_per_client_max: usize,
     messages_per_client_max: usize,
@@ -67,6 +59,7 @@ impl Places {
             handshakes: Arc::new(Semaphore::new(limits.handshakes_max)),
             connections_max: limits.connections_max,
             messages_max: limits.messages_max,
+            blocks_max: blocks,
             connections_per_client_max: limits.connections_per_client_max,
             handshakes_per_client_max: limits.handshakes_per_client_max,
             messages_per_client_max: limits.messages_per_client_max,
@@ -85,11 +78,12 @@ impl Places {
     }
 
     fn look_around(&self) {
-        look(&self.pressure, &self.connections, self.connections_max);
+        look(&self.pressure, &[(&self.connections, self.connections_max)]);
     }
 
+    /// Messages are crowded also while room for their bytes is all taken.
     fn look_at_messages(&self) {
-        look(&self.messages_pressure, &self.messages, self.messages_max);
+        look(&self.messages_pressure, &[(&self.messages, self.messages_max), (&self.blocks, self.blocks_max)]);
     }
 
     /// Has all who are idle told that the listener stops.
@@ -128,20 +122,6 @@ impl Places {
         clients.insert(network, Arc::downgrade(&client));
         client
     }
-}
-
-/// It is crowded from when the last place is taken until a tenth is free again: one who comes and goes changes nothing.
-fn look(pressure: &watch::Sender<Pressure>, places: &Semaphore, most: usize) {
-    let free = places.available_permits();
-    pressure.send_if_modified(|pressure| {
-        let now = match *pressure {
-            Pressure::Stopping => Pressure::Stopping,
-            Pressure::None if free > 0 => Pressure::None,
-            Pressure::Crowded if free > 0 && free * 10 >= most => Pressure::None,
-            Pressure::None | Pressure::Crowded => Pressure::Crowded,
-        };
-        std::mem::replace(pressure, now) != now
-    });
 }
 
 /// Who counts as one client: an IPv4 address, or an IPv6 /64, which is what one customer gets at the least (RFC 6177).
@@ -268,7 +248,7 @@ pub struct MessagePlace {
 
 impl Drop for MessagePlace {
     fn drop(&mut self) {
-        self.message = None;
+        (self.message, self.room) = (None, None);
         self.client.places.look_at_messages();
     }
 }
@@ -291,7 +271,18 @@ impl MessagePlace {
         let missing = bytes.saturating_sub(self.room_bytes()).div_ceil(BLOCK_BYTES);
         let Ok(missing) = u32::try_from(missing) else { return false };
         let client = &self.client;
-        let Some(more) = client.take(&client.blocks, &client.places.blocks, missing).await else { return false };
+        let taking = client.take(&client.blocks, &client.places.blocks, missing);
+        tokio::pin!(taking);
+        let taken = match poll_immediate(&mut taking).await {
+            Some(taken) => taken,
+            None => {
+                // Who waits for all of them has taken what was left.
+                client.places.look_at_messages();
+                taking.await
+            }
+        };
+        client.places.look_at_messages();
+        let Some(more) = taken else { return false };
         match &mut self.room {
             Some((own, all)) => {
                 own.merge(more.0);
@@ -305,6 +296,7 @@ impl MessagePlace {
     /// Gives all room back: nothing is kept of the message.
     pub fn clear(&mut self) {
         self.room = None;
+        self.client.places.look_at_messages();
     }
 }
 

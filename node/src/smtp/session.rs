@@ -153,6 +153,12 @@ impl Session {
         self.transaction().map(|transaction| &transaction.view)
     }
 
+    /// Whether it is a listed proxy that has not said yet for whom it speaks.
+    #[must_use]
+    pub fn may_name_its_client(&self) -> bool {
+        self.proxy == Proxy::May
+    }
+
     /// Where the client came in.
     #[must_use]
     pub fn listener(&self) -> Listener {

@@ -62,6 +62,8 @@ pub struct Incoming {
     decoder: DataDecoder,
     began: Instant,
     received: u64,
+    /// When its pace was last looked at, and what had come by then.
+    looked_at: (Instant, u64),
 }
 
 /// What became of bytes that were to be a message's.
@@ -99,7 +101,8 @@ impl Incoming {
     /// One of at most so many bytes, whose time begins now.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { decoder: DataDecoder::new(bytes_max), began: Instant::now(), received: 0 }
+        let now = Instant::now();
+        Self { decoder: DataDecoder::new(bytes_max), began: now, received: 0, looked_at: (now, 0) }
     }
 
     /// The same for one that comes in chunks.
@@ -124,11 +127,26 @@ impl Incoming {
         self.decoder.fault().map_or(Ok(self.received), Err)
     }
 
-    /// Whether it has come for longer than this, and so slowly that it may not keep a place that others want.
-    #[must_use]
-    pub fn is_slow(&self, now: Instant, patience: Duration) -> bool {
-        let so_far = now - self.began;
-        so_far > patience && self.received < so_far.as_secs().saturating_mul(STRESS_BYTES_PER_SECOND_MIN)
+    /// Whether it has come so slowly since the last look that it may not keep a place that others want. From one look to the next at
+    /// least `patience` goes by: what came fast long ago does not pay for silence now.
+    pub fn is_slow(&mut self, now: Instant, patience: Duration) -> bool {
+        let (since, had) = self.looked_at;
+        let passed = now.saturating_duration_since(since);
+        if passed <= patience {
+            return false;
+        }
+        let wanted = passed.as_millis().saturating_mul(u128::from(STRESS_BYTES_PER_SECOND_MIN)) / 1000;
+        if u128::from(self.received - had) < wanted {
+            return true;
+        }
+        self.looked_at = (now, self.received);
+        false
+    }
+
+    /// Time in which we did not read, which is not the sender's.
+    pub fn waited(&mut self, time: Duration) {
+        self.began += time;
+        self.looked_at.0 += time;
     }
 
     /// Keeps nothing of it: there is no room. It is still read to its end.
@@ -197,6 +215,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Stream<S> {
     /// When the client is gone or too slow. Safe to cancel: no input is lost.
     pub async fn line(&mut self, begun: Option<&Incoming>) -> Result<Line, StreamError> {
         let due = begun.map_or(self.deadline, |incoming| self.due(incoming)).min(Instant::now() + self.read_timeout);
+        // Lines that have already come have no more time than others.
+        if Instant::now() >= self.deadline {
+            return Err(StreamError::TooSlow);
+        }
         loop {
             if let Some(line) = self.buffered_line() {
                 return Ok(line);

@@ -40,6 +40,50 @@ async fn a_slow_message_makes_room_when_all_places_for_messages_are_taken() {
     assert_eq!(other.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
 }
 
+/// The place is not kept by talk between two chunks either.
+#[tokio::test]
+async fn a_message_in_chunks_is_not_kept_by_small_talk() {
+    let world = serve(Limits { idle_commands_max: 1_000_000, ..one_message() }, None).await;
+    world.gate.add_permits(1);
+    let mut slow = Client::connect(&world).await;
+    slow.ask("EHLO c.example\r\n").await;
+    slow.say("MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\nBDAT 1\r\nx").await;
+    for code in ["250 2.1.0", "250 2.1.5", "250 2.0.0 1"] {
+        assert!(slow.hear().await.starts_with(code));
+    }
+    let mut other = Client::connect(&world).await;
+    other.ask("EHLO c.example\r\n").await;
+    other.say("MAIL FROM:<x@a.example>\r\nRCPT TO:<anna@interior.gov.test>\r\nDATA\r\n").await;
+    // As fast as it is answered, so that there is no silence.
+    let told = loop {
+        let told = slow.ask("NOOP\r\n").await;
+        if told != "250 2.0.0 OK" {
+            break told;
+        }
+    };
+    assert_eq!(told, TOO_SLOW);
+    for code in ["250", "250", "354"] {
+        assert_eq!(other.hear().await.get(..3), Some(code));
+    }
+    assert_eq!(other.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
+}
+
+/// Room for bytes is as scarce as places, and a fast beginning does not pay for the silence after it.
+#[tokio::test]
+async fn who_has_taken_all_room_for_bytes_and_goes_silent_makes_room() {
+    let limits = Limits { message_bytes_max: 200_000, messages_bytes_max: 1, ..Limits::default() };
+    let world = serve(Limits { stress_timeout: Duration::from_millis(50), ..limits }, None).await;
+    world.gate.add_permits(1);
+    let mut greedy = Client::connect(&world).await;
+    greedy.begin().await;
+    greedy.say(&"0123456789abcd\r\n".repeat(12_000)).await;
+    let mut other = Client::connect(&world).await;
+    other.begin().await;
+    other.say(&"0123456789abcd\r\n".repeat(10_000)).await;
+    assert_eq!(greedy.hear().await, TOO_SLOW);
+    assert_eq!(other.ask("x\r\n.\r\n").await, "250 2.0.0 delivered");
+}
+
 #[tokio::test]
 async fn a_slow_message_in_chunks_makes_room_within_a_chunk_and_between_two() {
     for chunk in ["BDAT 10 LAST\r\nx", "BDAT 10\r\nx", "BDAT 1\r\nx"] {

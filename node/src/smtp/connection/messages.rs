@@ -7,10 +7,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Connection, crowded_out};
+use super::Connection;
 use crate::smtp::{
     data::DataFault,
-    places::{MessagePlace, Pressure},
+    places::MessagePlace,
+    pressure::{Pressure, crowded_out},
     reply::Reply,
     step::Step,
     stream::{Incoming, Stream, StreamError},
@@ -18,7 +19,7 @@ use crate::smtp::{
 };
 
 /// While all places are taken a message that has been slow for longer than `patience` ends.
-fn slow_gives_way(pressure: Pressure, incoming: &Incoming, patience: Duration) -> Result<(), StreamError> {
+fn slow_gives_way(pressure: Pressure, incoming: &mut Incoming, patience: Duration) -> Result<(), StreamError> {
     if pressure == Pressure::Crowded && incoming.is_slow(Instant::now(), patience) {
         Err(StreamError::TooSlow)
     } else {
@@ -28,10 +29,12 @@ fn slow_gives_way(pressure: Pressure, incoming: &Incoming, patience: Duration) -
 
 /// Without room nothing is kept of the message, which is still read to its end.
 async fn make_room(place: &mut MessagePlace, incoming: &mut Incoming, bytes: usize) {
+    let began = Instant::now();
     if !place.make_room(bytes).await {
         incoming.give_up();
         place.clear();
     }
+    incoming.waited(began.elapsed());
 }
 
 impl Connection {
@@ -55,12 +58,12 @@ impl Connection {
                 biased;
                 wanted = stream.message(&mut incoming, place.room_bytes()) => wanted?,
                 () = crowded_out(&mut self.messages_pressure, patience) => {
-                    slow_gives_way(Pressure::Crowded, &incoming, patience)?;
+                    slow_gives_way(Pressure::Crowded, &mut incoming, patience)?;
                     continue;
                 }
             };
             let Some(bytes) = wanted else { break };
-            slow_gives_way(*self.messages_pressure.borrow(), &incoming, patience)?;
+            slow_gives_way(*self.messages_pressure.borrow(), &mut incoming, patience)?;
             make_room(&mut place, &mut incoming, bytes).await;
         }
         Ok(self.deliver(transaction, incoming, place).await)
@@ -97,12 +100,12 @@ impl Connection {
                 biased;
                 wanted = stream.chunk(&mut incoming, &mut left, place.room_bytes()) => wanted?,
                 () = crowded_out(&mut self.messages_pressure, patience) => {
-                    slow_gives_way(Pressure::Crowded, &incoming, patience)?;
+                    slow_gives_way(Pressure::Crowded, &mut incoming, patience)?;
                     continue;
                 }
             };
             if wanted.is_some() || last.is_none() {
-                slow_gives_way(*self.messages_pressure.borrow(), &incoming, patience)?;
+                slow_gives_way(*self.messages_pressure.borrow(), &mut incoming, patience)?;
             }
             let Some(bytes) = wanted else { break };
             make_room(&mut place, &mut incoming, bytes).await;
@@ -132,15 +135,16 @@ impl Connection {
             tokio::select! {
                 biased;
                 read = stream.chunk(&mut unwanted, &mut left, 0) => return read.map(drop),
-                () = crowded_out(&mut self.pressure, patience) => slow_gives_way(Pressure::Crowded, &unwanted, patience)?,
+                () = crowded_out(&mut self.pressure, patience) => slow_gives_way(Pressure::Crowded, &mut unwanted, patience)?,
             }
         }
     }
 
     /// A place for the message of a transaction, with what else is bounded of those that are under way.
     async fn place(&self, transaction: &Transaction) -> Result<MessagePlace, Reply> {
-        let held = self.service.reception.message(transaction, self.known)?;
         let mut place = self.seat.message().await.ok_or_else(|| DataFault::NoRoom.reply())?;
+        // Only what has a place is under way.
+        let held = self.service.reception.message(transaction, self.known)?;
         if !held.is_empty() {
             place.holding(held);
         }
