@@ -2,6 +2,7 @@
 
 mod greeting;
 mod messages;
+mod pressure;
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,10 +18,10 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
+use self::pressure::{crowded_out, pressed};
 use super::{
     demand::TlsDemand,
-    places::{HandshakePlace, MessagePlace, Seat},
-    pressure::{Pressure, crowded_out, pressed},
+    places::{HandshakePlace, MessagePlace, Pressure, Seat},
     reply::{Class, Reply},
     session::Session,
     step::{Moment, Question, Settings, Step},

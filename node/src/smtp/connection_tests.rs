@@ -17,7 +17,13 @@ use crate::{
     limits::Limits,
     reception::{Reception, Recipients},
     reputation::Outcomes,
-    smtp::{places::Places, pressure::Pressure, reply::Reply, step::Settings, stream::Incoming, transaction::Listener},
+    smtp::{
+        places::{Places, Pressure},
+        reply::Reply,
+        step::Settings,
+        stream::Incoming,
+        transaction::Listener,
+    },
 };
 
 /// A connection that has been accepted, and the other end of one.

@@ -11,7 +11,6 @@ pub mod line;
 mod open;
 pub mod parameters;
 pub mod places;
-pub mod pressure;
 pub mod proxy;
 pub mod reply;
 pub mod server;

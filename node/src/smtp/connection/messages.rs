@@ -7,11 +7,10 @@ use tokio::{
     time::Instant,
 };
 
-use super::Connection;
+use super::{Connection, pressure::crowded_out};
 use crate::smtp::{
     data::DataFault,
-    places::MessagePlace,
-    pressure::{Pressure, crowded_out},
+    places::{MessagePlace, Pressure},
     reply::Reply,
     step::Step,
     stream::{Incoming, Stream, StreamError},
