@@ -1,5 +1,6 @@
 //! A whole cluster in a box: real processes on loopback, a test world around them, mail, and what became of it.
 
+pub mod accuracy;
 pub mod binaries;
 pub mod campaign;
 pub mod cases;
