@@ -78,8 +78,9 @@ impl Connection {
     ) -> bool {
         if client != self.client {
             let Some(seat) = self.seat.of_other(client) else {
-                let reply = Reply::temporary(21, (7, 0), "too many connections of that client");
-                count(&reply.clone().because("CLIENT_CONNECTIONS"));
+                let reply =
+                    Reply::temporary(21, (7, 0), "too many connections of that client").because("CLIENT_CONNECTIONS");
+                count(&reply);
                 drop(stream.queue(&reply).await);
                 return false;
             };
