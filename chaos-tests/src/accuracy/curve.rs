@@ -47,6 +47,14 @@ impl Curve {
         };
         (part(&self.good), part(&self.bad))
     }
+
+    /// The lowest threshold that no more than this part of the good reaches.
+    #[must_use]
+    pub fn threshold(&self, touched_max: f64) -> f64 {
+        let allowed = (self.good.len() as f64 * touched_max) as usize;
+        let at = self.good.len().saturating_sub(allowed + 1);
+        self.good.get(at).map_or(0.0, |score| score + 1e-9)
+    }
 }
 
 /// Where a part of so many lies with 95 % confidence (Wilson 1927).
@@ -71,6 +79,15 @@ mod tests {
         assert_eq!(Curve::of([(1.0, true)]).area(), None);
         assert_eq!(curve.reach(2.0), (0.5, 1.0));
         assert_eq!(curve.reach(3.5), (0.0, 0.0));
+    }
+
+    #[test]
+    fn no_more_of_the_wanted_reaches_the_threshold_than_is_allowed() {
+        let curve = Curve::of((0..1000).map(|n| (f64::from(n), false)));
+        for allowed in [0.0, 0.003, 0.5] {
+            let touched = curve.reach(curve.threshold(allowed)).0;
+            assert!(touched <= allowed && touched > allowed - 0.002, "{allowed}: {touched}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How well mail is told apart: sorted messages in, figures out.
+//! How well mail is told apart: sorted messages in, weights and figures out.
 
 pub mod corpus;
 pub mod curve;
+pub mod fitting;

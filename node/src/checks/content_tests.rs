@@ -2,7 +2,12 @@
 
 use proto::{policy::PolicyLayer, score::Score};
 
-use super::analyse;
+use super::{analyse, capped};
+use crate::checks::{
+    criteria::{holding, rules, weights::GROUP_MAX},
+    facts::Facts,
+    phrases::TOPICS,
+};
 use crate::policy::{
     samples::{message, transaction, view},
     score::total,
@@ -15,23 +20,27 @@ fn judge(text: &str) -> (Score, Vec<String>) {
     (total(&reasons), reasons.into_iter().map(|reason| reason.rule).collect())
 }
 
+/// Whether a rule holds, whatever it is worth.
 fn holds(text: &str, rule: &str) -> bool {
-    judge(&format!("{HEADER}{text}")).1.iter().any(|held| held == rule)
+    let (message, rules) = (message(&format!("{HEADER}{text}")), rules());
+    let transaction = transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]);
+    let facts = Facts::of(&message, &transaction);
+    holding(&facts).into_iter().any(|at| rules[at].name == rule)
 }
 
 #[test]
-fn ordinary_mail_has_hardly_any_points() {
+fn ordinary_mail_is_not_tagged() {
     let texts = [
         "From: Karl <karl@sender.test>\nSubject: Minutes of Monday's meeting\n\nDear Anna,\n\nhere are the minutes. Please check \
          point 3 and tell me by Friday.\n\nBest regards\nKarl\n",
-        "From: Shop <orders@shop.test>\nSubject: Ihre Bestellung 4711\nContent-Type: text/html\n\n<p>Guten Tag,</p><p>vielen Dank für \
+        "From: Shop <orders@shop.test>\nSubject: Ihre Bestellung 4711\nMIME-Version: 1.0\nContent-Type: text/html\n\n<p>Guten Tag,</p><p>vielen Dank für \
          Ihre Bestellung. Den Stand sehen Sie <a href=\"https://www.shop.test/o/4711\">hier</a>. Bei Fragen antworten Sie \
          einfach auf diese Nachricht. Freundliche Grüße, Ihr Shop. Die Rechnung kommt mit der Ware.</p>\n",
         "From: list@project.test\nSubject: Re: [PATCH] fix a leak\nIn-Reply-To: <x@y.test>\n\n> +\tkfree(p);\n\nLooks good to me.\n",
     ];
     for text in texts {
         let (score, rules) = judge(&format!("{HEADER}{text}"));
-        assert!(score < Score::points(2, 0), "{score}: {rules:?}");
+        assert!(score < Score::points(4, 0), "{score}: {rules:?}");
     }
 }
 
@@ -91,13 +100,19 @@ fn each_of_these_messages_holds_its_rule() {
 }
 
 #[test]
-fn rules_have_names_of_their_own_and_there_are_more_than_a_dozen() {
-    let mut names: Vec<_> = super::RULES.iter().map(|rule| rule.name).collect();
-    names.extend(super::TOPICS.iter().map(|topic| topic.rule));
-    let all = names.len();
-    names.sort_unstable();
-    names.dedup();
-    assert!(names.len() == all && all > 12);
+fn no_group_decides_alone() {
+    let rules = rules();
+    let mut groups: Vec<&str> = rules.iter().map(|rule| rule.group).collect();
+    groups.dedup();
+    assert!(groups.len() >= 15, "{groups:?}");
+    for group in groups {
+        let all = capped(rules.iter().filter(|rule| rule.group == group));
+        assert!(total(&all) <= GROUP_MAX, "{group}: {all:?}");
+    }
+}
+
+#[test]
+fn phrases_are_written_as_they_are_looked_for() {
     let is_clean = |phrase: &str| phrase.to_lowercase() == phrase && !phrase.is_empty() && !phrase.contains("  ");
-    assert!(super::TOPICS.iter().all(|topic| topic.phrases.split('|').all(is_clean)));
+    assert!(TOPICS.iter().all(|topic| topic.phrases.split('|').all(is_clean)));
 }

@@ -1,5 +1,7 @@
 //! What the content rules ask again and again about a message, worked out once.
 
+use mail_parser::DateTime;
+
 use crate::{
     message::{Message, text::Text},
     smtp::transaction::Transaction,
@@ -21,8 +23,28 @@ pub struct Facts<'a> {
     pub raw_text: String,
     /// The same in lower case, words parted by single spaces, one at each end, without punctuation between words.
     pub words: String,
+    /// Its HTML in lower case, at most 256 KiB.
+    pub html_raw: String,
     /// Hosts of the links.
     pub hosts: Vec<String>,
+    /// Their sites, each once.
+    pub link_sites: Vec<String>,
+    /// Where the links go, in lower case.
+    pub targets: Vec<String>,
+    /// Of the first author: what stands before the `@`, the domain and its site; empty when there is none.
+    pub author_local: String,
+    /// The domain.
+    pub author_domain: String,
+    /// Its site.
+    pub author_site: String,
+    /// The site of who has sent it.
+    pub return_site: Option<String>,
+    /// When it says that it was written, in seconds since 1970.
+    pub date: Option<i64>,
+    /// When the first server says that it got it.
+    pub received_at: Option<i64>,
+    /// What the servers on the way say, in lower case.
+    pub received: Vec<String>,
     /// Whether a link has a user before its host.
     pub link_with_user: bool,
     /// Invisible characters between letters.
@@ -47,9 +69,37 @@ impl<'a> Facts<'a> {
             let authority = link.target.split_once("://").map_or("", |(_, rest)| rest);
             authority.split(['/', '?', '#']).next().unwrap_or_default().contains('@')
         });
+        let hosts: Vec<String> = links.iter().filter_map(crate::message::html::Link::host).collect();
+        let mut link_sites: Vec<String> = hosts.iter().map(|host| Self::site(host)).collect();
+        link_sites.sort_unstable();
+        link_sites.dedup();
+        let author = message.from.first();
+        let author_domain = author
+            .and_then(|author| author.domain.as_ref())
+            .map(|domain| domain.as_str().to_owned())
+            .unwrap_or_default();
+        let author_local = author
+            .and_then(|author| author.written.rsplit_once('@'))
+            .map(|(local, _)| local.to_owned())
+            .unwrap_or_default();
+        let sender = transaction.reverse_path.address().map(|address| Self::site(address.domain().as_str()));
+        let text_of = |field: &crate::message::fields::Field| field.text(&message.bytes);
+        let seconds = |text: &str| DateTime::parse_rfc822(text.trim()).map(|date| date.to_timestamp());
+        let received: Vec<String> = message.header.named("received").map(text_of).collect();
+        let received_at = received.last().and_then(|last| last.rsplit_once(';')).and_then(|(_, date)| seconds(date));
         Self {
             words: words(&raw_text),
-            hosts: links.iter().filter_map(crate::message::html::Link::host).collect(),
+            html_raw: text.html_raw(message),
+            link_sites,
+            targets: links.iter().map(|link| link.target.to_ascii_lowercase()).collect(),
+            author_site: if author_domain.is_empty() { String::new() } else { Self::site(&author_domain) },
+            author_local,
+            author_domain,
+            return_site: sender,
+            date: message.header.named("date").next().and_then(|field| seconds(&text_of(field))),
+            received_at,
+            received: received.into_iter().map(|text| text.to_ascii_lowercase()).collect(),
+            hosts,
             link_with_user,
             invisible_in_words: invisible_in_words(&raw_text),
             mixed_words: mixed_words(&raw_text),
@@ -58,6 +108,18 @@ impl<'a> Facts<'a> {
             transaction,
             raw_text,
         }
+    }
+
+    /// The first field of this name as it is written, without folding.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> Option<String> {
+        self.message.field(name)
+    }
+
+    /// The label of the author's domain that its owner has chosen.
+    #[must_use]
+    pub fn author_label(&self) -> &str {
+        self.author_site.rsplit('.').next().unwrap_or_default()
     }
 
     /// The last two labels of a host, or three below a short second one (`co.uk`). Rough on purpose: it only scores.

@@ -2,8 +2,11 @@
 
 pub mod attachments;
 pub mod authentication;
+pub mod classifier;
 pub mod content;
+pub mod criteria;
 pub mod facts;
 pub mod kinds;
+pub mod names;
 pub mod phrases;
 pub mod virus;

@@ -36,12 +36,10 @@ pub fn hits(words: &str) -> [usize; TOPICS.len()] {
 pub struct Topic {
     /// Name of the rule.
     pub rule: &'static str,
+    /// Name of the rule that holds besides when more than one phrase occurs.
+    pub rule_more: &'static str,
     /// In words for the verdict.
     pub text: &'static str,
-    /// Hundredths of a point for the first phrase that occurs, and half of it for each further one.
-    pub score: i32,
-    /// Most hundredths that the topic gives.
-    pub score_max: i32,
     /// Parted by `|`; looked for as whole words.
     pub phrases: &'static str,
 }
@@ -50,9 +48,8 @@ pub struct Topic {
 pub const TOPICS: [Topic; 11] = [
     Topic {
         rule: "PHRASES_ADVANCE_FEE",
+        rule_more: "PHRASES_ADVANCE_FEE_MORE",
         text: "it promises a share of a fortune",
-        score: 190,
-        score_max: 1000,
         phrases: "next of kin|inheritance|beneficiary|million dollars|million united states dollars|\
                   million us dollars|million euro|million euros|millionen euro|deceased|late husband|\
                   business proposal|transfer of funds|fund transfer|utmost confidentiality|strictly confidential|\
@@ -63,9 +60,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_LOTTERY",
+        rule_more: "PHRASES_LOTTERY_MORE",
         text: "it says that the reader has won something",
-        score: 250,
-        score_max: 900,
         phrases: "you have won|you've won|have been selected as|lottery|winning number|winning numbers|\
                   claim your prize|prize money|lucky winner|congratulations you|you are a winner|claims agent|\
                   claim your reward|free gift card|gift card|sie haben gewonnen|lotterie|gewinnbenachrichtigung|\
@@ -74,9 +70,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_PILLS",
+        rule_more: "PHRASES_PILLS_MORE",
         text: "it sells medicine",
-        score: 200,
-        score_max: 1000,
         phrases: "viagra|cialis|levitra|v1agra|vi@gra|c1alis|online pharmacy|canadian pharmacy|no prescription|\
                   without prescription|without a prescription|prescription drugs|cheap meds|discount meds|\
                   erectile dysfunction|potency|weight loss|lose weight|burn fat|penis|enlargement|male enhancement|\
@@ -86,9 +81,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_PHISHING",
+        rule_more: "PHRASES_PHISHING_MORE",
         text: "it presses the reader to give account data",
-        score: 170,
-        score_max: 800,
         phrases: "verify your account|confirm your account|update your account|account has been suspended|\
                   account has been limited|account will be suspended|account suspended|account will be closed|\
                   unusual activity|unusual sign-in|suspicious activity|unauthorized access|confirm your identity|\
@@ -105,9 +99,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_URGENCY",
+        rule_more: "PHRASES_URGENCY_MORE",
         text: "it presses for time",
-        score: 80,
-        score_max: 250,
         phrases: "act now|act immediately|limited time|within 24 hours|within 48 hours|expires today|urgent response|\
                   urgent reply|reply urgently|immediate action|immediately click|last chance|don't miss out|hurry|\
                   before it's too late|only today|offer expires|while supplies last|final notice|jetzt handeln|\
@@ -115,9 +108,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_MONEY",
+        rule_more: "PHRASES_MONEY_MORE",
         text: "it promises money",
-        score: 160,
-        score_max: 700,
         phrases: "make money|earn money|extra income|extra cash|work from home|work at home|home based business|\
                   financial freedom|get paid|cash bonus|double your|guaranteed income|passive income|per week|\
                   no investment|risk free|risk-free|money back guarantee|100% free|100% guaranteed|completely free|\
@@ -128,9 +120,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_CREDIT",
+        rule_more: "PHRASES_CREDIT_MORE",
         text: "it offers credit or insurance",
-        score: 190,
-        score_max: 600,
         phrases: "low interest|lowest rates|interest rate|interest rates|mortgage rates|refinance|mortgage|\
                   consolidate your debt|debt consolidation|eliminate debt|out of debt|bad credit|credit card debt|\
                   pre-approved|preapproved|loan offer|business loan|personal loan|apply for a loan|life insurance|\
@@ -139,18 +130,16 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_SEX",
+        rule_more: "PHRASES_SEX_MORE",
         text: "it offers sex",
-        score: 110,
-        score_max: 800,
         phrases: "sexy|naked|nude|porn|xxx|hot girls|hot singles|singles in your area|adult dating|hookup|horny|\
                   webcam|barely legal|cum|fuck|milf|meet women|lonely housewives|lonely wives|heisse frauen|\
                   einsame frauen|erotik|sexkontakte|russian women|ukrainian women|dating site",
     },
     Topic {
         rule: "PHRASES_GOODS",
+        rule_more: "PHRASES_GOODS_MORE",
         text: "it sells what nobody asked for",
-        score: 110,
-        score_max: 600,
         phrases: "replica watches|rolex|luxury watches|designer handbags|louis vuitton|oem software|cheap software|\
                   online casino|casino|free spins|slot machine|sports betting|university diploma|diploma|bulk email|\
                   email addresses|mass email|million email|email marketing|toner|cable descrambler|cartridges|\
@@ -162,9 +151,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_BULK",
+        rule_more: "PHRASES_BULK_MORE",
         text: "it speaks like mass mail",
-        score: 120,
-        score_max: 500,
         phrases: "this is not spam|not spam|you are receiving this email because|you received this email because|\
                   you are receiving this because|to be removed|remove me|removed from our|to remove your|\
                   remove your email|removal instructions|opt-out|opt out|opt-in|opted in|one time mailing|\
@@ -174,9 +162,8 @@ pub const TOPICS: [Topic; 11] = [
     },
     Topic {
         rule: "PHRASES_EXTORTION",
+        rule_more: "PHRASES_EXTORTION_MORE",
         text: "it threatens the reader",
-        score: 200,
-        score_max: 900,
         phrases: "i recorded you|your webcam|i hacked|hacked your|infected your device|malware on your|rat software|\
                   your contacts|i will send the video|bitcoin address|btc address|my bitcoin wallet|bitcoin wallet|\
                   send bitcoin|in bitcoin|i have full access|pay me|masturbat|embarrassing video|\

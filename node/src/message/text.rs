@@ -37,6 +37,19 @@ impl Text {
         text
     }
 
+    /// The HTML of a message as it is written, in lower case, at most 256 KiB.
+    #[must_use]
+    pub fn html_raw(&self, message: &Message) -> String {
+        let mut html = String::new();
+        let parts = message.parts.iter().filter(|part| !part.attached && part.declared == "text/html");
+        for text in parts.filter_map(|part| part.text()) {
+            let room = (256_usize * 1024).saturating_sub(html.len());
+            html.push_str(&text[..text.floor_char_boundary(room)]);
+        }
+        html.make_ascii_lowercase();
+        html
+    }
+
     /// What a reader sees: of the plain text and of the HTML.
     pub fn shown(&self) -> impl Iterator<Item = &str> {
         [self.plain.as_str(), self.html.text.as_str()].into_iter()

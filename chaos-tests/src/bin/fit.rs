@@ -1,0 +1,121 @@
+//! `cargo fit`: learns the classifier and fits the weights of the rules from sorted mail.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use chaos_tests::{
+    accuracy::{
+        corpus,
+        curve::Curve,
+        fitting::{self, Fitted, Read},
+    },
+    command,
+};
+use clap::Parser;
+use node::checks::{
+    classifier::model::Model,
+    criteria::{
+        self, Rule,
+        weights::{WORDS_BAD, WORDS_GOOD},
+    },
+};
+
+/// No more than this part of the wanted mail may reach the threshold of quarantine while the weights are fitted.
+const TOUCHED_MAX: f64 = 0.005;
+/// Hundredths of points at which the built-in policy quarantines.
+const QUARANTINE_AT: f64 = 600.0;
+
+/// Learns the classifier and fits the weights of the rules from sorted mail, and writes both into the sources of the node. With
+/// `--without` nothing is written: what was learnt from the other collections is tried on these.
+#[derive(Parser)]
+#[command(name = "fit", bin_name = "cargo fit")]
+struct Arguments {
+    /// A folder with `ham`, `spam` and `phish` to learn from.
+    train: PathBuf,
+    /// Collections to leave out and to try on.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// Another folder whose messages of those collections are tried, too.
+    #[arg(long, requires = "without")]
+    also: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    command::ended(run(&Arguments::parse()))
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let progress = command::bar();
+    progress.set_message("messages are read");
+    let mut all = read(&arguments.train, &progress)?;
+    fitting::balance(&mut all);
+    let left_out = |read: &&Read| arguments.without.contains(&read.sorted.collection);
+    let (tried, learnt): (Vec<&Read>, Vec<&Read>) = all.iter().partition(left_out);
+    let rules = criteria::rules();
+    progress.set_message("weights are fitted");
+    let odds = fitting::unseen_odds(&learnt);
+    let fitted = fitting::fit(&learnt, &odds, &rules);
+    let scores = learnt.iter().zip(&odds).map(|(read, odds)| (fitted.score(&read.holding, *odds), read.example.bad));
+    let curve = Curve::of(scores);
+    let points = QUARANTINE_AT / curve.threshold(TOUCHED_MAX);
+    progress.set_message("the classifier learns");
+    let model = fitting::classifier(&learnt, &origin(&learnt));
+    if arguments.without.is_empty() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/src/checks");
+        let write = |name: &str, bytes: &[u8]| {
+            std::fs::write(folder.join(name), bytes).with_context(|| format!("write {name}"))
+        };
+        write("criteria/weights.tsv", table(&rules, &fitted, points, &model).as_bytes())?;
+        write("classifier/trained.model", &model.bytes())?;
+    }
+    progress.finish_and_clear();
+    println!("learnt from {}: unseen, area {:.4}", model.origin, curve.area().unwrap_or_default());
+    let also = arguments.also.as_ref().map(|folder| read(folder, &progress)).transpose()?.unwrap_or_default();
+    for collection in &arguments.without {
+        let of = tried.iter().copied().chain(&also).filter(|read| read.sorted.collection == *collection);
+        let scored =
+            of.map(|read| (fitted.score(&read.holding, model.odds(&read.example.features)) * points, read.example.bad));
+        let curve = Curve::of(scored);
+        let (touched, caught) = curve.reach(QUARANTINE_AT);
+        println!(
+            "{collection}: {} wanted, touched {:.1} %; {} bad, caught {:.1} %; area {:.4}",
+            curve.good.len(),
+            touched * 100.0,
+            curve.bad.len(),
+            caught * 100.0,
+            curve.area().unwrap_or_default(),
+        );
+    }
+    Ok(())
+}
+
+fn read(folder: &Path, progress: &indicatif::ProgressBar) -> anyhow::Result<Vec<Read>> {
+    let all = corpus::read(folder)?;
+    progress.set_length(all.len() as u64);
+    Ok(all.into_iter().map(fitting::read).inspect(|_| progress.inc(1)).collect())
+}
+
+fn origin(all: &[&Read]) -> String {
+    let collections: BTreeSet<&str> = all.iter().map(|read| read.sorted.collection.as_str()).collect();
+    let bad = all.iter().filter(|read| read.example.bad).count();
+    let names: Vec<&str> = collections.into_iter().collect();
+    format!("{} messages, {bad} of them bad, of {}", all.len(), names.join(", "))
+}
+
+/// The file of the weights: hundredths of points.
+fn table(rules: &[Rule], fitted: &Fitted, points: f64, model: &Model) -> String {
+    let mut lines =
+        format!("# What each rule is worth, in hundredths of a point; written by `cargo fit`.\n# {}\n", model.origin);
+    let weights = rules.iter().map(|rule| rule.name).zip(&fitted.rules);
+    let words = [WORDS_BAD, WORDS_GOOD].into_iter().zip(&fitted.words);
+    for (name, weight) in weights.chain(words) {
+        // Writing to memory does not fail.
+        let _ = writeln!(lines, "{name}\t{:.0}", weight * points + 0.0);
+    }
+    lines
+}
