@@ -1,21 +1,30 @@
 //! Fits what each rule is worth: logistic regression on the rules that hold and the odds of the classifier, with each weight held to
-//! the sense of its rule and to a bound. The odds are those of classifiers that have not seen the message.
+//! the sense of its rule and to a bound. The odds are those of classifiers that have not seen the message, and once more those of
+//! classifiers that have not seen its collection: words must not be trusted more than they deserve on mail from elsewhere.
+
+use std::collections::{BTreeSet, HashMap};
 
 use node::{
     checks::{
         classifier::{
-            features,
+            Both, features_of,
             model::Model,
             training::{self, Example},
         },
-        criteria::{self, Rule, Sense, weights::ODDS_MAX},
+        criteria::{
+            self, Rule, Sense,
+            weights::{GROUP_MAX, ODDS_MAX},
+        },
         facts::Facts,
     },
     limits::Limits,
     message::Message,
 };
 
-use super::corpus::{self, Sorted};
+use super::{
+    corpus::{self, Sorted},
+    curve::Curve,
+};
 
 /// Of the messages so many parts are set aside in turn.
 const FOLDS: usize = 5;
@@ -29,6 +38,10 @@ const DECAY: f64 = 0.0005;
 const BAD_MAX: f64 = 0.8;
 /// The same of one that speaks for it: less, as anybody can write what speaks for a message.
 const GOOD_MAX: f64 = 0.6;
+/// The same of a rule that only hints.
+const HINT_MAX: f64 = 0.3;
+/// What a rule is worth of which the messages say nothing, as a part of its largest weight: somebody wrote it for a reason.
+const PRIOR: f64 = 0.35;
 /// Collections count by the root of this power of their size.
 const BALANCE: f64 = 0.3;
 
@@ -38,7 +51,7 @@ pub struct Read {
     /// What people say of it.
     pub sorted: Sorted,
     /// Its features.
-    pub example: Example,
+    pub examples: Both<Example>,
     /// Rules that hold, by place.
     pub holding: Vec<usize>,
 }
@@ -49,8 +62,21 @@ pub fn read(sorted: Sorted) -> Read {
     let message = Message::parse(sorted.bytes.clone().into(), &Limits::default());
     let transaction = corpus::transaction(&message);
     let facts = Facts::of(&message, &transaction);
-    let (features, holding) = (features::of(&facts), criteria::holding(&facts));
-    Read { example: Example { features, bad: sorted.class.is_bad(), weight: 1.0 }, sorted, holding }
+    let (features, holding) = (features_of(&facts), criteria::holding(&facts));
+    let example = |features| Example { features, bad: sorted.class.is_bad(), weight: 1.0 };
+    Read { examples: Both { words: example(features.words), form: example(features.form) }, sorted, holding }
+}
+
+impl Read {
+    /// How much it counts.
+    fn counts(&self) -> f64 {
+        f64::from(self.examples.words.weight)
+    }
+
+    /// A number that depends on its name alone, which is a digest.
+    fn lot(&self) -> u32 {
+        self.sorted.name.bytes().fold(7, |lot: u32, byte| lot.wrapping_mul(31).wrapping_add(byte.into()).rotate_left(5))
+    }
 }
 
 /// Has small collections count more than their size, and large ones less.
@@ -62,36 +88,53 @@ pub fn balance(all: &mut [Read]) {
     let mean = all.len() as f64 / sizes.len().max(1) as f64;
     for read in all {
         let size = sizes[&(read.sorted.collection.clone(), read.sorted.class)];
-        read.example.weight = (mean / size).powf(BALANCE).clamp(0.3, 5.0) as f32;
+        let counts = (mean / size).powf(BALANCE).clamp(0.3, 5.0) as f32;
+        (read.examples.words.weight, read.examples.form.weight) = (counts, counts);
     }
 }
 
-/// A number that depends on the message alone.
-fn lot(read: &Read) -> u32 {
-    read.example.features.iter().fold(7, |lot: u32, feature| lot.wrapping_mul(31).wrapping_add(*feature).rotate_left(5))
-}
-
-/// A classifier of these messages.
+/// Classifiers of these messages.
 #[must_use]
-pub fn classifier(all: &[&Read], origin: &str) -> Model {
+pub fn classifiers(all: &[&Read], origin: &str) -> Both<Model> {
     let mut order: Vec<&Read> = all.to_vec();
-    order.sort_by_key(|read| lot(read));
-    training::train(&order.into_iter().map(|read| &read.example).collect::<Vec<_>>(), origin)
+    order.sort_by_key(|read| read.lot());
+    let train =
+        |of: fn(&Read) -> &Example| training::train(&order.iter().map(|read| of(read)).collect::<Vec<_>>(), origin);
+    Both { words: train(|read| &read.examples.words), form: train(|read| &read.examples.form) }
 }
 
-/// Of each message the odds that a classifier of the others gives it.
+/// What classifiers say of a message.
 #[must_use]
-pub fn unseen_odds(all: &[&Read]) -> Vec<i32> {
-    let mut odds = vec![0; all.len()];
-    for fold in 0..FOLDS {
-        let is_in = |read: &Read| (lot(read) >> 7) as usize % FOLDS == fold;
-        let others: Vec<&Read> = all.iter().copied().filter(|read| !is_in(read)).collect();
-        let model = classifier(&others, "");
-        for (odds, read) in odds.iter_mut().zip(all).filter(|(_, read)| is_in(read)) {
-            *odds = model.odds(&read.example.features);
+pub fn odds(models: &Both<Model>, read: &Read) -> Both<i32> {
+    Both {
+        words: models.words.odds(&read.examples.words.features),
+        form: models.form.odds(&read.examples.form.features),
+    }
+}
+
+/// Of each message the odds that classifiers of the others give it.
+#[must_use]
+pub fn unseen_odds(all: &[&Read]) -> Vec<Both<i32>> {
+    odds_without(all, |read| (read.lot() >> 7) as usize % FOLDS)
+}
+
+/// Of each message the odds that classifiers of the other collections give it.
+#[must_use]
+pub fn strange_odds(all: &[&Read]) -> Vec<Both<i32>> {
+    odds_without(all, |read| read.sorted.collection.as_str())
+}
+
+/// Of each message the odds that classifiers of all parts but its own give it.
+fn odds_without<'r, P: Ord>(all: &[&'r Read], part: impl Fn(&'r Read) -> P) -> Vec<Both<i32>> {
+    let mut all_odds = vec![Both::default(); all.len()];
+    for left_out in all.iter().map(|read| part(read)).collect::<BTreeSet<P>>() {
+        let others: Vec<&Read> = all.iter().copied().filter(|read| part(read) != left_out).collect();
+        let models = classifiers(&others, "");
+        for (place, read) in all_odds.iter_mut().zip(all).filter(|(_, read)| part(read) == left_out) {
+            *place = odds(&models, read);
         }
     }
-    odds
+    all_odds
 }
 
 /// Weights in natural logarithms of odds.
@@ -99,19 +142,39 @@ pub fn unseen_odds(all: &[&Read]) -> Vec<i32> {
 pub struct Fitted {
     /// Of each rule.
     pub rules: Vec<f64>,
-    /// Of one unit of the classifier's odds that speaks against a message, and of one that speaks for it.
-    pub words: [f64; 2],
-    /// Of a message of which nothing holds.
-    pub bias: f64,
+    /// Of one unit of each classifier's odds that speaks against a message, and of one that speaks for it.
+    pub classifiers: Both<[f64; 2]>,
 }
 
 impl Fitted {
-    /// What a message is worth, without the bias.
+    /// Hundredths of points of a message, with the bounds of the groups, where one unit of weight is worth so many.
     #[must_use]
-    pub fn score(&self, holding: &[usize], odds: i32) -> f64 {
-        let rules: f64 = holding.iter().map(|at| self.rules[*at]).sum();
-        let odds = units(odds);
-        rules + odds * self.words[usize::from(odds <= 0.0)]
+    pub fn points(&self, unit: f64, rules: &[Rule], holding: &[usize], odds: Both<i32>) -> f64 {
+        let most = f64::from(GROUP_MAX.0);
+        let mut groups: HashMap<&str, f64> = HashMap::new();
+        for at in holding {
+            let group = groups.entry(rules[*at].group).or_default();
+            *group = (*group + self.rules[*at] * unit).clamp(-most, most);
+        }
+        let of =
+            |odds: i32, weights: [f64; 2]| (units(odds) * weights[usize::from(odds <= 0)] * unit).clamp(-most, most);
+        let by_odds = of(odds.words, self.classifiers.words) + of(odds.form, self.classifiers.form);
+        groups.values().sum::<f64>() + by_odds
+    }
+
+    /// What one unit of weight is worth so that no more than this part of the wanted mail reaches a threshold, by bisection.
+    #[must_use]
+    pub fn unit(&self, rules: &[Rule], all: &[&Read], odds: &[Both<i32>], threshold: f64, touched_max: f64) -> f64 {
+        let (mut low, mut high) = (1.0, 10_000.0);
+        for _ in 0..40 {
+            let unit = (low + high) / 2.0;
+            let points = |(read, odds): (&&Read, &Both<i32>)| {
+                (self.points(unit, rules, &read.holding, *odds), read.sorted.class.is_bad())
+            };
+            let curve = Curve::of(all.iter().zip(odds).map(points));
+            if curve.threshold(touched_max) > threshold { high = unit } else { low = unit }
+        }
+        low
     }
 }
 
@@ -119,48 +182,71 @@ fn units(odds: i32) -> f64 {
     f64::from(odds.clamp(-ODDS_MAX, ODDS_MAX)) / 100.0
 }
 
-/// Fits the weights of these rules to messages with their unseen odds.
+/// Fits the weights of these rules to messages with their odds; each message comes once with each of its odds.
 #[must_use]
-pub fn fit(all: &[&Read], odds: &[i32], rules: &[Rule]) -> Fitted {
+pub fn fit(all: &[&Read], odds: &[&[Both<i32>]], rules: &[Rule]) -> Fitted {
     let count = rules.len();
-    let rows: Vec<(Vec<(usize, f64)>, f64, f64)> =
-        all.iter().zip(odds).map(|(read, odds)| row(read, *odds, count)).collect();
-    let bounds: Vec<(f64, f64)> = rules
-        .iter()
-        .map(|rule| if rule.sense == Sense::Bad { (0.0, BAD_MAX) } else { (-GOOD_MAX, 0.0) })
-        .chain([(0.0, f64::MAX), (0.0, f64::MAX), (f64::MIN, f64::MAX)])
-        .collect();
+    let with =
+        |odds: &[Both<i32>]| -> Vec<_> { all.iter().zip(odds).map(|(read, odds)| row(read, *odds, count)).collect() };
+    let rows: Vec<Row> = odds.iter().flat_map(|odds| with(odds)).collect();
+    let of_rule = |rule: &Rule| match rule.sense {
+        Sense::Bad => Bounds { lowest: 0.0, highest: BAD_MAX, prior: BAD_MAX * PRIOR },
+        Sense::Hint => Bounds { lowest: 0.0, highest: HINT_MAX, prior: 0.0 },
+        Sense::Good => Bounds { lowest: -GOOD_MAX, highest: 0.0, prior: 0.0 },
+    };
+    let words = Bounds { lowest: 0.0, highest: f64::MAX, prior: 0.0 };
+    let bias = Bounds { lowest: f64::MIN, highest: f64::MAX, prior: 0.0 };
+    let bounds: Vec<Bounds> = rules.iter().map(of_rule).chain([words, words, words, words, bias]).collect();
     let weights = descend(&rows, &bounds);
-    Fitted { rules: weights[..count].to_vec(), words: [weights[count], weights[count + 1]], bias: weights[count + 2] }
+    let two = |at: usize| [weights[at], weights[at + 1]];
+    Fitted { rules: weights[..count].to_vec(), classifiers: Both { words: two(count), form: two(count + 2) } }
 }
 
-/// What holds of a message, whether it is bad, and how much it counts. The last three places are the words' and the bias's.
-fn row(read: &Read, odds: i32, rules: usize) -> (Vec<(usize, f64)>, f64, f64) {
-    let units = units(odds);
+/// Where a weight must lie, and where it is drawn to.
+#[derive(Clone, Copy)]
+struct Bounds {
+    lowest: f64,
+    highest: f64,
+    prior: f64,
+}
+
+/// A message, as the descent sees it.
+struct Row {
+    /// Places of weights, and what they are multiplied with.
+    holding: Vec<(usize, f64)>,
+    target: f64,
+    counts: f64,
+}
+
+/// The last five places are the classifiers' and the bias's.
+fn row(read: &Read, odds: Both<i32>, rules: usize) -> Row {
+    let of = |at: usize, odds: i32| (at + usize::from(odds <= 0), units(odds));
+    let others = [of(rules, odds.words), of(rules + 2, odds.form), (rules + 4, 1.0)];
     let holding = read.holding.iter().map(|at| (*at, 1.0));
-    let words = (rules + usize::from(units <= 0.0), units);
-    let target = if read.example.bad { 1.0 } else { 0.0 };
-    (holding.chain([words, (rules + 2, 1.0)]).collect(), target, f64::from(read.example.weight))
+    let target = if read.sorted.class.is_bad() { 1.0 } else { 0.0 };
+    Row { holding: holding.chain(others).collect(), target, counts: read.counts() }
 }
 
 /// Adam (Kingma and Ba 2015) on all rows at once, each weight put back between its bounds after each step.
-fn descend(rows: &[(Vec<(usize, f64)>, f64, f64)], bounds: &[(f64, f64)]) -> Vec<f64> {
+fn descend(rows: &[Row], bounds: &[Bounds]) -> Vec<f64> {
     let places = bounds.len();
-    let (mut weights, mut first, mut second) = (vec![0.0; places], vec![0.0; places], vec![0.0; places]);
+    let mut weights: Vec<f64> = bounds.iter().map(|bounds| bounds.prior).collect();
+    let (mut first, mut second) = (vec![0.0; places], vec![0.0; places]);
     for step in 1..=STEPS {
-        let mut gradient: Vec<f64> = weights.iter().map(|weight| DECAY * weight).collect();
+        let drawn = weights.iter().zip(bounds).map(|(weight, bounds)| DECAY * (weight - bounds.prior));
+        let mut gradient: Vec<f64> = drawn.collect();
         gradient[places - 1] = 0.0;
-        for (row, target, counts) in rows {
-            let odds: f64 = row.iter().map(|(at, value)| weights[*at] * value).sum();
-            let error = (1.0 / (1.0 + (-odds).exp()) - target) * counts / rows.len() as f64;
-            row.iter().for_each(|(at, value)| gradient[*at] += error * value);
+        for row in rows {
+            let odds: f64 = row.holding.iter().map(|(at, value)| weights[*at] * value).sum();
+            let error = (1.0 / (1.0 + (-odds).exp()) - row.target) * row.counts / rows.len() as f64;
+            row.holding.iter().for_each(|(at, value)| gradient[*at] += error * value);
         }
         for at in 0..places {
             first[at] = 0.9 * first[at] + 0.1 * gradient[at];
             second[at] = 0.999 * second[at] + 0.001 * gradient[at] * gradient[at];
             let mean = first[at] / (1.0 - 0.9_f64.powi(step));
             let spread = (second[at] / (1.0 - 0.999_f64.powi(step))).sqrt();
-            weights[at] = (weights[at] - STEP * mean / (spread + 1e-9)).clamp(bounds[at].0, bounds[at].1);
+            weights[at] = (weights[at] - STEP * mean / (spread + 1e-9)).clamp(bounds[at].lowest, bounds[at].highest);
         }
     }
     weights

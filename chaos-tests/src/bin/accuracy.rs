@@ -71,6 +71,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Form::Json => println!("{}", as_json(arguments, &curves, each)),
         Form::Text => {
             println!("{}\n", table(arguments, &curves));
+            for touched in [0.001, 0.003] {
+                let all = curve(&judged.iter().collect::<Vec<_>>());
+                let at = all.threshold(touched);
+                println!(
+                    "at most {} % touched: from {at:.2} points, {:.1} % caught",
+                    touched * 100.0,
+                    all.reach(at).1 * 100.0
+                );
+            }
             println!("{} messages, {:.2} ms each to read and judge", judged.len(), each * 1e3);
             name_worst(arguments, judged);
         }

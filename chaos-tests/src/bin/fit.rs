@@ -18,10 +18,10 @@ use chaos_tests::{
 };
 use clap::Parser;
 use node::checks::{
-    classifier::model::Model,
+    classifier::{Both, model::Model},
     criteria::{
         self, Rule,
-        weights::{WORDS_BAD, WORDS_GOOD},
+        weights::{FORM, WORDS},
     },
 };
 
@@ -58,29 +58,22 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (tried, learnt): (Vec<&Read>, Vec<&Read>) = all.iter().partition(left_out);
     let rules = criteria::rules();
     progress.set_message("weights are fitted");
-    let odds = fitting::unseen_odds(&learnt);
-    let fitted = fitting::fit(&learnt, &odds, &rules);
-    let scores = learnt.iter().zip(&odds).map(|(read, odds)| (fitted.score(&read.holding, *odds), read.example.bad));
-    let curve = Curve::of(scores);
-    let points = QUARANTINE_AT / curve.threshold(TOUCHED_MAX);
-    progress.set_message("the classifier learns");
-    let model = fitting::classifier(&learnt, &origin(&learnt));
+    let (odds, strange) = (fitting::unseen_odds(&learnt), fitting::strange_odds(&learnt));
+    let fitted = fitting::fit(&learnt, &[&odds, &strange], &rules);
+    let unit = fitted.unit(&rules, &learnt, &odds, QUARANTINE_AT, TOUCHED_MAX);
+    let points = |read: &Read, odds| (fitted.points(unit, &rules, &read.holding, odds), read.sorted.class.is_bad());
+    let curve = Curve::of(learnt.iter().zip(&odds).map(|(read, odds)| points(read, *odds)));
+    progress.set_message("the classifiers learn");
+    let models = fitting::classifiers(&learnt, &origin(&learnt));
     if arguments.without.is_empty() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/src/checks");
-        let write = |name: &str, bytes: &[u8]| {
-            std::fs::write(folder.join(name), bytes).with_context(|| format!("write {name}"))
-        };
-        write("criteria/weights.tsv", table(&rules, &fitted, points, &model).as_bytes())?;
-        write("classifier/trained.model", &model.bytes())?;
+        write(&rules, &fitted, unit, &models)?;
     }
     progress.finish_and_clear();
-    println!("learnt from {}: unseen, area {:.4}", model.origin, curve.area().unwrap_or_default());
+    println!("learnt from {}: unseen, area {:.4}", models.words.origin, curve.area().unwrap_or_default());
     let also = arguments.also.as_ref().map(|folder| read(folder, &progress)).transpose()?.unwrap_or_default();
     for collection in &arguments.without {
         let of = tried.iter().copied().chain(&also).filter(|read| read.sorted.collection == *collection);
-        let scored =
-            of.map(|read| (fitted.score(&read.holding, model.odds(&read.example.features)) * points, read.example.bad));
-        let curve = Curve::of(scored);
+        let curve = Curve::of(of.map(|read| points(read, fitting::odds(&models, read))));
         let (touched, caught) = curve.reach(QUARANTINE_AT);
         println!(
             "{collection}: {} wanted, touched {:.1} %; {} bad, caught {:.1} %; area {:.4}",
@@ -94,6 +87,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts weights and models into the sources of the node.
+fn write(rules: &[Rule], fitted: &Fitted, unit: f64, models: &Both<Model>) -> anyhow::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../node/src/checks");
+    let files = [
+        ("criteria/weights.tsv", table(rules, fitted, unit, &models.words).into_bytes()),
+        ("classifier/words.model", models.words.bytes()),
+        ("classifier/form.model", models.form.bytes()),
+    ];
+    files
+        .into_iter()
+        .try_for_each(|(name, bytes)| std::fs::write(folder.join(name), bytes).with_context(|| format!("write {name}")))
+}
+
 fn read(folder: &Path, progress: &indicatif::ProgressBar) -> anyhow::Result<Vec<Read>> {
     let all = corpus::read(folder)?;
     progress.set_length(all.len() as u64);
@@ -102,20 +108,21 @@ fn read(folder: &Path, progress: &indicatif::ProgressBar) -> anyhow::Result<Vec<
 
 fn origin(all: &[&Read]) -> String {
     let collections: BTreeSet<&str> = all.iter().map(|read| read.sorted.collection.as_str()).collect();
-    let bad = all.iter().filter(|read| read.example.bad).count();
+    let bad = all.iter().filter(|read| read.sorted.class.is_bad()).count();
     let names: Vec<&str> = collections.into_iter().collect();
     format!("{} messages, {bad} of them bad, of {}", all.len(), names.join(", "))
 }
 
 /// The file of the weights: hundredths of points.
-fn table(rules: &[Rule], fitted: &Fitted, points: f64, model: &Model) -> String {
+fn table(rules: &[Rule], fitted: &Fitted, unit: f64, model: &Model) -> String {
     let mut lines =
         format!("# What each rule is worth, in hundredths of a point; written by `cargo fit`.\n# {}\n", model.origin);
     let weights = rules.iter().map(|rule| rule.name).zip(&fitted.rules);
-    let words = [WORDS_BAD, WORDS_GOOD].into_iter().zip(&fitted.words);
-    for (name, weight) in weights.chain(words) {
-        // Writing to memory does not fail.
-        let _ = writeln!(lines, "{name}\t{:.0}", weight * points + 0.0);
+    let words = [WORDS.bad.0, WORDS.good.0].into_iter().zip(&fitted.classifiers.words);
+    let form = [FORM.bad.0, FORM.good.0].into_iter().zip(&fitted.classifiers.form);
+    for (name, weight) in weights.chain(words).chain(form) {
+        // Writing to memory does not fail; zero is never written as -0.
+        let _ = writeln!(lines, "{name}\t{:.0}", (weight * unit).round() + 0.0);
     }
     lines
 }

@@ -1,8 +1,10 @@
-//! The statistical classifier: what the words of a message say of it, learnt from mail that people have sorted.
+//! The statistical classifiers, learnt from mail that people have sorted: one looks at what a message says, one at how it is made.
 
 pub mod features;
+pub mod form;
 pub mod model;
 pub mod training;
+pub mod words;
 
 use std::sync::LazyLock;
 
@@ -10,32 +12,43 @@ use self::model::Model;
 use super::facts::Facts;
 
 /// What `cargo fit` has learnt.
-const TRAINED: &[u8] = include_bytes!("classifier/trained.model");
+static WORDS: LazyLock<Option<Model>> = LazyLock::new(|| Model::read(include_bytes!("classifier/words.model")).ok());
+static FORM: LazyLock<Option<Model>> = LazyLock::new(|| Model::read(include_bytes!("classifier/form.model")).ok());
 
-static MODEL: LazyLock<Option<Model>> = LazyLock::new(|| Model::read(TRAINED).ok());
-
-/// The one that Postern comes with. There always is one: a test reads it.
-#[must_use]
-pub fn model() -> Option<&'static Model> {
-    MODEL.as_ref()
+/// One number for each of the two classifiers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Both<T> {
+    /// Of what is said.
+    pub words: T,
+    /// Of how it is made.
+    pub form: T,
 }
 
-/// How much more likely it is bad than good by its words alone, in hundredths of the natural logarithm of the odds; nothing when
-/// it has too few words to say.
+/// How much more likely a message is bad than good, in hundredths of the natural logarithm of the odds. A model that cannot be read
+/// says nothing; a test reads both.
 #[must_use]
-pub fn judge(model: &Model, facts: &Facts<'_>) -> Option<i32> {
-    let features = features::of(facts);
-    (features.len() >= features::FEATURES_MIN).then(|| model.odds(&features))
+pub fn judge(facts: &Facts<'_>) -> Both<i32> {
+    let odds = |model: &Option<Model>, features: &[u32]| model.as_ref().map_or(0, |model| model.odds(features));
+    let features = features_of(facts);
+    Both { words: odds(&WORDS, &features.words), form: odds(&FORM, &features.form) }
+}
+
+/// The features of a message.
+#[must_use]
+pub fn features_of(facts: &Facts<'_>) -> Both<Vec<u32>> {
+    Both { words: words::of(facts), form: form::of(facts) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{TRAINED, model::Model};
+    use super::{FORM, WORDS};
 
     #[test]
-    fn the_model_that_postern_comes_with_can_be_read_and_says_where_it_is_from() {
-        let model = Model::read(TRAINED).expect("a model");
-        assert!(model.origin.contains("messages"), "{}", model.origin);
-        assert!(model.weights.iter().filter(|weight| **weight != 0).count() > 10_000);
+    fn the_models_that_postern_comes_with_can_be_read_and_say_where_they_are_from() {
+        for (model, known) in [(&WORDS, 10_000), (&FORM, 1_000)] {
+            let model = model.as_ref().expect("a model");
+            assert!(model.origin.contains("messages"), "{}", model.origin);
+            assert!(model.weights.iter().filter(|weight| **weight != 0).count() > known);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the content of a message says of it: the criteria and the classifier, in points.
+//! What the content of a message says of it: the criteria and the classifiers, in points.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,9 @@ pub fn analyse(message: &Message, transaction: &Transaction) -> Vec<Reason> {
     }
     let rules = criteria::rules();
     reasons.extend(capped(criteria::holding(&facts).into_iter().filter_map(|at| rules.get(at))));
-    reasons.extend(classifier::model().and_then(|model| classifier::judge(model, &facts)).and_then(by_words));
+    let odds = classifier::judge(&facts);
+    reasons.extend(by_odds(odds.words, &weights::WORDS));
+    reasons.extend(by_odds(odds.form, &weights::FORM));
     reasons
 }
 
@@ -44,13 +46,9 @@ fn capped<'r>(holding: impl Iterator<Item = &'r Rule>) -> Vec<Reason> {
     reasons
 }
 
-/// What the odds of the classifier are worth.
-fn by_words(odds: i32) -> Option<Reason> {
-    let (rule, text) = if odds > 0 {
-        (weights::WORDS_BAD, "its words are those of spam")
-    } else {
-        (weights::WORDS_GOOD, "its words are those of wanted mail")
-    };
+/// What the odds of a classifier are worth.
+fn by_odds(odds: i32, rules: &weights::Rules) -> Option<Reason> {
+    let (rule, text) = if odds > 0 { rules.bad } else { rules.good };
     let odds = odds.clamp(-weights::ODDS_MAX, weights::ODDS_MAX);
     let most = weights::GROUP_MAX.0;
     let score = Score((weights::of(rule).0 * odds / 100).clamp(-most, most));

@@ -45,6 +45,16 @@ fn ordinary_mail_is_not_tagged() {
 }
 
 #[test]
+fn letters_to_an_office_are_not_touched() {
+    let letters: Vec<&str> = include_str!("letters.txt").split("=====\n").collect();
+    assert!(letters.len() > 20);
+    for letter in letters {
+        let (score, rules) = judge(letter);
+        assert!(score < Score::points(5, 0), "{score}: {rules:?}\n{letter}");
+    }
+}
+
+#[test]
 fn a_classic_spam_is_over_the_threshold_of_quarantine() {
     let (score, rules) = judge(&format!(
         "{HEADER}From: Pharmacy <a@sender.test>\nSubject: Cheap meds!!\n\nBuy Viagra and Cialis at our online pharmacy, no \

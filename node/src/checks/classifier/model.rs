@@ -12,8 +12,10 @@ const VERSION: &[u8] = b"postern classifier 1\n";
 /// Longest line about the origin, in bytes.
 const ORIGIN_BYTES_MAX: usize = 1000;
 const DIGEST_BYTES: usize = 32;
-/// A message of whose features a smaller part is known says less: it may be in a language that was not learnt.
-const KNOWN_ENOUGH: f32 = 0.3;
+/// A message says less, the fewer of its features are known, from this part on: it may be in a language that was not learnt.
+const KNOWN_ENOUGH: f32 = 0.9;
+/// With a smaller part of known features it says nothing.
+const KNOWN_FEW: f32 = 0.3;
 
 /// Why a file is no model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,18 +42,28 @@ pub struct Model {
     pub unit: f32,
     /// Of a message without features.
     pub bias: f32,
+    /// The part of the weights that is not zero.
+    taken: f32,
 }
 
 impl Model {
+    /// Of what was learnt.
+    #[must_use]
+    pub fn new(origin: String, weights: Vec<i8>, unit: f32, bias: f32) -> Self {
+        let taken = weights.iter().filter(|weight| **weight != 0).count() as f32 / weights.len().max(1) as f32;
+        Self { origin, weights, unit, bias, taken }
+    }
+
     /// Hundredths of the natural logarithm of the odds that a message with these features is bad.
     #[must_use]
     pub fn odds(&self, features: &[u32]) -> i32 {
         let weight = |at: &u32| self.weights.get(*at as usize).copied().map_or(0, i64::from);
         let sum: i64 = features.iter().map(weight).sum();
         let odds = self.bias + self.unit * sum as f32 * share(features.len());
-        let known = features.iter().filter(|at| weight(at) != 0).count();
-        let known_part = known as f32 / features.len().max(1) as f32;
-        (odds * 100.0 * (known_part / KNOWN_ENOUGH).min(1.0)) as i32
+        let hits = features.iter().filter(|at| weight(at) != 0).count() as f32 / features.len().max(1) as f32;
+        // Of unknown features as many have the place of a known one as there are places taken.
+        let known = (hits - self.taken) / (1.0 - self.taken).max(0.1);
+        (odds * 100.0 * ((known - KNOWN_FEW) / (KNOWN_ENOUGH - KNOWN_FEW)).clamp(0.0, 1.0)) as i32
     }
 
     /// Reads one.
@@ -73,7 +85,7 @@ impl Model {
             return Err(ModelError::Size);
         }
         let weights = rest.iter().map(|byte| byte.cast_signed()).collect();
-        Ok(Self { origin, weights, unit: f32::from_le_bytes(*unit), bias: f32::from_le_bytes(*bias) })
+        Ok(Self::new(origin, weights, f32::from_le_bytes(*unit), f32::from_le_bytes(*bias)))
     }
 
     /// The file of it.
@@ -99,7 +111,7 @@ mod tests {
     fn what_is_written_is_read_and_nothing_else() {
         let mut weights = vec![0; FEATURES];
         (weights[7], weights[9]) = (-128, 127);
-        let model = Model { origin: "two messages".to_owned(), weights, unit: 0.5, bias: -1.25 };
+        let model = Model::new("two messages".to_owned(), weights, 0.5, -1.25);
         let bytes = model.bytes();
         assert_eq!(Model::read(&bytes), Ok(model));
         for at in [0, 25, 40, 100, bytes.len() - 1] {
@@ -109,5 +121,17 @@ mod tests {
         }
         assert_eq!(Model::read(&bytes[..bytes.len() - 1]), Err(ModelError::Checksum));
         assert_eq!(Model::read(b""), Err(ModelError::Version));
+    }
+
+    #[test]
+    fn a_message_in_a_language_that_was_not_learnt_is_not_judged_by_its_words() {
+        let mut weights = vec![0; FEATURES];
+        weights[..100].fill(100);
+        let model = Model::new(String::new(), weights, 0.1, 0.0);
+        let known: Vec<u32> = (0..50).collect();
+        let unknown = (0..150).map(|feature| feature * 1000 + 1000);
+        assert!(model.odds(&known) > 1000, "{}", model.odds(&known));
+        assert_eq!(model.odds(&known[..20].iter().copied().chain(unknown).collect::<Vec<_>>()), 0);
+        assert_eq!(model.odds(&[]), 0);
     }
 }

@@ -13,7 +13,7 @@ const RATE: f32 = 0.5;
 /// How strongly a weight is drawn to zero at each step that touches it.
 const DECAY: f32 = 1e-5;
 /// Features of fewer messages are left out.
-const MESSAGES_MIN: u16 = 2;
+const MESSAGES_MIN: u16 = 3;
 /// Weights beyond what all but one of so many have are cut off, so that the others keep their differences.
 const HEAVIEST_OF: usize = 2000;
 
@@ -94,7 +94,7 @@ fn quantized(learning: &Learning, origin: &str) -> Model {
     let largest = sizes.len().checked_sub(1 + sizes.len() / HEAVIEST_OF).and_then(|at| sizes.get(at));
     let unit = largest.copied().unwrap_or(1.0) / 127.0;
     let weights = learning.weights.iter().map(|weight| (weight / unit).round().clamp(-127.0, 127.0) as i8).collect();
-    Model { origin: origin.to_owned(), weights, unit, bias: learning.bias }
+    Model::new(origin.to_owned(), weights, unit, learning.bias)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Who says that he wrote it: the forms of From and Reply-To, and whether they agree with each other and with the envelope.
 
-use super::{Criterion, Group, bad, good};
+use super::{Criterion, Group, bad, good, hint};
 use crate::{
     checks::{
         facts::Facts,
@@ -24,7 +24,7 @@ const CRITERIA: [Criterion; 19] = [
         let name = author_name(f);
         name.chars().filter(|c| c.is_uppercase()).count() >= 8 && !name.chars().any(char::is_lowercase)
     }),
-    bad("NAME_DECORATED", "the author's name is decorated", |f| {
+    hint("NAME_DECORATED", "the author's name is decorated", |f| {
         author_name(f).chars().any(|c| is_pictograph(c) || "!$*#|~=".contains(c))
     }),
     bad("NAME_IN_CAPS_AND_DIGITS", "the author's name holds a number", |f| {
@@ -33,22 +33,22 @@ const CRITERIA: [Criterion; 19] = [
     bad("NAME_PADDED", "the author's name is padded with spaces", |f| {
         f.raw("from").is_some_and(|raw| raw.contains("=?UTF-8?B?IE") || raw.starts_with("\" ") || raw.contains("  <"))
     }),
-    bad("NO_NAME", "the author gives no name", |f| !f.message.from.is_empty() && author_name(f).is_empty()),
+    hint("NO_NAME", "the author gives no name", |f| !f.message.from.is_empty() && author_name(f).is_empty()),
     bad("LOCAL_PART_RANDOM", "the author's mailbox has a random name", |f| is_random(&f.author_local)),
-    bad("LOCAL_PART_LONG", "the author's mailbox has a very long name", |f| f.author_local.len() > 28),
+    hint("LOCAL_PART_LONG", "the author's mailbox has a very long name", |f| f.author_local.len() > 28),
     bad("DOMAIN_RANDOM", "the author's domain has a random name", |f| is_random(f.author_label())),
-    bad("DOMAIN_LONG", "the author's domain has a very long name", |f| f.author_label().len() > 22),
-    bad("DOMAIN_DEEP", "the author's domain is far below another", |f| f.author_domain.matches('.').count() >= 4),
+    hint("DOMAIN_LONG", "the author's domain has a very long name", |f| f.author_label().len() > 22),
+    hint("DOMAIN_DEEP", "the author's domain is far below another", |f| f.author_domain.matches('.').count() >= 4),
     bad("DOMAIN_ABUSED_SUFFIX", "the author's domain is of a kind that is often abused", |f| {
         is_abused_suffix(&f.author_domain)
     }),
-    bad("REPLY_TO_ELSEWHERE", "answers go to another domain than the author's", |f| {
+    hint("REPLY_TO_ELSEWHERE", "answers go to another domain than the author's", |f| {
         !f.message.has("list-id") && reply_domains(f).is_some()
     }),
     bad("REPLY_TO_FREEMAIL", "answers go to a free mailbox that is not the author's", |f| {
         reply_domains(f).is_some_and(|reply| FREEMAIL.contains(&reply.as_str()))
     }),
-    bad("RETURN_PATH_ELSEWHERE", "it was sent by another domain than the author's", |f| {
+    hint("RETURN_PATH_ELSEWHERE", "it was sent by another domain than the author's", |f| {
         f.return_site.as_ref().is_some_and(|site| *site != f.author_site && !f.author_site.is_empty())
     }),
     good("RETURN_PATH_SAME", "it was sent by the author's own domain", |f| {

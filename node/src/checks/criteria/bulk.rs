@@ -1,26 +1,26 @@
 //! Signs of mass mail: of one that keeps to the customs, and of one that does not.
 
-use super::{Criterion, Group, bad, good};
+use super::{Criterion, Group, good, hint};
 
 pub(super) const GROUP: Group =
     Group { name: "bulk", about: "List-*, Precedence, Feedback-ID and the customs of mass mail", criteria: &CRITERIA };
 
 const CRITERIA: [Criterion; 9] = [
-    bad("BULK_WITHOUT_UNSUBSCRIBE", "it is mass mail without a way out", |f| {
+    hint("BULK_WITHOUT_UNSUBSCRIBE", "it is mass mail without a way out", |f| {
         let bulk = f.message.field("precedence").is_some_and(|value| value.eq_ignore_ascii_case("bulk"));
         bulk && !f.message.has("list-unsubscribe") && !f.words.contains("unsubscribe") && !f.message.has("list-id")
     }),
-    bad("WAY_OUT_IN_TEXT_ONLY", "it offers a way out that its header does not know", |f| {
+    hint("WAY_OUT_IN_TEXT_ONLY", "it offers a way out that its header does not know", |f| {
         !f.message.has("list-unsubscribe")
             && ["unsubscribe", "opt out", "opt-out", "abmelden"].iter().any(|w| f.words.contains(w))
     }),
-    bad("LIST_UNSUBSCRIBE_ELSEWHERE", "its way out is at another domain than the author's", |f| {
+    hint("LIST_UNSUBSCRIBE_ELSEWHERE", "its way out is at another domain than the author's", |f| {
         f.raw("list-unsubscribe").is_some_and(|raw| !f.author_site.is_empty() && !names_author(&raw, f))
     }),
-    bad("LIST_UNSUBSCRIBE_MAIL_ONLY", "its way out is a mailbox only", |f| {
+    hint("LIST_UNSUBSCRIBE_MAIL_ONLY", "its way out is a mailbox only", |f| {
         f.raw("list-unsubscribe").is_some_and(|raw| raw.contains("mailto:") && !raw.contains("http"))
     }),
-    bad("LIST_UNSUBSCRIBE_CLEAR", "its way out is not protected", |f| {
+    hint("LIST_UNSUBSCRIBE_CLEAR", "its way out is not protected", |f| {
         f.raw("list-unsubscribe").is_some_and(|raw| raw.contains("<http://"))
     }),
     good("LIST_UNSUBSCRIBE_OWN", "its way out is at the author's domain", |f| {

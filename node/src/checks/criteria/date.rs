@@ -1,6 +1,6 @@
 //! The Date field: its form, and whether it agrees with what the servers on the way say.
 
-use super::{Criterion, Group, bad};
+use super::{Criterion, Group, bad, hint};
 use crate::checks::facts::Facts;
 
 pub(super) const GROUP: Group =
@@ -11,10 +11,10 @@ const CRITERIA: [Criterion; 6] = [
     bad("DATE_UNREADABLE", "its date cannot be read", |f| f.message.has("date") && f.date.is_none()),
     bad("DATE_AHEAD", "it was written after it was sent", |f| lag(f).is_some_and(|lag| lag < -3 * 3600)),
     bad("DATE_LONG_AGO", "it was written long before it was sent", |f| lag(f).is_some_and(|lag| lag > 2 * 86_400)),
-    bad("DATE_HOURS_AWAY", "its clock differs by hours", |f| {
+    hint("DATE_HOURS_AWAY", "its clock differs by hours", |f| {
         lag(f).is_some_and(|lag| (-3 * 3600..-900).contains(&lag) || (2 * 3600..2 * 86_400).contains(&lag))
     }),
-    bad("DATE_ZONE_ODD", "its time zone does not exist", |f| {
+    hint("DATE_ZONE_ODD", "its time zone does not exist", |f| {
         f.raw("date").is_some_and(|raw| {
             let zone = raw.split_whitespace().find(|word| word.starts_with(['+', '-']) && word.len() == 5);
             zone.is_some_and(|zone| {

@@ -1,14 +1,14 @@
 //! The form of the header: what no usual mail program writes.
 
-use super::{Criterion, Group, bad};
+use super::{Criterion, Group, bad, hint};
 use crate::checks::facts::Facts;
 
 pub(super) const GROUP: Group =
     Group { name: "header", about: "missing, doubled, malformed and forged fields", criteria: &CRITERIA };
 
 const CRITERIA: [Criterion; 13] = [
-    bad("MISSING_SUBJECT", "it has no subject", |f| !f.message.has("subject")),
-    bad("MISSING_MIME_VERSION", "it has MIME fields without a version", |f| {
+    hint("MISSING_SUBJECT", "it has no subject", |f| !f.message.has("subject")),
+    hint("MISSING_MIME_VERSION", "it has MIME fields without a version", |f| {
         f.message.has("content-type") && !f.message.has("mime-version")
     }),
     bad("HEADER_SPACES", "its header is padded with spaces", |f| {
@@ -19,17 +19,17 @@ const CRITERIA: [Criterion; 13] = [
             })
         })
     }),
-    bad("SUBJECT_ENCODED_NEEDLESSLY", "its subject is encoded without need", |f| encoded_needlessly(f, "subject")),
-    bad("NAME_ENCODED_NEEDLESSLY", "the author's name is encoded without need", |f| encoded_needlessly(f, "from")),
-    bad("PRIORITY_HIGH", "it claims to be urgent", |f| {
+    hint("SUBJECT_ENCODED_NEEDLESSLY", "its subject is encoded without need", |f| encoded_needlessly(f, "subject")),
+    hint("NAME_ENCODED_NEEDLESSLY", "the author's name is encoded without need", |f| encoded_needlessly(f, "from")),
+    hint("PRIORITY_HIGH", "it claims to be urgent", |f| {
         f.raw("x-priority").is_some_and(|raw| raw.trim_start().starts_with(['1', '2']))
             || f.raw("importance").is_some_and(|raw| raw.trim().eq_ignore_ascii_case("high"))
     }),
     bad("SIGNATURE_OBSOLETE", "it is signed in a way that was given up", |f| {
         f.message.has("domainkey-signature") || f.raw("dkim-signature").is_some_and(|raw| raw.contains("rsa-sha1"))
     }),
-    bad("DISPOSITION_ASKED", "it asks to be told when it is read", |f| f.message.has("disposition-notification-to")),
-    bad("MAILER_OF_MASSES", "its program is one for masses", |f| {
+    hint("DISPOSITION_ASKED", "it asks to be told when it is read", |f| f.message.has("disposition-notification-to")),
+    hint("MAILER_OF_MASSES", "its program is one for masses", |f| {
         ["x-mailer", "user-agent", "x-mailer-version"].iter().filter_map(|name| f.raw(name)).any(|raw| {
             let raw = raw.to_ascii_lowercase();
             [
@@ -51,9 +51,9 @@ const CRITERIA: [Criterion; 13] = [
     bad("SCRIPT_NAMED", "a script on a web site has sent it", |f| {
         f.message.has("x-php-originating-script") || f.message.has("x-php-script") || f.message.has("x-source-args")
     }),
-    bad("MIME_DEFECTS", "its parts are not well formed", |f| f.message.defects.iter().any(|defect| !defect.breaks())),
-    bad("ERRORS_TO", "errors go elsewhere", |f| f.message.has("errors-to") && !f.message.has("list-id")),
-    bad("FIELDS_UNKNOWN", "its header holds random names", |f| {
+    hint("MIME_DEFECTS", "its parts are not well formed", |f| f.message.defects.iter().any(|defect| !defect.breaks())),
+    hint("ERRORS_TO", "errors go elsewhere", |f| f.message.has("errors-to") && !f.message.has("list-id")),
+    hint("FIELDS_UNKNOWN", "its header holds random names", |f| {
         f.message
             .header
             .fields

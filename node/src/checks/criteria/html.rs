@@ -1,6 +1,6 @@
 //! How its HTML is made.
 
-use super::{Criterion, Group, bad};
+use super::{Criterion, Group, bad, hint};
 use crate::checks::facts::Facts;
 
 pub(super) const GROUP: Group = Group {
@@ -10,17 +10,17 @@ pub(super) const GROUP: Group = Group {
 };
 
 const CRITERIA: [Criterion; 19] = [
-    bad("HTML_ONLY", "it is HTML without a plain text", |f| f.text.has_html && !f.text.has_plain),
+    hint("HTML_ONLY", "it is HTML without a plain text", |f| f.text.has_html && !f.text.has_plain),
     bad("HTML_PICTURE_ONLY", "it is a picture with little text", |f| pictures(f) && shown(f) < 150),
-    bad("HTML_PICTURE_MOSTLY", "it is pictures with some text", |f| pictures(f) && (150..600).contains(&shown(f))),
+    hint("HTML_PICTURE_MOSTLY", "it is pictures with some text", |f| pictures(f) && (150..600).contains(&shown(f))),
     bad("HIDDEN_TEXT", "it holds much text that a reader does not see", |f| {
         let hidden = hidden(f);
         hidden > 400 && hidden > shown(f) / 3
     }),
-    bad("HIDDEN_SOME", "it holds text that a reader does not see", |f| (120..=400).contains(&hidden(f))),
+    hint("HIDDEN_SOME", "it holds text that a reader does not see", |f| (120..=400).contains(&hidden(f))),
     bad("HTML_FORM", "it asks for data in a form", |f| f.text.html.forms),
     bad("HTML_SCRIPT", "it holds a script", |f| f.text.html.scripts),
-    bad("HTML_TINY", "it holds tiny text", |f| {
+    hint("HTML_TINY", "it holds tiny text", |f| {
         [
             "font-size:1px",
             "font-size: 1px",
@@ -33,7 +33,7 @@ const CRITERIA: [Criterion; 19] = [
         .iter()
         .any(|way| f.html_raw.contains(way))
     }),
-    bad("HTML_WHITE_ON_WHITE", "it holds text in the colour of its ground", |f| {
+    hint("HTML_WHITE_ON_WHITE", "it holds text in the colour of its ground", |f| {
         [
             "color:#ffffff",
             "color: #ffffff",
@@ -56,16 +56,18 @@ const CRITERIA: [Criterion; 19] = [
         f.html_raw.contains("href=\"data:") || f.html_raw.contains("href='data:")
     }),
     bad("HTML_BASE", "its links are not what they seem", |f| f.html_raw.contains("<base ")),
-    bad("HTML_MAP", "a picture has places to click", |f| f.html_raw.contains("<area") || f.html_raw.contains("usemap")),
-    bad("HTML_COMMENTS", "it holds long comments", |f| comments(&f.html_raw) > 1500),
-    bad("HTML_BREAKS", "it is held apart by many empty lines", |f| {
+    hint("HTML_MAP", "a picture has places to click", |f| {
+        f.html_raw.contains("<area") || f.html_raw.contains("usemap")
+    }),
+    hint("HTML_COMMENTS", "it holds long comments", |f| comments(&f.html_raw) > 1500),
+    hint("HTML_BREAKS", "it is held apart by many empty lines", |f| {
         f.html_raw.contains("<br><br><br><br><br>")
             || f.html_raw.contains("<br /><br /><br /><br />")
             || f.text.plain.contains("\n\n\n\n\n\n")
             || f.text.plain.contains("\r\n\r\n\r\n\r\n\r\n\r\n")
     }),
     bad("HTML_CHARACTERS_CODED", "its letters are written as numbers", |f| f.html_raw.matches("&#").count() > 60),
-    bad("HTML_CENTERED", "it is made of centred blocks", |f| f.html_raw.matches("<center").count() >= 2),
+    hint("HTML_CENTERED", "it is made of centred blocks", |f| f.html_raw.matches("<center").count() >= 2),
     bad("PARTS_DISAGREE", "its text and its HTML say different things", parts_disagree),
 ];
 

@@ -1,6 +1,6 @@
 //! In which letters it is written.
 
-use super::{Criterion, Group, bad};
+use super::{Criterion, Group, bad, hint};
 use crate::checks::facts::Facts;
 
 pub(super) const GROUP: Group = Group { name: "language", about: "scripts and character sets", criteria: &CRITERIA };
@@ -27,13 +27,13 @@ const CRITERIA: [Criterion; 4] = [
             .contains(&charset.as_str())
         })
     }),
-    bad("SCRIPT_FAR_EAST", "it is written in letters of the Far East", |f| {
+    hint("SCRIPT_FAR_EAST", "it is written in letters of the Far East", |f| {
         part(f, |c| matches!(c, '\u{3040}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}')) > 20
     }),
-    bad("SCRIPT_CYRILLIC", "it is written in Cyrillic letters", |f| {
+    hint("SCRIPT_CYRILLIC", "it is written in Cyrillic letters", |f| {
         part(f, |c| matches!(c, '\u{400}'..='\u{52f}')) > 30
     }),
-    bad("SCRIPT_RIGHT_TO_LEFT", "it is written in Hebrew or Arabic letters", |f| {
+    hint("SCRIPT_RIGHT_TO_LEFT", "it is written in Hebrew or Arabic letters", |f| {
         part(f, |c| matches!(c, '\u{590}'..='\u{6ff}')) > 30
     }),
 ];

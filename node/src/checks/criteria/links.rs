@@ -1,6 +1,6 @@
 //! Where its links go, and whether that is where they seem to go.
 
-use super::{Criterion, Group, bad, good};
+use super::{Criterion, Group, bad, good, hint};
 use crate::{
     checks::{
         facts::Facts,
@@ -31,7 +31,7 @@ const CRITERIA: [Criterion; 22] = [
     bad("LINK_FREE_HOST", "a link goes to a page that anybody can put up", |f| {
         f.hosts.iter().any(|host| is_free_host(host))
     }),
-    bad("LINK_REDIRECTS", "a link goes through another site", |f| {
+    hint("LINK_REDIRECTS", "a link goes through another site", |f| {
         f.targets.iter().any(|target| {
             let rest = target.get(8..).unwrap_or_default();
             ["http://", "https://", "http%3a", "https%3a"].iter().any(|inner| rest.contains(inner))
@@ -43,10 +43,10 @@ const CRITERIA: [Criterion; 22] = [
     bad("LINK_RANDOM_HOST", "a link's host has a random name", |f| {
         f.hosts.iter().any(|host| host.split('.').next().is_some_and(|label| label.len() > 3 && is_random(label)))
     }),
-    bad("LINK_DEEP_HOST", "a link's host is far below another", |f| {
+    hint("LINK_DEEP_HOST", "a link's host is far below another", |f| {
         f.hosts.iter().any(|host| host.matches('.').count() >= 4)
     }),
-    bad("LINK_LONG_TOKEN", "a link carries a long code", |f| {
+    hint("LINK_LONG_TOKEN", "a link carries a long code", |f| {
         f.targets.iter().any(|target| longest_token(target) >= 40)
     }),
     bad("LINK_PORT", "a link goes to an odd port", |f| {
@@ -58,29 +58,32 @@ const CRITERIA: [Criterion; 22] = [
                 .is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port != 80 && port != 443))
         })
     }),
-    bad("LINK_NAMES_READER", "a link carries the reader's address", |f| {
+    hint("LINK_NAMES_READER", "a link carries the reader's address", |f| {
         f.raw("to").is_some_and(|to| {
             let to = to.to_ascii_lowercase();
             let address = to.split(|c: char| c.is_whitespace() || "<>,;\"".contains(c)).find(|word| word.contains('@'));
             address.is_some_and(|address| address.len() > 5 && f.targets.iter().any(|target| target.contains(address)))
         })
     }),
-    bad("LINKS_ALL_ELSEWHERE", "no link goes to the author's domain", |f| {
+    hint("LINKS_ALL_ELSEWHERE", "no link goes to the author's domain", |f| {
         !f.link_sites.is_empty() && !f.author_site.is_empty() && !f.link_sites.contains(&f.author_site)
     }),
-    bad("LINKS_ONE_SITE", "all of its many links go to one place elsewhere", |f| {
+    hint("LINKS_ONE_SITE", "all of its many links go to one place elsewhere", |f| {
         let elsewhere = f.link_sites.first().is_some_and(|site| *site != f.author_site);
         f.hosts.len() >= 3 && f.link_sites.len() == 1 && elsewhere
     }),
-    bad("LINKS_ONE_TARGET", "all of its links are the same", |f| {
+    hint("LINKS_ONE_TARGET", "all of its links are the same", |f| {
         let html = &f.text.html.links;
         html.len() >= 2 && html.iter().all(|link| link.target == html[0].target)
     }),
-    bad("MANY_LINKS", "it has many links", |f| f.hosts.len() > 60),
-    bad("SHORT_WITH_LINK", "it is little more than a link", |f| {
-        !f.hosts.is_empty() && f.words.len() < 250 && !f.message.has("list-id")
+    hint("MANY_LINKS", "it has many links", |f| f.hosts.len() > 60),
+    hint("SHORT_WITH_LINK", "it is little more than a link", |f| {
+        !f.hosts.is_empty()
+            && f.words.len() < 250
+            && !f.message.has("list-id")
+            && !f.link_sites.contains(&f.author_site)
     }),
-    bad("LINK_CLICK_HERE", "a link says click here", |f| {
+    hint("LINK_CLICK_HERE", "a link says click here", |f| {
         f.text.html.links.iter().any(|link| {
             let shown = link.shown.to_lowercase();
             [

@@ -1,6 +1,6 @@
 //! The Message-ID: whether there is one, and whether it is of who sent the message.
 
-use super::{Criterion, Group, bad, good};
+use super::{Criterion, Group, bad, good, hint};
 use crate::checks::facts::Facts;
 
 pub(super) const GROUP: Group =
@@ -20,13 +20,13 @@ const CRITERIA: [Criterion; 7] = [
     bad("MESSAGE_ID_ADDRESS", "its Message-ID is of a bare address", |f| {
         host(f).is_some_and(|host| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok())
     }),
-    bad("MESSAGE_ID_ELSEWHERE", "its Message-ID is of neither the author nor the sender", |f| {
+    hint("MESSAGE_ID_ELSEWHERE", "its Message-ID is of neither the author nor the sender", |f| {
         host(f).is_some_and(|host| {
             let site = Facts::site(&host);
             host.contains('.') && site != f.author_site && f.return_site.as_ref().is_none_or(|sender| *sender != site)
         })
     }),
-    bad("MESSAGE_ID_LONG", "its Message-ID is very long", |f| f.raw("message-id").is_some_and(|raw| raw.len() > 110)),
+    hint("MESSAGE_ID_LONG", "its Message-ID is very long", |f| f.raw("message-id").is_some_and(|raw| raw.len() > 110)),
     good("MESSAGE_ID_OWN", "its Message-ID is of the author's domain", |f| {
         host(f).is_some_and(|host| Facts::site(&host) == f.author_site)
     }),

@@ -28,6 +28,8 @@ use super::{
 pub enum Sense {
     /// It speaks against a message, or says nothing.
     Bad,
+    /// The same, but it is true of much wanted mail, too: it may count little.
+    Hint,
     /// It speaks for a message, or says nothing.
     Good,
 }
@@ -55,6 +57,11 @@ impl Criterion {
 /// A rule that speaks against a message.
 const fn bad(rule: &'static str, text: &'static str, holds: fn(&Facts<'_>) -> bool) -> Criterion {
     Criterion { rule, text, sense: Sense::Bad, holds }
+}
+
+/// A rule that speaks a little against a message.
+const fn hint(rule: &'static str, text: &'static str, holds: fn(&Facts<'_>) -> bool) -> Criterion {
+    Criterion { rule, text, sense: Sense::Hint, holds }
 }
 
 /// A rule that speaks for a message.

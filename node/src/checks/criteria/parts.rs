@@ -1,6 +1,6 @@
 //! What it brings along.
 
-use super::{Criterion, Group, bad, good};
+use super::{Criterion, Group, bad, good, hint};
 use crate::checks::{facts::Facts, kinds};
 
 pub(super) const GROUP: Group =
@@ -11,7 +11,7 @@ const CRITERIA: [Criterion; 8] = [
     bad("PAGE_ATTACHED", "an attachment is a page", |f| {
         has_ending(f, &["html", "htm", "shtml", "xhtml", "svg", "mht", "mhtml"])
     }),
-    bad("ARCHIVE_ATTACHED", "an attachment is an archive", |f| {
+    hint("ARCHIVE_ATTACHED", "an attachment is an archive", |f| {
         has_ending(f, &["zip", "rar", "7z", "gz", "iso", "img", "ace", "cab", "tgz", "xz"])
     }),
     bad("DOCUMENT_WITH_LITTLE_TEXT", "it is little more than a document", |f| {
@@ -22,7 +22,7 @@ const CRITERIA: [Criterion; 8] = [
         f.words.len() < 200 && f.message.parts.iter().any(|part| part.declared.starts_with("image/"))
     }),
     bad("EMPTY", "it says nothing", |f| f.words.len() < 12 + f.message.subject.len() && f.message.parts.len() <= 2),
-    bad("INVITATION", "it is an invitation", |f| f.message.parts.iter().any(|part| part.declared == "text/calendar")),
+    hint("INVITATION", "it is an invitation", |f| f.message.parts.iter().any(|part| part.declared == "text/calendar")),
     good("PATCH_OR_SIGNED", "it holds a patch or a signature of its author", |f| {
         f.message.parts.iter().any(|part| {
             part.declared == "application/pgp-signature"

@@ -1,6 +1,6 @@
 //! To whom it says that it is addressed.
 
-use super::{Criterion, Group, bad};
+use super::{Criterion, Group, bad, hint};
 use crate::checks::facts::Facts;
 
 pub(super) const GROUP: Group =
@@ -11,7 +11,7 @@ const CRITERIA: [Criterion; 5] = [
         let to = f.message.field("to").unwrap_or_default();
         (to.is_empty() || to.to_ascii_lowercase().contains("undisclosed")) && !f.message.has("cc")
     }),
-    bad("TO_IS_FROM", "it is addressed to its own author", |f| {
+    hint("TO_IS_FROM", "it is addressed to its own author", |f| {
         let to = f.message.field("to").unwrap_or_default().to_ascii_lowercase();
         let from = f.message.from.first().map_or("", |mailbox| mailbox.written.as_str()).to_ascii_lowercase();
         from.len() > 3 && to.contains(&from)

@@ -1,6 +1,6 @@
 //! What its text looks like from afar.
 
-use super::{Criterion, Group, bad};
+use super::{Criterion, Group, bad, hint};
 
 pub(super) const GROUP: Group =
     Group { name: "statistics", about: "length, case, punctuation and rareness of words", criteria: &CRITERIA };
@@ -10,22 +10,22 @@ const CRITERIA: [Criterion; 8] = [
         let (upper, lower) = cases(&f.raw_text);
         upper > 150 && upper > lower
     }),
-    bad("SHOUTING_LINES", "much of its text shouts", |f| {
+    hint("SHOUTING_LINES", "much of its text shouts", |f| {
         let (upper, lower) = cases(&f.raw_text);
         upper > 100 && upper * 4 > lower && upper <= lower
     }),
-    bad("EXCLAIMING", "it exclaims much", |f| {
+    hint("EXCLAIMING", "it exclaims much", |f| {
         f.raw_text.matches('!').count() * 400 > f.raw_text.len() && f.raw_text.matches('!').count() >= 4
     }),
-    bad("MONEY_MUCH", "it speaks much of money", |f| f.raw_text.matches(['$', '\u{20ac}', '\u{a3}']).count() >= 5),
-    bad("PERCENT_MUCH", "it speaks much of percentages", |f| f.raw_text.matches('%').count() >= 4),
+    hint("MONEY_MUCH", "it speaks much of money", |f| f.raw_text.matches(['$', '\u{20ac}', '\u{a3}']).count() >= 5),
+    hint("PERCENT_MUCH", "it speaks much of percentages", |f| f.raw_text.matches('%').count() >= 4),
     bad("WORDS_RANDOM", "it holds random words", |f| {
         f.words.split(' ').filter(|word| word.len() < 24 && crate::checks::names::is_random(word)).count() >= 4
     }),
-    bad("WORDS_LONG", "it holds very long words", |f| {
+    hint("WORDS_LONG", "it holds very long words", |f| {
         f.words.split(' ').any(|word| word.len() > 60 && !word.contains("http") && !word.contains('/'))
     }),
-    bad("SHORT", "it is very short", |f| f.words.len() < 160),
+    hint("SHORT", "it is very short", |f| f.words.len() < 160),
 ];
 
 /// How many letters are upper case and lower case. Those of ASCII are counted by the byte, which is much faster.

@@ -1,6 +1,6 @@
 //! The subject.
 
-use super::{Criterion, Group, author::is_pictograph, bad};
+use super::{Criterion, Group, author::is_pictograph, bad, hint};
 use crate::checks::facts::Facts;
 
 pub(super) const GROUP: Group =
@@ -11,7 +11,7 @@ const CRITERIA: [Criterion; 13] = [
         let letters: Vec<char> = f.message.subject.chars().filter(|c| c.is_alphabetic()).collect();
         letters.len() >= 10 && letters.iter().all(|c| !c.is_lowercase())
     }),
-    bad("SUBJECT_CAPS_WORDS", "words of its subject shout", |f| {
+    hint("SUBJECT_CAPS_WORDS", "words of its subject shout", |f| {
         let words = f
             .message
             .subject
@@ -22,9 +22,9 @@ const CRITERIA: [Criterion; 13] = [
     bad("SUBJECT_EXCITED", "its subject is excited", |f| {
         ["!!", "$$", "???", "!?"].iter().any(|mark| f.message.subject.contains(mark))
     }),
-    bad("SUBJECT_EXCLAIMS", "its subject exclaims", |f| f.message.subject.trim_end().ends_with('!')),
-    bad("SUBJECT_PICTURES", "its subject holds pictures", |f| f.message.subject.chars().any(is_pictograph)),
-    bad("SUBJECT_MONEY", "its subject is about money", |f| {
+    hint("SUBJECT_EXCLAIMS", "its subject exclaims", |f| f.message.subject.trim_end().ends_with('!')),
+    hint("SUBJECT_PICTURES", "its subject holds pictures", |f| f.message.subject.chars().any(is_pictograph)),
+    hint("SUBJECT_MONEY", "its subject is about money", |f| {
         f.message.subject.contains(['$', '\u{20ac}', '\u{a3}']) || f.message.subject.contains('%')
     }),
     bad("SUBJECT_FAKE_REPLY", "it pretends to be an answer", |f| {
@@ -37,12 +37,12 @@ const CRITERIA: [Criterion; 13] = [
         let words: Vec<&str> = f.message.subject.split([' ', '.', '-', '_', '*']).collect();
         words.windows(4).any(|four| four.iter().all(single))
     }),
-    bad("SUBJECT_NUMBER", "its subject ends with a number or code", |f| {
+    hint("SUBJECT_NUMBER", "its subject ends with a number or code", |f| {
         let last = f.message.subject.split_whitespace().next_back().unwrap_or_default();
         last.len() >= 5 && last.chars().filter(char::is_ascii_digit).count() * 2 > last.len()
     }),
     bad("SUBJECT_WIDE_GAP", "its subject has a wide gap", |f| f.message.subject.contains("    ")),
-    bad("SUBJECT_URGENT", "its subject urges", |f| {
+    hint("SUBJECT_URGENT", "its subject urges", |f| {
         has_word(
             f,
             &[
@@ -101,7 +101,7 @@ const CRITERIA: [Criterion; 13] = [
             ],
         )
     }),
-    bad("SUBJECT_INVOICE", "its subject is about a bill or a delivery", |f| {
+    hint("SUBJECT_INVOICE", "its subject is about a bill or a delivery", |f| {
         has_word(
             f,
             &[

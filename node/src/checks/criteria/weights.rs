@@ -4,10 +4,24 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use proto::score::Score;
 
-/// The rule of the classifier that speaks against a message; its weight is that of one unit of its odds.
-pub const WORDS_BAD: &str = "WORDS_BAD";
-/// The same for a message.
-pub const WORDS_GOOD: &str = "WORDS_GOOD";
+/// The two rules of a classifier, with their words; the weight of each is that of one unit of the odds.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Speaks against a message.
+    pub bad: (&'static str, &'static str),
+    /// Speaks for it.
+    pub good: (&'static str, &'static str),
+}
+
+/// What a message says.
+pub const WORDS: Rules = Rules {
+    bad: ("WORDS_BAD", "its words are those of spam"),
+    good: ("WORDS_GOOD", "its words are those of wanted mail"),
+};
+/// How it is made.
+pub const FORM: Rules =
+    Rules { bad: ("FORM_BAD", "it is made as spam is"), good: ("FORM_GOOD", "it is made as wanted mail is") };
+
 /// More than so many units of odds either way do not count: hundredths of the natural logarithm.
 pub const ODDS_MAX: i32 = 400;
 /// All rules of one group together count no more than this, either way: one trait of a message must not decide about it.
@@ -33,7 +47,7 @@ pub fn of(rule: &str) -> Score {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::{TABLE, WORDS_BAD, WORDS_GOOD, of, read};
+    use super::{FORM, TABLE, WORDS, of, read};
     use crate::checks::criteria::{Sense, rules};
 
     #[test]
@@ -41,12 +55,13 @@ mod tests {
         let named: BTreeSet<&str> = read(TABLE).into_keys().collect();
         let mut known: BTreeSet<&str> = rules().iter().map(|rule| rule.name).collect();
         assert_eq!(known.len(), rules().len(), "no name twice");
-        known.extend([WORDS_BAD, WORDS_GOOD]);
+        let classifiers = [WORDS.bad.0, WORDS.good.0, FORM.bad.0, FORM.good.0];
+        known.extend(classifiers);
         assert_eq!(named, known);
         for rule in rules() {
             let weight = of(rule.name).0;
-            assert!(if rule.sense == Sense::Bad { weight >= 0 } else { weight <= 0 }, "{}: {weight}", rule.name);
+            assert!(if rule.sense == Sense::Good { weight <= 0 } else { weight >= 0 }, "{}: {weight}", rule.name);
         }
-        assert!(of(WORDS_BAD).0 > 0 && of(WORDS_GOOD).0 > 0);
+        assert!(classifiers.iter().all(|rule| of(rule).0 > 0));
     }
 }
