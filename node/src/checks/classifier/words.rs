@@ -6,7 +6,7 @@
 use super::features::Gathering;
 use crate::checks::facts::Facts;
 
-/// Letters of a run, in bytes: five say more of mail that was never seen than words and their pairs do (README, decision 42).
+/// Letters of a run, in bytes: five say more of mail that was never seen than words and their pairs do (README, decision 49).
 const RUN_BYTES: u32 = 5;
 /// Of the subject so many bytes are looked at.
 const SUBJECT_BYTES_MAX: usize = 400;

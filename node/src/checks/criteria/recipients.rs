@@ -7,7 +7,7 @@ pub(super) const GROUP: Group =
     Group { name: "recipients", about: "To and Cc, and how the text addresses the reader", criteria: &CRITERIA };
 
 const CRITERIA: [Criterion; 5] = [
-    bad("MISSING_TO", "it is addressed to nobody", |f| {
+    hint("MISSING_TO", "it is addressed to nobody", |f| {
         let to = f.message.field("to").unwrap_or_default();
         (to.is_empty() || to.to_ascii_lowercase().contains("undisclosed")) && !f.message.has("cc")
     }),
