@@ -96,7 +96,7 @@ async fn pipeline(
     let credentials = authority.credentials(Role::Node, "n1");
     let cluster = Cluster::connect(credentials, vec![server.address.clone()], "north", &limits).expect("a cluster");
     let authenticator = Authenticator::new("mx.gov.test", no_dns(), &limits);
-    let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits));
+    let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(Vec::new(), &limits));
     let limits_of_relay = Limits { relay_idle_max: 0, ..limits.clone() };
     let relay = Arc::new(Relay::new("mx.gov.test", &limits_of_relay, no_dns(), None));
     (
