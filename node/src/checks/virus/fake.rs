@@ -5,12 +5,14 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, UnixListener},
     sync::watch,
+    time::timeout,
 };
 
 use super::{nest::nest, wire::ClamdAddress};
@@ -147,10 +149,11 @@ impl Fake {
         heard
     }
 
-    /// Waits until it has been asked this.
+    /// Waits until it has been asked this, half a minute at most.
     pub(super) async fn hears(&self, what: &str) {
         let mut heard = self.heard.subscribe();
-        heard.wait_for(|all| all.iter().any(|one| one == what)).await.expect("it lives");
+        let asked = heard.wait_for(|all| all.iter().any(|one| one == what));
+        drop(timeout(Duration::from_secs(30), asked).await.expect("a question in time").expect("it lives"));
     }
 }
 

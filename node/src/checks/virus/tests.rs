@@ -160,6 +160,9 @@ async fn one_that_cannot_be_reached_rests_while_another_answers_and_is_asked_by_
     one.die().await;
     assert_eq!(scan(&scanner, "g").await, "unavailable");
     assert!(!scanner.is_alive());
+    let one = Fake::start_again(&one.address, good()).await;
+    assert_eq!(scan(&scanner, "h").await, "clean");
+    assert_eq!(one.heard(), ["PING", "VERSION", "h"], "that it was well before counts for nothing");
 }
 
 #[tokio::test]
@@ -257,15 +260,18 @@ async fn a_message_over_which_clamd_hangs_three_times_is_unscannable_while_other
 
 #[tokio::test]
 async fn mail_that_meets_a_frozen_clamd_waits_however_often_it_comes() {
-    let fake = Fake::start(good()).await;
-    let scanner = pool(&[&fake], &hasty());
-    assert_eq!(scan(&scanner, "before").await, "clean");
-    fake.change(|role| *role = Role { pong: None, ..Role::judging(|_| Does::Hangs) });
-    for _ in 0..5 {
-        assert_eq!(scan(&scanner, "innocent").await, "unavailable");
+    // All of it, or those of its threads that scan.
+    for pong in [None, Some(&b"PONG\0"[..])] {
+        let fake = Fake::start(good()).await;
+        let scanner = pool(&[&fake], &hasty());
+        assert_eq!(scan(&scanner, "before").await, "clean");
+        fake.change(|role| *role = Role { pong, nest: Does::Hangs, ..Role::judging(|_| Does::Hangs) });
+        for _ in 0..4 {
+            assert_eq!(scan(&scanner, "innocent").await, "unavailable", "{pong:?}");
+        }
+        fake.change(|role| *role = good());
+        assert_eq!(scan(&scanner, "innocent").await, "clean");
     }
-    fake.change(|role| *role = good());
-    assert_eq!(scan(&scanner, "innocent").await, "clean");
 }
 
 #[tokio::test]
@@ -303,8 +309,8 @@ async fn what_was_no_answer_or_said_by_a_clamd_without_a_database_is_not_remembe
     let fake = Fake::start(good()).await;
     let scanner = pool(&[&fake], &Limits::default());
     for _ in 0..2 {
-        assert_eq!(scan(&scanner, "a").await, "clean");
-        assert_eq!(fake.scanned(), ["a"], "nobody knows which signatures said so");
+        assert_eq!(scan_with(&scanner, "a", &["part", "part"]).await, "clean");
+        assert_eq!(fake.scanned(), ["part", "a"], "each distinct one once; nobody knows which signatures said so");
     }
     let over: &[u8] = b"stream: Heuristics.Limits.Exceeded.MaxFiles FOUND\0";
     for (answer, expected) in [(over, "unscannable"), (b"nonsense\0", "unavailable"), (b"stream: OK\0", "clean")] {
