@@ -268,7 +268,7 @@ async fn what_was_not_known_to_be_clean_is_scanned_before_it_is_delivered() {
     let (people, nobody) = (HeldKind::Quarantined, HeldKind::Deferred);
     // Who has released it, the rule of its verdict, clamd's answer, whether it is refused, and the problem of what is not
     // delivered.
-    let cases: [(HeldKind, &str, &'static [u8], bool, &str); 9] = [
+    let cases: [(HeldKind, &str, &'static [u8], bool, &str); 12] = [
         (people, "MALWARE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
         (people, "VIRUS_UNAVAILABLE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
         (people, "MALWARE", over_limits, true, known),
@@ -278,6 +278,9 @@ async fn what_was_not_known_to_be_clean_is_scanned_before_it_is_delivered() {
         // What policy or score has caught is not asked about: promise 7.
         (people, "PHRASES", b"stream: Eicar FOUND\0", false, ""),
         (nobody, "VIRUS_UNSCANNABLE", over_limits, false, never),
+        (nobody, "VIRUS_RESCAN", over_limits, false, never),
+        (nobody, "VIRUS_RESCAN", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
+        (nobody, "VIRUS_RESCAN", b"stream: OK\0", false, ""),
         (nobody, "VIRUS_UNAVAILABLE", b"stream: OK\0", false, ""),
     ];
     for (kind, rule, answer, is_refused, expected) in cases {
