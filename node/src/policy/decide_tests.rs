@@ -75,7 +75,9 @@ fn what_is_clean_and_suspicious_is_scanned_again_where_policy_says_so() {
     assert!(!again(attached, &points(500), minutes(30)), "it is quarantined anyway");
     let off = PolicyLayer { virus_scan: Some(VirusScan::Off), ..minutes(30) };
     assert!(!again(attached, &points(100), off));
-    let departments = transaction(view(minutes(30)), &TO);
+    let all = PolicyLayer { rescan_at: Some(Score::ZERO), ..minutes(30) };
+    assert!(again(attached, &clean(), all.clone()));
+    let departments = transaction(view(all), &TO);
     let departments = from_department(departments, "health", TrustClass::Interdepartmental);
     let verdict = decide(&message(&attached.replace("sender", "health.gov")), &points(100), &departments).remove(0).1;
     assert_eq!((verdict.disposition, is_scanned_again(&verdict)), (Disposition::Accept, false));
