@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use chaos_tests::{
     cluster::clamd::{self, Clamd},
     janitor::Janitor,
@@ -18,6 +19,10 @@ use chaos_tests::{
     sink_feed::{DnsPeer, SinkPeer},
     smtp_client::{Conversation, Envelope},
     zones::{self, SigningKey},
+};
+use node::{
+    checks::virus::{ClamdAddress, VirusScanner},
+    limits::Limits,
 };
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -152,6 +157,41 @@ fn clamd_of_the_box_knows_eicar_and_comes_back_after_a_kill() -> anyhow::Result<
         stream.read_to_string(&mut answer).await?;
         assert!(answer.contains("EICAR") && answer.contains("FOUND"), "{answer}");
         clamd.stop().await?;
+        janitor.finish();
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_real_clamd_leaves_out_is_never_clean() -> anyhow::Result<()> {
+    run(async {
+        let Some(path) = clamd::installed() else {
+            eprintln!("virus scan off: no clamd");
+            return Ok(());
+        };
+        let janitor = Janitor::start(Path::new(PEER), None)?;
+        let small = Bytes::from_static(b"Subject: small\r\n\r\nhello\r\n");
+        let eicar = Bytes::from(letters::eicar());
+        // Behind the limits, and where `AlertExceedsMax no` is what clamd has without a word.
+        let behind = |bytes: usize| Bytes::from([vec![b'x'; bytes], b"\r\n".to_vec(), letters::eicar()].concat());
+        let limits = "MaxFileSize 100K\nMaxScanSize 100K\nStreamMaxLength 150K\n";
+        for (lines, expected) in [
+            (format!("{limits}AlertExceedsMax yes\n"), ["clean", "infected", "unscannable", "unscannable"]),
+            (format!("{limits}AlertExceedsMax no\n"), ["unavailable"; 4]),
+        ] {
+            let root = tempfile::tempdir()?;
+            let log = root.path().join("clamd.log");
+            let clamd = Clamd::start_with(&lines, &path, root.path(), log, &janitor).await?;
+            let scanner = VirusScanner::new(vec![ClamdAddress::Tcp(clamd.address)], &Limits::default());
+            for (message, expected) in [&small, &eicar, &behind(120_000), &behind(200_000)].into_iter().zip(expected) {
+                let found = scanner.scan(message, &[]).await;
+                assert_eq!(found.as_str(), expected, "{lines}{} bytes: {found:?}", message.len());
+            }
+            let warnings = scanner.warnings().join("\n");
+            let expected = if scanner.is_alive() { "does not tell the age" } else { "AlertExceedsMax yes" };
+            assert!(warnings.contains(expected), "{warnings}");
+            clamd.stop().await?;
+        }
         janitor.finish();
         Ok(())
     })

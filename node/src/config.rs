@@ -27,6 +27,8 @@ use crate::{
 
 /// Control servers that a node may be told of.
 const CONTROL_SERVERS_MAX: usize = 16;
+/// Virus scanners that a node may be told of.
+const CLAMDS_MAX: usize = 16;
 /// Name servers that a node may be told of.
 const NAME_SERVERS_MAX: usize = 8;
 
@@ -51,8 +53,8 @@ pub struct Config {
     pub health: Option<SocketAddr>,
     /// Name servers, 1 to 8; those of the system are not asked.
     pub dns: Vec<SocketAddr>,
-    /// The virus scanner. Without it what policy demands to be scanned is not delivered.
-    pub clamd: Option<ClamdAddress>,
+    /// The virus scanners, at most 16. Without one what policy demands to be scanned is not delivered.
+    pub clamd: Vec<ClamdAddress>,
     /// What STARTTLS is offered with, and whom it is demanded of.
     pub tls: Option<TlsSettings>,
     /// Who knows recipients, where a department's file says so.
@@ -156,6 +158,11 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     if !(1..=NAME_SERVERS_MAX).contains(&dns.len()) {
         map.fault(format!("dns: 1 to {NAME_SERVERS_MAX} name servers as address:port are expected"));
     }
+    let clamd = map.one_or_more("clamd", |node| clamd_address(node, folder)).unwrap_or_default();
+    let is_doubled = (1..clamd.len()).any(|at| clamd[..at].contains(&clamd[at]));
+    if clamd.len() > CLAMDS_MAX || is_doubled {
+        map.fault(format!("clamd: at most {CLAMDS_MAX} addresses are expected, each once"));
+    }
     let directories = directories::read(map, folder);
     let tls = map.section("tls", |tls| tls::read(tls, folder));
     let mut limits = Limits::default();
@@ -163,7 +170,7 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     Some(Config {
         inspect: map.optional("inspect", socket_address),
         health: map.optional("health", socket_address),
-        clamd: map.optional("clamd", |node| clamd_address(node, folder)),
+        clamd,
         next_hop_roots: map.optional("next_hop_roots", path),
         name: name?,
         site: site?,
@@ -243,7 +250,7 @@ limits:
         let balancers: Vec<String> = config.listeners.balancers.iter().map(ToString::to_string).collect();
         assert_eq!(balancers, ["192.0.2.8/32", "192.0.2.16/28"]);
         assert_eq!(config.listeners.xclient, ["192.0.2.9/32".parse().expect("a network")]);
-        assert_eq!(config.clamd, Some(ClamdAddress::Unix("/run/clamd.sock".into())));
+        assert_eq!(config.clamd, [ClamdAddress::Unix("/run/clamd.sock".into())]);
         assert_eq!((config.limits.connections_max, config.limits.read_timeout), (7, Duration::from_secs(300)));
     }
 
@@ -269,6 +276,22 @@ limits:
     }
 
     #[test]
+    fn one_clamd_may_be_told_of_or_several_or_none() {
+        let one = "clamd: unix:/run/clamd.sock\n";
+        let of = |clamd: &str| Config::parse("node.yaml", &WHOLE.replace(one, clamd), Path::new("/etc/postern"));
+        let several = of("clamd: ['192.0.2.4:3310', unix:a.sock]\n").map(|config| config.clamd).expect("a config");
+        let tcp = ClamdAddress::Tcp("192.0.2.4:3310".parse().expect("an address"));
+        assert_eq!(several, [tcp, ClamdAddress::Unix("/etc/postern/a.sock".into())]);
+        assert_eq!(of("").map(|config| config.clamd).expect("a config"), []);
+        let seventeen: Vec<String> = (0..17).map(|port| format!("'192.0.2.4:{}'", 3310 + port)).collect();
+        let seventeen = format!("[{}]", seventeen.join(", "));
+        for wrong in ["3310", "[3310]", "[unix:]", "[unix:a, unix:a]", seventeen.as_str()] {
+            let told = faults(&WHOLE.replace(one, &format!("clamd: {wrong}\n")));
+            assert!(told.contains("clamd"), "{wrong}: {told}");
+        }
+    }
+
+    #[test]
     fn name_servers_must_be_told() {
         let listed = "dns: ['127.0.0.1:5300']\n";
         let nine = format!("dns: [{}]\n", ["'127.0.0.1:53'"; 9].join(", "));
@@ -280,9 +303,14 @@ limits:
 
     #[test]
     fn limits_have_bounds() {
-        for (key, bad) in
-            [("connect_timeout", "25h"), ("connect_timeout", "0s"), ("depth_max", "65"), ("drain_time_max", "\u{e9}")]
-        {
+        for (key, bad) in [
+            ("virus_signatures_age_max", "7"),
+            ("virus_signatures_age_max", "0d"),
+            ("connect_timeout", "25h"),
+            ("connect_timeout", "0s"),
+            ("depth_max", "65"),
+            ("drain_time_max", "\u{e9}"),
+        ] {
             assert!(faults(&format!("{WHOLE}  {key}: {bad}\n")).contains(key), "{key}: {bad}");
         }
         assert!(faults(&format!("{WHOLE}  relay_time_max: 5m\n")).contains("relay_time_max: less than 300s"));

@@ -116,7 +116,7 @@ impl Examiner {
         analysing.await.unwrap_or_else(Evidence::nothing)
     }
 
-    /// Scans the message as it came, and then each part that we decode: the scanner and a mail program may take an odd encoding
+    /// Scans each part that we decode, and the message as it came: the scanner and a mail program may take an odd encoding
     /// differently. What is too broken for us is not handed to a scanner that might spend minutes on it.
     async fn scan(&self, message: &Message) -> Virus {
         if message.defects.iter().any(|defect| defect.breaks()) {
@@ -126,16 +126,23 @@ impl Examiner {
         if decoded.len() > DECODED_PARTS_MAX {
             return Virus::Unscannable { why: "the message has too many encoded parts".to_owned() };
         }
-        for bytes in std::iter::once(&message.bytes).chain(decoded) {
-            match self.virus.scan(bytes).await {
-                Virus::Clean => {}
+        self.virus.scan(&message.bytes, &decoded).await
+    }
+
+    /// Scans a message that was held: it is read anew, so that its parts are seen as they were the first time.
+    pub async fn scan_held(&self, bytes: Bytes) -> Virus {
+        let message = self.parse(bytes).await;
+        match self.scan(&message).await {
+            // Somebody may have released it all the same: then what can be looked at is.
+            Virus::Unscannable { why } => match self.virus.scan(&message.bytes, &[]).await {
+                Virus::Clean => Virus::Unscannable { why },
                 found @ (Virus::Infected { .. }
                 | Virus::Unavailable { .. }
                 | Virus::Unscannable { .. }
-                | Virus::NotScanned) => return found,
-            }
+                | Virus::NotScanned) => found,
+            },
+            found @ (Virus::Clean | Virus::Infected { .. } | Virus::Unavailable { .. } | Virus::NotScanned) => found,
         }
-        Virus::Clean
     }
 
     /// All checks at once, each with its own time, all of them under one.
@@ -232,7 +239,7 @@ mod tests {
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");
         let resolver = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
         let authenticator = Authenticator::new("mx.gov.test", resolver, &limits);
-        Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits))
+        Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(Vec::new(), &limits))
     }
 
     async fn examine(text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {

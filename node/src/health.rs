@@ -1,5 +1,6 @@
 //! For load balancers: should this node get connections now? `GET /health` over plain HTTP answers 200, or 503 with the reasons:
 //! the node is draining, its view is stale, or it is blind, without the scanner or the name servers that policy cannot do without.
+//! What somebody should look after without a reason to send mail elsewhere, such as old signatures, stands there as a warning.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use tokio::{
 
 use crate::{checks::virus::VirusScanner, cluster::Cluster};
 
-/// Time from one look at scanner and name servers to the next.
+/// Time from one look at the name servers to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Connections at a time.
 const CONNECTIONS_MAX: usize = 64;
@@ -48,6 +49,12 @@ struct Facts {
     senses: Senses,
 }
 
+/// What a load balancer is told.
+struct Judged {
+    faults: Vec<&'static str>,
+    warnings: Vec<String>,
+}
+
 /// Why no new connections should come.
 fn faults(facts: Facts) -> Vec<&'static str> {
     let Facts { stopping, drained, policy, stale, scan_needed, names_needed, senses } = facts;
@@ -56,7 +63,7 @@ fn faults(facts: Facts) -> Vec<&'static str> {
         (drained, "the node is drained: posternctl node undrain"),
         (!policy, "there is no policy yet"),
         (stale, "no control server has confirmed the policy for too long"),
-        (scan_needed && !senses.scanner, "clamd does not answer"),
+        (scan_needed && !senses.scanner, "no clamd answers as it should"),
         (names_needed && !senses.name_servers, "no name server answers"),
     ];
     table.into_iter().filter_map(|(wrong, why)| wrong.then_some(why)).collect()
@@ -73,8 +80,8 @@ async fn name_servers_answer(resolver: &TokioResolver) -> bool {
     matches!(resolver.lookup(".", RecordType::SOA).await, Ok(_) | Err(NetError::Dns(_)))
 }
 
-/// Looks at scanner and name servers until nobody wants to know.
-async fn look(scanner: VirusScanner, resolver: TokioResolver, seen: watch::Sender<Senses>) {
+/// Looks at the name servers until nobody wants to know whether one answers.
+async fn look(resolver: TokioResolver, seen: watch::Sender<bool>) {
     let mut turn = interval(LOOK_EVERY);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -82,13 +89,7 @@ async fn look(scanner: VirusScanner, resolver: TokioResolver, seen: watch::Sende
             _ = turn.tick() => {}
             () = seen.closed() => return,
         }
-        let (scanner, name_servers) = tokio::join!(scanner.is_alive(), name_servers_answer(&resolver));
-        seen.send_if_modified(|senses| {
-            let now = Senses { scanner, name_servers };
-            let moved = *senses != now;
-            *senses = now;
-            moved
-        });
+        seen.send_replace(name_servers_answer(&resolver).await);
     }
 }
 
@@ -106,26 +107,29 @@ pub async fn serve(
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("listen on {address} (health in the settings)"))?;
     let address = listener.local_addr().context("ask for the address of the health service")?;
-    let (seen, senses) = watch::channel(Senses { scanner: true, name_servers: true });
-    tokio::spawn(look(scanner, resolver, seen));
+    let (seen, name_servers) = watch::channel(true);
+    tokio::spawn(look(resolver, seen));
     let (node, cluster) = (node.to_owned(), cluster.clone());
     let judge = move || {
         let view = Arc::clone(&cluster.view().borrow());
-        faults(Facts {
+        let scan_needed = needed(&view, |policy| policy.virus_scan.value == VirusScan::Required);
+        let faults = faults(Facts {
             stopping: *stopping.borrow(),
             drained: view.is_drained(&node),
             policy: view.policy_version > 0,
             stale: cluster.view_age() > Duration::from_millis(view.settings.view_age_max_ms),
-            scan_needed: needed(&view, |policy| policy.virus_scan.value == VirusScan::Required),
+            scan_needed,
             names_needed: needed(&view, |policy| policy.authentication_unavailable.value == AuthUnavailable::Defer),
-            senses: *senses.borrow(),
-        })
+            senses: Senses { scanner: scanner.is_alive(), name_servers: *name_servers.borrow() },
+        });
+        let warnings = if scan_needed { scanner.warnings() } else { Vec::new() };
+        Judged { faults, warnings }
     };
     tokio::spawn(answer(listener, judge));
     Ok(address)
 }
 
-async fn answer(listener: TcpListener, judge: impl Fn() -> Vec<&'static str> + Clone + Send + Sync + 'static) {
+async fn answer(listener: TcpListener, judge: impl Fn() -> Judged + Clone + Send + Sync + 'static) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match listener.accept().await {
@@ -145,7 +149,7 @@ async fn answer(listener: TcpListener, judge: impl Fn() -> Vec<&'static str> + C
     }
 }
 
-async fn converse(socket: TcpStream, judge: impl Fn() -> Vec<&'static str>) -> hyper::Result<()> {
+async fn converse(socket: TcpStream, judge: impl Fn() -> Judged) -> hyper::Result<()> {
     let service = service_fn(|request: Request<Incoming>| {
         let response = match request.uri().path() {
             "/health" => health(&judge()),
@@ -156,9 +160,9 @@ async fn converse(socket: TcpStream, judge: impl Fn() -> Vec<&'static str>) -> h
     http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(socket), service).await
 }
 
-fn health(faults: &[&str]) -> Response<Full<Bytes>> {
+fn health(Judged { faults, warnings }: &Judged) -> Response<Full<Bytes>> {
     let code = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    said(code, json!({ "healthy": faults.is_empty(), "why": faults }).to_string())
+    said(code, json!({ "healthy": faults.is_empty(), "why": faults, "warnings": warnings }).to_string())
 }
 
 fn said(code: StatusCode, text: String) -> Response<Full<Bytes>> {
@@ -179,7 +183,7 @@ mod tests {
         net::{TcpListener, TcpStream, UdpSocket},
     };
 
-    use super::{Facts, Senses, answer, faults, name_servers_answer};
+    use super::{Facts, Judged, Senses, answer, faults, name_servers_answer};
     use crate::checks::authentication::resolver;
 
     #[test]
@@ -237,7 +241,10 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let drained = Arc::new(AtomicBool::new(false));
         let state = Arc::clone(&drained);
-        let judge = move || if state.load(Ordering::SeqCst) { vec!["drained"] } else { Vec::new() };
+        let judge = move || Judged {
+            faults: if state.load(Ordering::SeqCst) { vec!["drained"] } else { Vec::new() },
+            warnings: vec!["old signatures".to_owned()],
+        };
         tokio::spawn(answer(listener, judge));
         let ask = async |path: &str| {
             let mut socket = TcpStream::connect(address).await.expect("connected");
@@ -249,6 +256,7 @@ mod tests {
         };
         let told = ask("/health").await;
         assert!(told.starts_with("HTTP/1.1 200") && told.contains(r#""healthy":true"#), "{told}");
+        assert!(told.contains(r#""warnings":["old signatures"]"#), "a warning sends no mail elsewhere: {told}");
         drained.store(true, Ordering::SeqCst);
         let told = ask("/health").await;
         assert!(told.starts_with("HTTP/1.1 503") && told.contains(r#""why":["drained"]"#), "{told}");

@@ -56,12 +56,20 @@ pub struct Limits {
     pub authentication_time_max: Duration,
     /// Messages that are parsed or analysed at once: each on a thread, and one that is late still counts.
     pub analyses_max: usize,
-    /// One scan by clamd.
+    /// All that clamd is asked about one message; nine tenths of `checks_time_max` at most.
     pub virus_time_max: Duration,
-    /// A message in bytes that clamd is asked about; a larger one counts as one that cannot be scanned. clamd.conf must have
-    /// `StreamMaxLength`, `MaxFileSize` and `MaxScanSize` of at least this, and `AlertExceedsMax yes`: without that
-    /// clamd says OK of what it has skipped.
+    /// A message in bytes that clamd is asked about; a larger one counts as one that cannot be scanned, and so does one that
+    /// clamd says is over its own limits (`StreamMaxLength`, `MaxFileSize`, `MaxScanSize`). That it says so
+    /// (`AlertExceedsMax yes`) is tested before it gets mail.
     pub virus_bytes_max: usize,
+    /// Scans of the same bytes in a row that clamd may break off, or be late with, before they count as what cannot be scanned.
+    pub virus_tries_max: u32,
+    /// Parts and messages of which it is remembered that clamd found them clean or infected; none when zero.
+    pub virus_cache_max: usize,
+    /// How long that is remembered. Signatures that are put beside the official database count after this time.
+    pub virus_cache_time: Duration,
+    /// Signatures older than this are told of, in the log and by the health service.
+    pub virus_signatures_age_max: Duration,
     /// DKIM signatures that are verified.
     pub dkim_signatures_max: usize,
     /// Connecting to a next hop.
@@ -123,6 +131,10 @@ impl Default for Limits {
             analyses_max: 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             virus_time_max: Duration::from_secs(15),
             virus_bytes_max: 25 * 1024 * 1024,
+            virus_tries_max: 3,
+            virus_cache_max: 100_000,
+            virus_cache_time: Duration::from_secs(600),
+            virus_signatures_age_max: Duration::from_secs(7 * 24 * 3600),
             dkim_signatures_max: 10,
             connect_timeout: Duration::from_secs(10),
             relay_timeout: Duration::from_secs(20),

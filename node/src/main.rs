@@ -10,7 +10,7 @@ use node::{
     actions::relay::{Relay, roots_from_pem},
     checks::{
         authentication::{self, Authenticator},
-        virus::VirusScanner,
+        virus::{Standing, VirusScanner},
     },
     cluster::Cluster,
     config::Config,
@@ -30,7 +30,7 @@ use node::{
         tls::ServerCertificate,
         transaction::Listener,
     },
-    telemetry,
+    telemetry::{self, ClamdSeen},
 };
 use proto::{
     identity::{Credentials, Renewable as _, keep_fresh},
@@ -93,19 +93,20 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     telemetry::observe_view_age(move || of_cluster.view_age());
     let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
     let pipeline = pipeline(config, &cluster, resolver.clone())?;
+    watch_clamds(&pipeline.examiner.virus, &stopping);
     // A wrong file is told now, not after a long wait for a view.
     let certificate = certificate(config, &credentials, &stopping)?;
     tokio::select! {
         () = first_view(&cluster) => {}
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
-    let (relay, virus) = (Relay::clone(&pipeline.relay), pipeline.examiner.virus.clone());
-    let senses = (virus.clone(), authentication::resolver(&config.dns).context("set up DNS")?);
+    let (relay, examiner) = (Relay::clone(&pipeline.relay), pipeline.examiner.clone());
+    let senses = (examiner.virus.clone(), authentication::resolver(&config.dns).context("set up DNS")?);
     let health = match config.health {
         Some(address) => Some(health::serve(address, &config.name, &cluster, senses, stopping.clone()).await?),
         None => None,
     };
-    let redelivery = Redelivery::new(&config.name, cluster.clone(), relay, virus, &config.limits);
+    let redelivery = Redelivery::new(&config.name, cluster.clone(), relay, examiner, &config.limits);
     let redelivering = tokio::spawn(redelivery.run(stopping.clone()));
     let (report_stop, reported) = watch::channel(false);
     let recipients = Recipients::new(Arc::clone(&pipeline.relay), config.directories.clone());
@@ -120,6 +121,23 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     report_stop.send_replace(true);
     reporting.await.context("report what was learnt of senders")?;
     redelivering.await.context("end the deliveries under way")
+}
+
+/// Has the clamds looked at until the node stops, and tells the metrics how they stand.
+fn watch_clamds(virus: &VirusScanner, stopping: &watch::Receiver<bool>) {
+    let (of_clamds, of_scans) = (virus.clone(), virus.clone());
+    let seen = move || {
+        let one = |standing: Standing| ClamdSeen {
+            clamd: standing.clamd,
+            in_service: standing.in_service,
+            database: standing.database,
+            database_age_s: standing.database_age_s,
+        };
+        of_clamds.standing().into_iter().map(one).collect()
+    };
+    telemetry::observe_clamds(&telemetry::meter(), seen);
+    telemetry::observe_scans(&telemetry::meter(), move || of_scans.counts());
+    tokio::spawn(virus.clone().keep_watch(stopping.clone()));
 }
 
 /// The certificate of the listeners, where they have one, kept fresh.
@@ -168,13 +186,6 @@ fn pipeline(config: &Config, cluster: &Cluster, resolver: TokioResolver) -> anyh
             Some(roots_from_pem(&pem).map_err(|problem| anyhow!("next_hop_roots {}: {problem}", path.display()))?)
         }
     };
-    if config.clamd.is_some() {
-        // What clamd skips under other settings it calls clean, which nothing that it says gives away.
-        info!(
-            virus_bytes_max = config.limits.virus_bytes_max,
-            "clamd.conf must have StreamMaxLength, MaxFileSize and MaxScanSize of at least virus_bytes_max, and AlertExceedsMax yes"
-        );
-    }
     let hostname = config.hostname.as_str();
     Ok(Pipeline {
         host: hostname.into(),

@@ -20,6 +20,7 @@ use crate::{
     cluster::Cluster,
     examine::{Examined, Examiner, class, senders},
     policy::{
+        decide::is_scanned_again,
         resolve::{self, End, Fate, Resolution, resolve},
         standing,
     },
@@ -108,11 +109,14 @@ impl Pipeline {
         fates
     }
 
-    /// Holds what is to be quarantined and leaves the trace of what is thrown away; false when either failed.
+    /// Holds what is to be quarantined or scanned again, and leaves the trace of what is thrown away; false when either failed.
     async fn keep(&self, transaction: &Transaction, examined: &Examined, fates: &mut [Fate]) -> bool {
-        let quarantined =
-            fates.iter().enumerate().filter(|(_, fate)| fate.verdict.disposition == Disposition::Quarantine);
-        let picks = quarantined.map(|(at, _)| (at, HeldKind::Quarantined)).collect();
+        let kept = |(at, fate): (usize, &Fate)| match fate.verdict.disposition {
+            Disposition::Quarantine => Some((at, HeldKind::Quarantined)),
+            Disposition::Accept if is_scanned_again(&fate.verdict) => Some((at, HeldKind::Deferred)),
+            Disposition::Accept | Disposition::Reject | Disposition::Defer | Disposition::Discard => None,
+        };
+        let picks = fates.iter().enumerate().filter_map(kept).collect();
         if !self.hold_as(transaction, examined, fates, picks).await {
             return false;
         }
@@ -135,7 +139,8 @@ impl Pipeline {
     fn bodies<'e>(&self, transaction: &Transaction, examined: &'e Examined) -> Vec<(&'e Verdict, TrustClass, Bytes)> {
         let mut bodies = Vec::new();
         for (group, verdict) in &examined.verdicts {
-            let Some(first) = group.first().filter(|_| verdict.disposition == Disposition::Accept) else { continue };
+            let goes_on = verdict.disposition == Disposition::Accept && !is_scanned_again(verdict);
+            let Some(first) = group.first().filter(|_| goes_on) else { continue };
             if made(&bodies, verdict, first.class).is_none() {
                 bodies.push((verdict, first.class, self.stamped(transaction, examined, verdict, first.class)));
             }

@@ -27,8 +27,10 @@ use crate::{
     examine::{Examined, Examiner},
     limits::Limits,
     policy::{
+        decide::RESCAN,
         resolve::{End, Fate},
         samples::{clean, message, transaction, view},
+        score::reason,
     },
     smtp::{
         reply::{Class, Reply},
@@ -96,7 +98,7 @@ async fn pipeline(
     let credentials = authority.credentials(Role::Node, "n1");
     let cluster = Cluster::connect(credentials, vec![server.address.clone()], "north", &limits).expect("a cluster");
     let authenticator = Authenticator::new("mx.gov.test", no_dns(), &limits);
-    let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(None, &limits));
+    let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(Vec::new(), &limits));
     let limits_of_relay = Limits { relay_idle_max: 0, ..limits.clone() };
     let relay = Arc::new(Relay::new("mx.gov.test", &limits_of_relay, no_dns(), None));
     (
@@ -159,6 +161,28 @@ async fn what_one_next_hop_did_not_take_is_held_before_the_250() {
         assert_eq!(records[0].recipients, [transaction.recipients[1].address.clone()]);
         assert!(server.bodies.lock().expect("a lock").contains_key(&records[0].body.digest));
         assert_eq!(sink.heard().await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_scanned_again_is_held_for_that_and_handed_to_nobody() {
+    for (answer, code) in [(Outcome::Done, 250), (Outcome::Refused(Refused::NoSuch), 451)] {
+        let (listener, hop) = listening();
+        let transaction = to_both(&hop);
+        let mut verdicts = verdicts(&transaction, Disposition::Reject);
+        verdicts[0].1.reasons = vec![reason(RESCAN, Score::ZERO, "")];
+        let examined = examined(verdicts);
+        let (pipeline, mut server) = pipeline(Limits::default(), move |_| Ok(answer.clone())).await;
+        let fates = pipeline.act(&transaction, &examined).await;
+        assert_eq!(fates[0].end == End::Held(HeldKind::Deferred), code == 250);
+        assert_eq!(connections(&listener), 0);
+        if code == 250 {
+            let (_, proposed) = server.proposals.try_recv().expect("a proposal");
+            let Change::Hold { records } = proposed else { panic!("{proposed:?}") };
+            assert_eq!((records.len(), records[0].kind), (1, HeldKind::Deferred));
+            assert_eq!(records[0].recipients, [transaction.recipients[0].address.clone()]);
+        }
+        assert_eq!(pipeline.settle(&transaction, &examined, fates).await.1.code(), code);
     }
 }
 

@@ -12,11 +12,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{StreamExt, stream};
 use proto::{
     address::{Address, Domain},
     department::DepartmentId,
-    held::{Held, HeldId},
+    held::{Held, HeldId, HeldKind},
     mutation::{Change, Outcome},
     time::UnixMs,
     view::View,
@@ -32,8 +33,8 @@ use crate::{
         hold::PROBLEM_CHARS_MAX,
         relay::{Envelope, Handed, Relay},
     },
-    checks::virus::VirusScanner,
     cluster::Cluster,
+    examine::Examiner,
     limits::Limits,
     policy::evidence::Virus,
     smtp::transaction::Route,
@@ -72,7 +73,7 @@ pub struct Redelivery {
     node: String,
     cluster: Cluster,
     relay: Relay,
-    virus: VirusScanner,
+    examiner: Examiner,
     attempt_max: Duration,
     delay: Duration,
     /// After a stop next hops are waited for as long as a sender would be kept waiting.
@@ -93,12 +94,12 @@ struct Attempt {
 impl Redelivery {
     /// A worker of the node of this name.
     #[must_use]
-    pub fn new(node_name: &str, cluster: Cluster, relay: Relay, virus: VirusScanner, limits: &Limits) -> Self {
+    pub fn new(node_name: &str, cluster: Cluster, relay: Relay, examiner: Examiner, limits: &Limits) -> Self {
         Self {
             node: node_name.to_owned(),
             cluster,
             relay,
-            virus,
+            examiner,
             attempt_max: ATTEMPT,
             delay: limits.redelivery_delay,
             stop_hops_after: limits.relay_time_max,
@@ -239,8 +240,9 @@ impl Redelivery {
     }
 
     /// What ends the attempt before any delivery: promise 2. A release overrules policy and score; malware it does not. Only
-    /// where clamd can never look into a message, and has not found anything in it before, the word of who released it counts.
-    async fn scan(&self, held: &Held, body: &[u8]) -> Option<Attempt> {
+    /// where clamd can never look into a message, and has not found anything in it before, the word of who released it counts;
+    /// what nobody has released waits then, until it is given up and left to people.
+    async fn scan(&self, held: &Held, body: &Bytes) -> Option<Attempt> {
         let has = |is: fn(&str) -> bool| held.verdict.reasons.iter().any(|reason| is(&reason.rule));
         let was_infected = has(|rule| rule == "MALWARE");
         if !was_infected && !has(|rule| rule.starts_with("VIRUS_")) {
@@ -255,9 +257,10 @@ impl Redelivery {
             problem: clipped(&format!("it could not be scanned: {why}; it is tried again")),
             ..Attempt::default()
         };
-        match self.virus.scan(body).await {
+        match self.examiner.scan_held(body.clone()).await {
             Virus::Clean => None,
-            Virus::Unscannable { .. } if !was_infected => None,
+            Virus::Unscannable { .. } if !was_infected && held.kind == HeldKind::Quarantined => None,
+            Virus::Unscannable { why } if !was_infected => Some(open(&why)),
             Virus::Unscannable { .. } => Some(infected("found before, and now it cannot be scanned")),
             Virus::Infected { name } => Some(infected(&name)),
             Virus::Unavailable { why } => Some(open(&why)),

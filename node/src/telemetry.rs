@@ -11,14 +11,16 @@ use std::{
 };
 
 use anyhow::Context;
-use opentelemetry::{KeyValue, global, trace::TracerProvider};
+use opentelemetry::{KeyValue, global, metrics::Meter, trace::TracerProvider};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{LogExporter, MetricExporter, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, logs::SdkLoggerProvider, metrics::SdkMeterProvider, trace::SdkTracerProvider};
 use tracing::{Instrument as _, Span, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt};
 
-pub use self::instruments::{Metrics, metrics, observe_lifetimes, observe_view_age};
+pub use self::instruments::{
+    ClamdSeen, Metrics, metrics, observe_clamds, observe_lifetimes, observe_scans, observe_view_age,
+};
 
 /// How long the end of the process waits for what is still queued.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(2);
@@ -58,6 +60,12 @@ pub fn init(service_name: &str, node: &str, site: &str) -> anyhow::Result<Guard>
         global::set_meter_provider(provider.clone());
     }
     Ok(guard)
+}
+
+/// The meter of all instruments of the node; to be asked for after [`init`].
+#[must_use]
+pub fn meter() -> Meter {
+    global::meter("postern")
 }
 
 /// One stage of a message's trip: in a span of its own, with its duration as a metric.

@@ -177,6 +177,12 @@ impl Change {
     pub fn version(&self) -> u32 {
         match self {
             Self::ApplyPolicy { settings, departments, .. }
+                if settings.policy.scans_again()
+                    || departments.iter().any(|department| department.policy.scans_again()) =>
+            {
+                7
+            }
+            Self::ApplyPolicy { settings, departments, .. }
                 if settings.clients.is_some()
                     || settings.policy.judges_clients()
                     || departments

@@ -205,6 +205,11 @@ policy! {
     virus_scan: VirusScan = VirusScan::Required;
     /// clamd is away, slow, or answers nonsense.
     virus_unavailable: Unavailable = Unavailable::Defer;
+    /// For so many minutes a message from the Internet that is clean and suspicious is held, and then scanned again before it
+    /// is delivered; never when zero, at most a day.
+    rescan_after_minutes: u64 = 0;
+    /// From this score on a message with an attachment is suspicious.
+    rescan_at: Score = Score::points(2, 0);
     /// DNS does not answer.
     authentication_unavailable: AuthUnavailable = AuthUnavailable::Accept;
     /// Largest message for the recipient, in bytes; at most 50 MiB.
@@ -218,6 +223,17 @@ impl PolicyLayer {
         self.client_refuse_at.is_some() || self.greylist_at.is_some() || self.recipient_unavailable.is_some()
     }
 }
+
+impl PolicyLayer {
+    /// Whether it says something of scanning again: earlier versions of Postern do not know that.
+    #[must_use]
+    pub fn scans_again(&self) -> bool {
+        self.rescan_after_minutes.is_some() || self.rescan_at.is_some()
+    }
+}
+
+/// Longest time that any policy may hold a message before it is scanned again, in minutes.
+pub const RESCAN_MINUTES_MAX: u64 = 24 * 60;
 
 /// Largest message that any policy may allow, in bytes.
 pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;

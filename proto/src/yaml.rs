@@ -256,6 +256,18 @@ impl<'d> Map<'d, '_> {
         Some(read.into_iter().filter_map(|item| self.keep(item)).collect())
     }
 
+    /// A list that may be left out, or one value without the list around it; `None` when it is left out.
+    pub fn one_or_more<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Node<'d, 'd>) -> Result<T, Fault>,
+    ) -> Option<Vec<T>> {
+        match self.node(key)?.items() {
+            Ok(_) => self.list(key, read),
+            Err(_) => self.optional(key, read).map(|one| vec![one]),
+        }
+    }
+
     /// A mapping below this one that may be left out.
     pub fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Map<'d, '_>) -> T) -> Option<T> {
         let node = self.node(key)?;

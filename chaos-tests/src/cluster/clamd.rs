@@ -49,9 +49,23 @@ impl Clamd {
     /// # Errors
     /// When it does not get ready.
     pub async fn start(path: &Path, folder: &Path, log: PathBuf, janitor: &Janitor) -> anyhow::Result<Self> {
+        Self::start_with("AlertExceedsMax yes\n", path, folder, log, janitor).await
+    }
+
+    /// Starts it with these lines in its `clamd.conf`, on what it leaves out among them, and waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn start_with(
+        lines: &str,
+        path: &Path,
+        folder: &Path,
+        log: PathBuf,
+        janitor: &Janitor,
+    ) -> anyhow::Result<Self> {
         let port = ports::reserve(None)?;
         let address = port.address();
-        let settings = write_files(folder, address, &log)?;
+        let settings = write_files(lines, folder, address, &log)?;
         let program = Program {
             name: "clamd".into(),
             path: path.to_owned(),
@@ -126,7 +140,7 @@ impl Clamd {
     }
 }
 
-fn write_files(folder: &Path, address: SocketAddr, log: &Path) -> anyhow::Result<PathBuf> {
+fn write_files(lines: &str, folder: &Path, address: SocketAddr, log: &Path) -> anyhow::Result<PathBuf> {
     let signatures = folder.join("signatures");
     std::fs::create_dir_all(&signatures).with_context(|| format!("make {}", signatures.display()))?;
     let head = letters::eicar().get(..60).map(hex::encode).context("EICAR has 68 bytes")?;
@@ -134,7 +148,7 @@ fn write_files(folder: &Path, address: SocketAddr, log: &Path) -> anyhow::Result
     let settings = folder.join("clamd.conf");
     let text = format!(
         "DatabaseDirectory {}\nTCPSocket {}\nTCPAddr {}\nForeground yes\nLogFile {}\nTemporaryDirectory {}\n\
-         DisableCache yes\nOfficialDatabaseOnly no\nAlertExceedsMax yes\nSelfCheck 3600\nMaxThreads 10\n",
+         DisableCache yes\nOfficialDatabaseOnly no\nSelfCheck 3600\nMaxThreads 10\n{lines}",
         signatures.display(),
         address.port(),
         address.ip(),

@@ -222,9 +222,10 @@ fn node_yaml(node: &Node, servers: &[Server]) -> String {
          # 1 to 8 name servers, as ip:port; a validating resolver on this host is best. Change it where there is none.\n\
          dns: [\"127.0.0.1:53\"]\n\
          \n\
-         # The virus scanner, as ip:port or unix:/path. Without one each scan counts as unavailable, unless the policy says\n\
-         # `virus_scan: off`. clamd.conf must have StreamMaxLength, MaxFileSize and MaxScanSize of 25M or more (what is larger\n\
-         # is not scanned: `virus_bytes_max` of the limits) and AlertExceedsMax yes, or clamd calls clean what it skips.\n\
+         # The virus scanner, as ip:port or unix:/path, or a list of up to 16. Without one each scan counts as unavailable, unless\n\
+         # the policy says `virus_scan: off`. clamd.conf must have AlertExceedsMax yes, or clamd calls clean what it skips and\n\
+         # gets no mail; StreamMaxLength, MaxFileSize and MaxScanSize of 25M or more (`virus_bytes_max` of the limits), for\n\
+         # what is larger is not scanned and counts as such.\n\
          clamd: \"127.0.0.1:3310\"\n\
          \n\
          # STARTTLS on both listeners: the certificate of `hostname`; new files are in use within 30 seconds, or at once on SIGHUP.\n\

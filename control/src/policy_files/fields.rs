@@ -8,7 +8,8 @@ use proto::{
     department::{Department, DepartmentId, NextHop, TlsRule, Verification},
     member,
     policy::{
-        AuthUnavailable, ContentKind, DmarcAction, MESSAGE_BYTES_MAX, PolicyLayer, Refusal, Unavailable, VirusScan,
+        AuthUnavailable, ContentKind, DmarcAction, MESSAGE_BYTES_MAX, PolicyLayer, RESCAN_MINUTES_MAX, Refusal,
+        Unavailable, VirusScan,
     },
     score::Score,
     view::StateSettings,
@@ -142,6 +143,8 @@ fn policy(map: &mut Map<'_, '_>) -> PolicyDraft {
         virus_scan: map
             .optional("virus_scan", |node| node.word(&[("required", VirusScan::Required), ("off", VirusScan::Off)])),
         virus_unavailable: map.optional("virus_unavailable", |node| node.word(UNAVAILABLE)),
+        rescan_after_minutes: map.optional("rescan_after_minutes", |node| node.integer(0..=RESCAN_MINUTES_MAX)),
+        rescan_at: map.optional("rescan_at", |node| node.hundredths().map(Score)),
         authentication_unavailable: map.optional("authentication_unavailable", |node| {
             node.word(&[("accept", AuthUnavailable::Accept), ("defer", AuthUnavailable::Defer)])
         }),

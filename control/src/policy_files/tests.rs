@@ -257,6 +257,17 @@ fn what_is_asked_of_clients_is_read_over_what_is_built_in_and_planned() {
 }
 
 #[test]
+fn scanning_again_is_a_matter_of_policy_with_a_bound() {
+    let read = |policy: &str| good(&files(&[("state.yaml", &format!("state: S\n{policy}"))]));
+    assert_eq!(
+        changes(&read(""), &read("policy: {rescan_after_minutes: 30, rescan_at: 3.5}\n")),
+        ["~ state: rescan_after_minutes 0 -> 30 (state)", "~ state: rescan_at 2.00 -> 3.50 (state)"]
+    );
+    let told = faults(&[("state.yaml", "state: S\npolicy: {rescan_after_minutes: 1441}\n")]);
+    assert_eq!(told, ["state.yaml:2:32: policy.rescan_after_minutes: a whole number from 0 to 1440 is expected"]);
+}
+
+#[test]
 fn faults_of_what_is_asked_of_clients_are_named() {
     let (text, _, expected): (&str, &str, &[&str]) = (
         "state: S\nclients: {greet_delay: 31s, points: {bad_helo: -1}, dns_lists: [{zone: a.test}, {zone: b.test, points: 2, \

@@ -13,7 +13,10 @@ use proto::{
 
 use crate::{
     message::Message,
-    policy::resolve::{End, Fate},
+    policy::{
+        decide::is_scanned_again,
+        resolve::{End, Fate},
+    },
     smtp::transaction::{Transaction, TrustClass},
 };
 
@@ -37,6 +40,8 @@ pub struct Keep {
     pub notifications: BTreeMap<Address, Notification>,
     /// What their next hop said last; empty when none was asked.
     pub problem: String,
+    /// When it is to be scanned again and delivered, in milliseconds from now; `None` when it is held for another reason.
+    pub rescan_after_ms: Option<u64>,
 }
 
 /// Sorts fates into records: every one of them is in exactly one.
@@ -46,8 +51,11 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
     for (fate, kind) in fates {
         let recipient = &fate.recipient;
         let department = recipient.department();
+        let rescan_after_ms = (kind == HeldKind::Deferred && is_scanned_again(&fate.verdict))
+            .then(|| recipient.policy.rescan_after_minutes.value * 60_000);
         let same = |keep: &&mut Keep| {
             keep.kind == kind
+                && keep.rescan_after_ms == rescan_after_ms
                 && keep.department.as_ref() == department
                 && keep.class == recipient.class
                 && keep.verdict == fate.verdict
@@ -67,6 +75,7 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
                 recipients: vec![recipient.address.clone()],
                 notifications: asked.into_iter().collect(),
                 problem: problem(fate),
+                rescan_after_ms,
             }),
         }
     }
@@ -75,7 +84,7 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
 
 /// What the next hop said. A message that was never handed to one has no problem but its verdict.
 fn problem(fate: &Fate) -> String {
-    if fate.verdict.disposition != Disposition::Accept {
+    if fate.verdict.disposition != Disposition::Accept || is_scanned_again(&fate.verdict) {
         return String::new();
     }
     match &fate.end {
@@ -113,8 +122,12 @@ pub fn record(
         subject: message.subject.clone(),
         received_at: now,
         lease: None,
-        attempts: u32::from(is_deferred),
-        next_attempt: if is_deferred { retry_at } else { now },
+        attempts: u32::from(is_deferred && keep.rescan_after_ms.is_none()),
+        next_attempt: match keep.rescan_after_ms {
+            Some(ms) => now.plus_ms(ms),
+            None if is_deferred => retry_at,
+            None => now,
+        },
         last_problem: keep.problem,
         handling: transaction.handling.clone(),
         notifications: keep.notifications,
@@ -131,12 +144,13 @@ mod tests {
         policy::PolicyLayer,
         score::Score,
         time::UnixMs,
-        verdict::{Disposition, Verdict},
+        verdict::{Disposition, Reason, Verdict},
     };
 
     use super::{keeps, record};
     use crate::{
         policy::{
+            decide::RESCAN,
             resolve::{End, Fate},
             samples::{message, transaction, view},
         },
@@ -192,6 +206,16 @@ mod tests {
         let held = record(id, of_both, body.clone(), &message, &asked, UnixMs(1), UnixMs(31));
         assert!(held.handling.require_tls);
         assert_eq!(held.notifications, BTreeMap::from([(fate.recipient.address, notification)]));
+        let mut again = fates[0].clone();
+        again.verdict.reasons = vec![Reason { rule: RESCAN.into(), score: Score::ZERO, text: String::new() }];
+        let mut policy = (*again.recipient.policy).clone();
+        policy.rescan_after_minutes.value = 30;
+        again.recipient.policy = policy.into();
+        let of_both = super::keeps([&again, &fates[1]].into_iter().zip(kinds));
+        assert_eq!((of_both.len(), of_both[0].problem.as_str()), (2, ""));
+        let rescanned = record(id, of_both[0].clone(), body.clone(), &message, &transaction, UnixMs(1), UnixMs(31));
+        assert_eq!((rescanned.attempts, rescanned.next_attempt), (0, UnixMs(1_800_001)));
+        assert_eq!(rescanned.status, HeldStatus::Due { released: None });
         let kept = record(id, keeps[2].clone(), body, &message, &transaction, UnixMs(1), UnixMs(31));
         assert!(!kept.is_due(UnixMs(u64::MAX)));
         assert_eq!((kept.status, kept.attempts, kept.subject.as_str()), (HeldStatus::Waiting, 0, "s"));

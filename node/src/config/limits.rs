@@ -37,8 +37,12 @@ pub(super) fn read(map: &mut Map<'_, '_>, limits: &mut Limits) {
         checks_time_max,
         authentication_time_max,
         analyses_max,
-        virus_time_max,
-        virus_bytes_max,
+        virus_time_max: _,
+        virus_bytes_max: _,
+        virus_tries_max: _,
+        virus_cache_max: _,
+        virus_cache_time: _,
+        virus_signatures_age_max: _,
         dkim_signatures_max,
         connect_timeout,
         relay_timeout,
@@ -66,7 +70,6 @@ pub(super) fn read(map: &mut Map<'_, '_>, limits: &mut Limits) {
     count(map, "depth_max", depth_max, 2, 64);
     count(map, "dkim_signatures_max", dkim_signatures_max, 1, 100);
     count(map, "analyses_max", analyses_max, 1, 256);
-    count(map, "virus_bytes_max", virus_bytes_max, 65_536, message_bytes_top);
     count(map, "messages_max", messages_max, 1, 100_000);
     count(map, "messages_per_client_max", messages_per_client_max, 1, 100_000);
     count(map, "messages_bytes_max", messages_bytes_max, 1 << 20, 1 << 40);
@@ -88,7 +91,6 @@ pub(super) fn read(map: &mut Map<'_, '_>, limits: &mut Limits) {
         ("drain_time_max", drain_time_max),
         ("checks_time_max", checks_time_max),
         ("authentication_time_max", authentication_time_max),
-        ("virus_time_max", virus_time_max),
         ("connect_timeout", connect_timeout),
         ("relay_timeout", relay_timeout),
         ("relay_time_max", relay_time_max),
@@ -98,14 +100,31 @@ pub(super) fn read(map: &mut Map<'_, '_>, limits: &mut Limits) {
         ("redelivery_delay", redelivery_delay),
         ("messages_wait_max", messages_wait_max),
     ];
-    for (key, limit) in durations {
+    times(map, durations);
+    virus(map, limits);
+    if limits.relay_time_max >= ROUTE_TIME_MIN {
+        let seconds = ROUTE_TIME_MIN.as_secs();
+        map.fault(format!("relay_time_max: less than {seconds}s is expected, so that redelivery has more patience"));
+    }
+}
+
+/// What bounds the scans for malware.
+fn virus(map: &mut Map<'_, '_>, limits: &mut Limits) {
+    let message_bytes_top = usize::try_from(MESSAGE_BYTES_MAX).unwrap_or(usize::MAX);
+    count(map, "virus_bytes_max", &mut limits.virus_bytes_max, 65_536, message_bytes_top);
+    count(map, "virus_cache_max", &mut limits.virus_cache_max, 0, 10_000_000);
+    number(map, "virus_tries_max", &mut limits.virus_tries_max, 1, 100);
+    times(map, [("virus_time_max", &mut limits.virus_time_max), ("virus_cache_time", &mut limits.virus_cache_time)]);
+    if let Some(age) = map.optional("virus_signatures_age_max", days) {
+        limits.virus_signatures_age_max = age;
+    }
+}
+
+fn times<const N: usize>(map: &mut Map<'_, '_>, table: [(&'static str, &mut Duration); N]) {
+    for (key, limit) in table {
         if let Some(value) = map.optional(key, duration) {
             *limit = value;
         }
-    }
-    if *relay_time_max >= ROUTE_TIME_MIN {
-        let seconds = ROUTE_TIME_MIN.as_secs();
-        map.fault(format!("relay_time_max: less than {seconds}s is expected, so that redelivery has more patience"));
     }
 }
 
@@ -138,4 +157,13 @@ fn duration(node: &Node<'_, '_>) -> Result<Duration, Fault> {
     let number: u64 = number.parse().ok().filter(|_| all_digits).ok_or_else(wanted)?;
     let seconds = number * seconds;
     if (1..=86_400).contains(&seconds) { Ok(Duration::from_secs(seconds)) } else { Err(wanted()) }
+}
+
+/// `7d`; from one day to a year.
+fn days(node: &Node<'_, '_>) -> Result<Duration, Fault> {
+    let wanted = || node.fault("a time from 1d to 365d is expected, such as 7d");
+    let text = node.text().map_err(|_| wanted())?;
+    let number = text.strip_suffix('d').filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    let days: u64 = number.and_then(|number| number.parse().ok()).ok_or_else(wanted)?;
+    if (1..=365).contains(&days) { Ok(Duration::from_secs(days * 86_400)) } else { Err(wanted()) }
 }

@@ -91,6 +91,9 @@ fn verdict(
     let by_score = by_score(total, policy, class);
     let by_rule = hard.first().map_or(Disposition::Accept, |(disposition, _, _)| *disposition);
     let disposition = if strength(by_rule) <= strength(by_score) { by_rule } else { by_score };
+    if disposition == Disposition::Accept {
+        hard.extend(scanned_again(message, evidence, policy, class, total));
+    }
     let mut reasons: Vec<Reason> =
         hard.into_iter().map(|(_, rule, text)| score::reason(rule, Score::ZERO, text)).collect();
     reasons.extend(scored);
@@ -101,6 +104,35 @@ fn verdict(
         reasons,
         policy_version: transaction.view.policy_version,
     }
+}
+
+/// Of a message that is to be held, and scanned once more before it is delivered. Redelivery scans what has a reason that
+/// begins with `VIRUS_`.
+pub const RESCAN: &str = "VIRUS_RESCAN";
+
+/// What is clean by today's signatures, and yet has an attachment and some points, may be too new for them.
+fn scanned_again(
+    message: &Message,
+    evidence: &Evidence,
+    policy: &Policy,
+    class: TrustClass,
+    total: Score,
+) -> Option<Hard> {
+    let has_attachment = message.parts.iter().any(|part| part.attached || !part.names.is_empty());
+    let minutes = policy.rescan_after_minutes.value;
+    let again = class == TrustClass::Internet
+        && minutes > 0
+        && policy.virus_scan.value == VirusScan::Required
+        && evidence.virus == Virus::Clean
+        && has_attachment
+        && total >= policy.rescan_at.value;
+    again.then(|| (Disposition::Accept, RESCAN, format!("it is scanned again after {minutes} minutes")))
+}
+
+/// Whether an accepted message is held and scanned again before it goes on.
+#[must_use]
+pub fn is_scanned_again(verdict: &Verdict) -> bool {
+    verdict.disposition == Disposition::Accept && verdict.reasons.iter().any(|reason| reason.rule == RESCAN)
 }
 
 /// Smaller is stronger.

@@ -7,7 +7,7 @@ use proto::{
     verdict::{Disposition, Verdict},
 };
 
-use super::{decide, settled};
+use super::{decide, is_scanned_again, settled};
 use crate::{
     policy::{
         evidence::{Asked, AuthResult, Authentication, Evidence, Found, Virus},
@@ -59,6 +59,28 @@ fn what_was_not_scanned_is_not_accepted_unless_policy_says_off() {
         let off = PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
         assert_eq!(one(HAM, &evidence, off).disposition, Disposition::Accept);
     }
+}
+
+#[test]
+fn what_is_clean_and_suspicious_is_scanned_again_where_policy_says_so() {
+    let attached = "From: a@sender.test\nContent-Disposition: attachment; filename=a.pdf\n\nHello\n";
+    let points = |hundredths| Evidence { content: vec![reason("X", Score(hundredths), "x")], ..clean() };
+    let minutes = |minutes| PolicyLayer { rescan_after_minutes: Some(minutes), ..PolicyLayer::default() };
+    let again = |text: &str, evidence: &Evidence, policy: PolicyLayer| is_scanned_again(&one(text, evidence, policy));
+    // Nothing tells who sent it: a point for that.
+    assert!(again(attached, &points(100), minutes(30)));
+    assert!(!again(attached, &points(100), minutes(0)));
+    assert!(!again(attached, &points(99), minutes(30)));
+    assert!(!again(HAM, &points(100), minutes(30)), "no attachment");
+    assert!(!again(attached, &points(500), minutes(30)), "it is quarantined anyway");
+    let off = PolicyLayer { virus_scan: Some(VirusScan::Off), ..minutes(30) };
+    assert!(!again(attached, &points(100), off));
+    let all = PolicyLayer { rescan_at: Some(Score::ZERO), ..minutes(30) };
+    assert!(again(attached, &clean(), all.clone()));
+    let departments = transaction(view(all), &TO);
+    let departments = from_department(departments, "health", TrustClass::Interdepartmental);
+    let verdict = decide(&message(&attached.replace("sender", "health.gov")), &points(100), &departments).remove(0).1;
+    assert_eq!((verdict.disposition, is_scanned_again(&verdict)), (Disposition::Accept, false));
 }
 
 #[test]

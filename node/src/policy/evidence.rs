@@ -124,7 +124,8 @@ pub enum Virus {
         /// In words for the operator.
         why: String,
     },
-    /// It answered that it will not look at all of this message, however often it is asked: it is over the scanner's limits.
+    /// It will not look at all of this message, however often it is asked: it is over the limits, or the scanner breaks off over
+    /// it each time.
     Unscannable {
         /// In words for the operator.
         why: String,

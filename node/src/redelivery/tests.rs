@@ -29,11 +29,15 @@ use crate::{
         Relay, no_dns,
         scripted::{Scripted, TAKES_ONE},
     },
-    checks::virus::{VirusScanner, clamd},
+    checks::{
+        authentication::Authenticator,
+        virus::{ClamdAddress, VirusScanner, clamd},
+    },
     cluster::{
         Cluster,
         fake::{Authority, Fake, update},
     },
+    examine::Examiner,
     limits::Limits,
     smtp::transaction::Route,
 };
@@ -115,7 +119,7 @@ impl Running {
     async fn start(
         message: Held,
         change: &ViewChange,
-        virus: VirusScanner,
+        clamds: Vec<ClamdAddress>,
         limits: &Limits,
         attempt_max: Duration,
         answers: impl Fn(&Change) -> Option<Status> + Send + Sync + 'static,
@@ -144,8 +148,10 @@ impl Running {
         cluster.first_view().await;
         let limits_of_relay = Limits { relay_idle_max: 0, ..limits.clone() };
         let relay = Relay::new("node.test", &limits_of_relay, no_dns(), None);
+        let authenticator = Authenticator::new("node.test", no_dns(), limits);
+        let examiner = Examiner::new("node.test", limits, authenticator, VirusScanner::new(clamds, limits));
         let (stop, stopped) = watch::channel(false);
-        let redelivery = Redelivery { attempt_max, ..Redelivery::new("n1", cluster, relay, virus, limits) };
+        let redelivery = Redelivery { attempt_max, ..Redelivery::new("n1", cluster, relay, examiner, limits) };
         let worker = tokio::spawn(redelivery.run(stopped));
         let mut running = Self { server, stop, worker };
         let proposed = running.proposed().await;
@@ -166,18 +172,14 @@ impl Running {
     }
 }
 
-fn no_clamd() -> VirusScanner {
-    VirusScanner::new(None, &Limits::default())
-}
-
 /// Runs the worker over one held message until it has put down what came of it.
 async fn redeliver(message: Held, next_hops: Vec<NextHop>) -> Change {
-    redeliver_scanned(message, next_hops, no_clamd()).await
+    redeliver_scanned(message, next_hops, Vec::new()).await
 }
 
-async fn redeliver_scanned(message: Held, next_hops: Vec<NextHop>, virus: VirusScanner) -> Change {
+async fn redeliver_scanned(message: Held, next_hops: Vec<NextHop>, clamds: Vec<ClamdAddress>) -> Change {
     let change = change(next_hops, Vec::new());
-    let mut running = Running::start(message, &change, virus, &Limits::default(), ATTEMPT, |_| None).await;
+    let mut running = Running::start(message, &change, clamds, &Limits::default(), ATTEMPT, |_| None).await;
     let attempted = running.proposed().await;
     running.end().await;
     attempted
@@ -262,25 +264,33 @@ async fn what_was_not_known_to_be_clean_is_scanned_before_it_is_delivered() {
     let over_limits: &[u8] = b"INSTREAM size limit exceeded. ERROR\0";
     let known = "malware: found before, and now it cannot be scanned; it is not delivered";
     let silent = "it could not be scanned: clamd closed the connection without an answer; it is tried again";
-    // The rule of its verdict, clamd's answer, whether it is refused, and the problem of what is not delivered.
-    let cases: [(&str, &'static [u8], bool, &str); 7] = [
-        ("MALWARE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
-        ("VIRUS_UNAVAILABLE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
-        ("MALWARE", over_limits, true, known),
-        ("VIRUS_UNAVAILABLE", b"", false, silent),
-        ("MALWARE", b"stream: OK\0", false, ""),
-        ("VIRUS_UNSCANNABLE", over_limits, false, ""),
+    let never = "it could not be scanned: the message is over clamd's limits; it is tried again";
+    let (people, nobody) = (HeldKind::Quarantined, HeldKind::Deferred);
+    // Who has released it, the rule of its verdict, clamd's answer, whether it is refused, and the problem of what is not
+    // delivered.
+    let cases: [(HeldKind, &str, &'static [u8], bool, &str); 12] = [
+        (people, "MALWARE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
+        (people, "VIRUS_UNAVAILABLE", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
+        (people, "MALWARE", over_limits, true, known),
+        (people, "VIRUS_UNAVAILABLE", b"", false, silent),
+        (people, "MALWARE", b"stream: OK\0", false, ""),
+        (people, "VIRUS_UNSCANNABLE", over_limits, false, ""),
         // What policy or score has caught is not asked about: promise 7.
-        ("PHRASES", b"stream: Eicar FOUND\0", false, ""),
+        (people, "PHRASES", b"stream: Eicar FOUND\0", false, ""),
+        (nobody, "VIRUS_UNSCANNABLE", over_limits, false, never),
+        (nobody, "VIRUS_RESCAN", over_limits, false, never),
+        (nobody, "VIRUS_RESCAN", b"stream: Eicar FOUND\0", true, "malware: Eicar; it is not delivered"),
+        (nobody, "VIRUS_RESCAN", b"stream: OK\0", false, ""),
+        (nobody, "VIRUS_UNAVAILABLE", b"stream: OK\0", false, ""),
     ];
-    for (rule, answer, is_refused, expected) in cases {
+    for (kind, rule, answer, is_refused, expected) in cases {
         let (sink, bob) = (Scripted::plain(&[TAKES_ONE]).await, address("bob@interior.test"));
         let mut message = held(Some("interior"), &["bob@interior.test"]);
-        message.kind = HeldKind::Quarantined;
+        message.kind = kind;
         message.verdict.reasons =
             vec![Reason { rule: rule.to_owned(), score: Score::default(), text: "caught".to_owned() }];
-        let virus = VirusScanner::new(Some(clamd(Some(answer)).await), &Limits::default());
-        let attempted = parts(redeliver_scanned(message, vec![sink.hop.clone()], virus).await);
+        let clamds = vec![clamd(Some(answer)).await];
+        let attempted = parts(redeliver_scanned(message, vec![sink.hop.clone()], clamds).await);
         let is_delivered = expected.is_empty();
         let only_if = |is: bool| if is { vec![bob.clone()] } else { Vec::new() };
         assert_eq!(attempted, (only_if(is_delivered), only_if(is_refused), expected.to_owned()), "{rule}");
@@ -299,7 +309,7 @@ async fn a_slow_next_hop_keeps_nobody_waiting_who_goes_another_way() {
     let message = Held { attempts: 0, ..held(None, &["eva@health.test", "bob@interior.test"]) };
     let relay_timeout = Duration::from_secs(3600);
     let limits = Limits { relay_time_max: Duration::from_millis(50), relay_timeout, ..Limits::default() };
-    let mut running = Running::start(message, &change, no_clamd(), &limits, ATTEMPT, |_| None).await;
+    let mut running = Running::start(message, &change, Vec::new(), &limits, ATTEMPT, |_| None).await;
     timeout(Duration::from_secs(30), quick.heard()).await.expect("it does not wait for the slow one");
     // A stop does not wait for the slow one either, and what was delivered is put down.
     running.stop.send(true).expect("a worker");
@@ -319,7 +329,7 @@ async fn what_came_of_an_attempt_is_proposed_until_the_cluster_has_it() {
     };
     let message = held(Some("interior"), &["bob@interior.test"]);
     let change = change(Vec::new(), Vec::new());
-    let mut running = Running::start(message, &change, no_clamd(), &Limits::default(), Duration::ZERO, answers).await;
+    let mut running = Running::start(message, &change, Vec::new(), &Limits::default(), Duration::ZERO, answers).await;
     running.proposed().await;
     let (.., problem) = parts(running.proposed().await);
     assert_eq!(problem, "the time of the attempt was up before this recipient's turn");
@@ -331,7 +341,7 @@ async fn a_lease_that_may_have_been_granted_is_given_back() {
     let answers = |change: &Change| matches!(change, Change::Lease { .. }).then(|| Status::data_loss("lost"));
     let message = held(Some("interior"), &["bob@interior.test"]);
     let change = change(Vec::new(), Vec::new());
-    let mut running = Running::start(message, &change, no_clamd(), &Limits::default(), ATTEMPT, answers).await;
+    let mut running = Running::start(message, &change, Vec::new(), &Limits::default(), ATTEMPT, answers).await;
     let (delivered, refused, _) = parts(running.proposed().await);
     assert!(delivered.is_empty() && refused.is_empty());
     running.end().await;

@@ -1,10 +1,13 @@
 //! The metrics of a node. They count nothing until `init` has started an export.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use opentelemetry::{
     KeyValue, global,
-    metrics::{Counter, Histogram, Meter},
+    metrics::{AsyncInstrument, Counter, Histogram, Meter},
 };
 use proto::verdict::Disposition;
 
@@ -55,6 +58,58 @@ pub fn observe_lifetimes(left_s: impl Fn() -> Vec<(&'static str, i64)> + Send + 
         .with_callback(move |gauge| {
             for (certificate, seconds) in left_s() {
                 gauge.observe(seconds, &[KeyValue::new("certificate", certificate)]);
+            }
+        })
+        .build();
+}
+
+/// What is measured of one clamd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClamdSeen {
+    /// Its address as the settings write it.
+    pub clamd: String,
+    /// Whether it gets mail.
+    pub in_service: bool,
+    /// Number of its database of signatures, where it tells one.
+    pub database: Option<u64>,
+    /// The database's age in seconds, where it is known.
+    pub database_age_s: Option<u64>,
+}
+
+/// `postern.virus.clamd.in_service` (1 or 0), `postern.virus.signatures` (the database's number) and
+/// `postern.virus.signatures.age` in seconds, each with the attribute `clamd`; asked at each export. What is not known is
+/// not exported.
+pub fn observe_clamds(meter: &Meter, seen: impl Fn() -> Vec<ClamdSeen> + Send + Sync + 'static) {
+    let seen = Arc::new(seen);
+    let gauge = |name, unit, text, value: fn(&ClamdSeen) -> Option<u64>| {
+        let seen = Arc::clone(&seen);
+        let gauge = meter.u64_observable_gauge(name).with_unit(unit).with_description(text);
+        let observed = move |gauge: &dyn AsyncInstrument<u64>| {
+            for one in seen() {
+                if let Some(value) = value(&one) {
+                    gauge.observe(value, &[KeyValue::new("clamd", one.clamd)]);
+                }
+            }
+        };
+        gauge.with_callback(observed).build();
+    };
+    let (service, number) = ("postern.virus.clamd.in_service", "postern.virus.signatures");
+    gauge(service, "1", "Whether a clamd gets mail.", |one| Some(u64::from(one.in_service)));
+    gauge(number, "1", "Number of the signatures that a clamd has loaded.", |one| one.database);
+    gauge("postern.virus.signatures.age", "s", "Age of the signatures that a clamd has loaded.", |one| {
+        one.database_age_s
+    });
+}
+
+/// `postern.virus.scans`: scans since the start by `result`; asked at each export.
+pub fn observe_scans(meter: &Meter, counts: impl Fn() -> [(&'static str, u64); 4] + Send + Sync + 'static) {
+    meter
+        .u64_observable_counter("postern.virus.scans")
+        .with_unit("{scan}")
+        .with_description("Scans for malware.")
+        .with_callback(move |counter| {
+            for (result, count) in counts() {
+                counter.observe(count, &[KeyValue::new("result", result)]);
             }
         })
         .build();

@@ -2,19 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::{
-        ExportTraceServiceRequest, ExportTraceServiceResponse,
-        trace_service_server::{TraceService, TraceServiceServer},
+    collector::{
+        metrics::v1::{
+            ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
     },
     common::v1::any_value::Value,
+    metrics::v1::{metric::Data, number_data_point::Value as Number},
     trace::v1::Span,
 };
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-use super::{Endpoints, resource, subscriber};
+use super::{ClamdSeen, Endpoints, observe_clamds, observe_scans, resource, subscriber};
 
 struct Collector(mpsc::Sender<ExportTraceServiceRequest>);
 
@@ -26,6 +34,19 @@ impl TraceService for Collector {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.0.send(request.into_inner()).await.map_err(|_| Status::internal("the test is over"))?;
         Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+struct Gauges(mpsc::Sender<ExportMetricsServiceRequest>);
+
+#[tonic::async_trait]
+impl MetricsService for Gauges {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.0.send(request.into_inner()).await.map_err(|_| Status::internal("the test is over"))?;
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
 
@@ -76,6 +97,56 @@ async fn a_collector_receives_a_transaction_with_its_stages() {
         }
     }
     assert_eq!(children, ["parse", "gather"]);
+}
+
+#[tokio::test]
+async fn a_collector_receives_how_each_clamd_stands() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoints = Endpoints { metrics: traces_to(&listener).traces, ..Endpoints::default() };
+    let (sender, mut received) = mpsc::channel(8);
+    let service = MetricsServiceServer::new(Gauges(sender));
+    let server = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+    let server = tokio::spawn(server);
+    let (_, guard) = subscriber(resource("postern-node", "n1", "north"), &endpoints).expect("a start");
+    let meter = guard.metrics.as_ref().expect("an export of metrics").meter("postern");
+    let seen = |clamd: &str, in_service, database_age_s: Option<u64>| {
+        let database = database_age_s.map(|_| 27_810);
+        ClamdSeen { clamd: clamd.to_owned(), in_service, database, database_age_s }
+    };
+    observe_clamds(&meter, move || vec![seen("a", true, Some(700_000)), seen("b", false, None)]);
+    observe_scans(&meter, || [("asked", 5), ("remembered", 4), ("broke_off", 3), ("given_up", 0)]);
+    guard.shutdown().await;
+    let request = received.recv().await.expect("an export");
+    server.abort();
+
+    let metrics = request.resource_metrics.iter().flat_map(|of| &of.scope_metrics).flat_map(|of| &of.metrics);
+    let mut told = Vec::new();
+    for metric in metrics {
+        let points = match &metric.data {
+            Some(Data::Gauge(gauge)) => &gauge.data_points,
+            Some(Data::Sum(sum)) => &sum.data_points,
+            other => panic!("{other:?}"),
+        };
+        for point in points {
+            let of = point.attributes[0].value.as_ref().and_then(|value| value.value.clone());
+            let (Some(Value::StringValue(of)), Some(Number::AsInt(number))) = (of, point.value) else {
+                panic!("{point:?}")
+            };
+            told.push((metric.name.strip_prefix("postern.virus.").expect("its name"), of, number));
+        }
+    }
+    told.sort();
+    let expected = [
+        ("clamd.in_service", "a", 1),
+        ("clamd.in_service", "b", 0),
+        ("scans", "asked", 5),
+        ("scans", "broke_off", 3),
+        ("scans", "given_up", 0),
+        ("scans", "remembered", 4),
+        ("signatures", "a", 27_810),
+        ("signatures.age", "a", 700_000),
+    ];
+    assert_eq!(told, expected.map(|(name, of, number)| (name, of.to_owned(), number)));
 }
 
 #[tokio::test]
