@@ -177,6 +177,12 @@ impl Change {
     pub fn version(&self) -> u32 {
         match self {
             Self::ApplyPolicy { settings, departments, .. }
+                if settings.policy.looks_into_documents()
+                    || departments.iter().any(|department| department.policy.looks_into_documents()) =>
+            {
+                7
+            }
+            Self::ApplyPolicy { settings, departments, .. }
                 if settings.clients.is_some()
                     || settings.policy.judges_clients()
                     || departments
