@@ -1,6 +1,6 @@
 //! Which of the formats that are opened some bytes are, by their signatures.
 
-use super::tar;
+use super::{compound, pdf, tar};
 
 /// A format that is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,16 +12,25 @@ pub(super) enum Format {
     Bzip2,
     Xz,
     Zstd,
+    Compound,
+    ActiveMime,
+    Rtf,
+    Pdf,
+    Notebook,
 }
 
-const SIGNATURES: [(&[u8], Format); 7] = [
+const SIGNATURES: [(&[u8], Format); 11] = [
     (b"PK\x03\x04", Format::Zip),
     (b"PK\x05\x06", Format::Zip),
     (b"7z\xbc\xaf\x27\x1c", Format::SevenZip),
-    (b"\x1f\x8b", Format::Gzip),
+    (b"\x1f\x8b\x08", Format::Gzip),
     (b"BZh", Format::Bzip2),
     (b"\xfd7zXZ\0", Format::Xz),
     (b"\x28\xb5\x2f\xfd", Format::Zstd),
+    (compound::SIGNATURE, Format::Compound),
+    (b"ActiveMime", Format::ActiveMime),
+    (b"{\\rt", Format::Rtf),
+    (b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d\xae\xb1\x53\x78\xd0\x29\x96\xd3", Format::Notebook),
 ];
 
 impl Format {
@@ -30,7 +39,10 @@ impl Format {
             return Some(Self::Zstd);
         }
         let found = SIGNATURES.iter().find(|(signature, _)| content.starts_with(signature));
-        found.map(|(_, format)| *format).or_else(|| tar::is_tar(content).then_some(Self::Tar))
+        let found = found.map(|(_, format)| *format);
+        found
+            .or_else(|| tar::is_tar(content).then_some(Self::Tar))
+            .or_else(|| pdf::is_pdf(content).then_some(Self::Pdf))
     }
 }
 

@@ -3,11 +3,22 @@
 
 mod budget;
 mod bzip2;
+mod compound;
+mod disguise;
 mod findings;
 mod format;
+mod mail;
+mod markup;
+mod office;
+mod ole;
 mod packed;
+mod pdf;
+mod pdf_tokens;
+mod rtf;
 mod seven_zip;
 mod tar;
+mod vba;
+mod xml;
 mod zip;
 
 use std::collections::BTreeSet;
@@ -62,9 +73,11 @@ struct Place {
     part: String,
     /// Every name that it has.
     names: Vec<String>,
+    /// The type that the message declares.
+    declared: Option<String>,
     /// How many archives, documents and messages it lies in, within the part.
     depth: usize,
-    /// Whether it is shown as text in the message itself.
+    /// Whether it is shown as text in the message itself, or a part of a document that does nothing alone.
     is_body: bool,
 }
 
@@ -75,6 +88,7 @@ impl Place {
             part: shown.clone(),
             shown,
             names: part.names.clone(),
+            declared: Some(part.declared.clone()),
             depth: 0,
             is_body: part.charset.is_some() && part.names.is_empty() && !part.attached,
         }
@@ -87,6 +101,7 @@ impl Place {
             shown: format!("{what} in {}", self.part),
             part: self.part.clone(),
             names: name.map(str::to_owned).into_iter().collect(),
+            declared: None,
             depth: self.depth + 1,
             is_body: false,
         }
@@ -114,10 +129,37 @@ impl Look<'_> {
                 self.analysis.opaque(format!("{} is {words}, which is not opened", place.shown));
             }
         }
-        if let Some(format) = format {
-            self.open(place, content, format);
+        match format {
+            Some(format) => self.open(place, content, format),
+            None => self.text(place, content),
         }
         self.hidden(place, content, format);
+        if by_content.is_none_or(|(kind, _)| kind != ContentKind::Executable)
+            && let Some(text) = disguise::disguise(content, &place.names, place.declared.as_deref())
+        {
+            self.analysis.reason("FALSE_TYPE", Score::points(2, 0), format!("{} {text}", place.shown));
+        }
+    }
+
+    /// What has no signature.
+    fn text(&mut self, place: &Place, content: &[u8]) {
+        if place.depth >= DEPTH_MAX {
+            if mail::is_mail(content) {
+                self.analysis.opaque(format!("{} lies too deep in archives", place.shown));
+            }
+            return;
+        }
+        if !place.is_body {
+            if mail::is_mail(content) {
+                return self.mail(place, content);
+            }
+            if markup::is_markup(content, &place.names) {
+                self.markup(place, content);
+            } else {
+                self.table(place, content);
+            }
+        }
+        self.uuencoded(place, content);
     }
 
     fn open(&mut self, place: &Place, content: &[u8], format: Format) {
@@ -130,13 +172,18 @@ impl Look<'_> {
             Format::SevenZip => self.seven_zip(place, content),
             Format::Tar => self.tar(place, content),
             Format::Gzip | Format::Bzip2 | Format::Xz | Format::Zstd => self.packed(place, content, format),
+            Format::Compound => self.ole(place, content),
+            Format::ActiveMime => self.active_mime(place, content),
+            Format::Rtf => self.rtf(place, content),
+            Format::Pdf => self.pdf(place, content),
+            Format::Notebook => self.notebook(place, content),
         }
     }
 
     /// Archives behind other bytes, as in programs that unpack themselves: unpackers look for them there.
     fn hidden(&mut self, place: &Place, content: &[u8], format: Option<Format>) {
         let behind = |what: &str| format!("{} is a {what} archive behind other bytes", place.shown);
-        if !matches!(format, Some(Format::Zip | Format::Tar)) && zip::is_hidden(content) {
+        if !matches!(format, Some(Format::Zip | Format::Tar | Format::Compound)) && zip::is_hidden(content) {
             self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind("ZIP"));
             if place.depth < DEPTH_MAX {
                 self.zip(place, content, false);

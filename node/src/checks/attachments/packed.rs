@@ -42,7 +42,15 @@ impl Look<'_> {
             Format::Bzip2 => (bzip2::unpack(content, &self.budget), "a bzip2 file"),
             Format::Xz => (xz(content, &self.budget), "an xz file"),
             Format::Zstd => (zstd(content, &self.budget), "a zstd file"),
-            Format::Gzip | Format::Zip | Format::SevenZip | Format::Tar => (gzip(content, &self.budget), "a gzip file"),
+            Format::Gzip
+            | Format::Zip
+            | Format::SevenZip
+            | Format::Tar
+            | Format::Compound
+            | Format::ActiveMime
+            | Format::Rtf
+            | Format::Pdf
+            | Format::Notebook => (gzip(content, &self.budget), "a gzip file"),
         };
         if !unpacked.is_whole {
             self.broken(place, words);

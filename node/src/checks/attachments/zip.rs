@@ -96,7 +96,7 @@ impl Look<'_> {
             self.analysis.opaque(format!("{shown} is a ZIP archive with entries that its directory does not name"));
         }
         for index in 0..archive.len() {
-            self.zip_entry(place, &mut archive, index);
+            self.zip_entry(place, &mut archive, index, is_document);
             if self.budget.is_spent() {
                 return;
             }
@@ -131,12 +131,14 @@ impl Look<'_> {
         Some(listed)
     }
 
-    fn zip_entry(&mut self, place: &Place, archive: &mut Zip<'_>, index: usize) {
+    fn zip_entry(&mut self, place: &Place, archive: &mut Zip<'_>, index: usize, is_document: bool) {
         let (name, is_encrypted, is_folder) = match archive.by_index_raw(index) {
             Ok(file) => (file.name().to_owned(), file.encrypted(), file.is_dir() && file.size() == 0),
             Err(_) => return self.broken(place, "a ZIP archive"),
         };
-        let inside = place.inside(Some(&name));
+        let mut inside = place.inside(Some(&name));
+        inside.is_body =
+            is_document && [".xml", ".rels", ".vml"].iter().any(|ending| name.to_ascii_lowercase().ends_with(ending));
         if is_encrypted {
             self.names(&inside, None);
             self.encrypted(place);
@@ -151,9 +153,13 @@ impl Look<'_> {
                 if !unpacked.is_whole {
                     self.broken(&inside, "an entry");
                 }
-                if !self.budget.is_spent() {
-                    self.look(&inside, &unpacked.content);
+                if self.budget.is_spent() {
+                    return;
                 }
+                if is_document {
+                    self.office_part(place, &name, &unpacked.content);
+                }
+                self.look(&inside, &unpacked.content);
             }
             Err(_) => {
                 self.names(&inside, None);

@@ -2,7 +2,10 @@
 
 mod archives;
 mod corpus;
+mod documents;
 mod limits;
+mod pages;
+mod pdf;
 
 use std::{
     collections::BTreeSet,
