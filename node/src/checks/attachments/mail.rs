@@ -34,8 +34,7 @@ pub(super) fn is_mail(content: &[u8]) -> bool {
 
 impl Look<'_> {
     pub(super) fn mail(&mut self, place: &Place, content: &[u8]) {
-        let paid = self.budget.work(length_of(content.len()).saturating_mul(PARSING_COST));
-        if paid.is_err() || self.budget.unpacked(content.len(), 1).is_err() {
+        if self.budget.work(length_of(content.len()).saturating_mul(PARSING_COST)).is_err() {
             return;
         }
         let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content).trim_ascii_start();

@@ -71,13 +71,12 @@ impl Look<'_> {
 
     /// Tables as text: CSV and SYLK.
     pub(super) fn table(&mut self, place: &Place, content: &[u8]) {
-        let text = text_of(content);
-        let is_sylk = text.starts_with("ID;P");
-        let is_named =
-            |ending: &str| place.names.iter().filter_map(|name| kinds::extension(name)).any(|found| found == ending);
-        if !is_sylk && !["csv", "tsv", "iqy"].iter().any(|ending| is_named(ending)) {
+        let is_sylk = content.starts_with(b"ID;P");
+        let mut endings = place.names.iter().filter_map(|name| kinds::extension(name));
+        if !is_sylk && !endings.any(|ending| ["csv", "tsv", "iqy"].contains(&ending.as_str())) {
             return;
         }
+        let text = text_of(content);
         if text.split(['\n', '\r', ',', ';', '\t']).any(is_dde_formula) {
             self.dde(place);
         }

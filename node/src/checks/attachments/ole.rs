@@ -101,26 +101,18 @@ impl Look<'_> {
         }
     }
 
-    /// A file as the packager keeps it: label, path, path again, bytes.
+    /// A file as the packager keeps it: label, path, path again, bytes. Of a link there are the names alone.
     pub(super) fn package(&mut self, place: &Place, content: &[u8]) {
-        let unpacked = (|| {
-            let mut rest = content.strip_prefix(b"\x02\0").unwrap_or(content);
-            let mut names = Vec::new();
-            for _ in 0..2 {
-                let end = memchr::memchr(0, rest)?;
-                names.push(String::from_utf8_lossy(rest.get(..end.min(1000))?).into_owned());
-                rest = rest.get(end + 1..)?;
-            }
-            let path = usize::try_from(number(rest, 4)?).ok()?;
-            rest = rest.get(8..)?.get(path..)?;
-            let length = usize::try_from(number(rest, 0)?).ok()?;
-            let rest = rest.get(4..)?;
-            Some((names, &rest[..rest.len().min(length)]))
-        })();
-        let Some((names, file)) = unpacked else { return self.embedded(place, content) };
+        let Some((names, rest)) = labels(content) else { return self.embedded(place, content) };
         let mut inside = place.inside(names.first().map(String::as_str));
         inside.names = names;
-        self.look(&inside, file);
+        match packaged(rest) {
+            Some(file) => self.look(&inside, file),
+            None => {
+                self.names(&inside, None);
+                self.embedded(place, content);
+            }
+        }
     }
 
     pub(super) fn dde(&mut self, place: &Place) {
@@ -174,6 +166,26 @@ impl Look<'_> {
             }
         }
     }
+}
+
+/// Label and path of what is packaged, and what follows them.
+fn labels(content: &[u8]) -> Option<(Vec<String>, &[u8])> {
+    let mut rest = content.strip_prefix(b"\x02\0").unwrap_or(content);
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let end = memchr::memchr(0, rest)?;
+        names.push(String::from_utf8_lossy(rest.get(..end.min(1000))?).into_owned());
+        rest = rest.get(end + 1..)?;
+    }
+    Some((names, rest))
+}
+
+fn packaged(rest: &[u8]) -> Option<&[u8]> {
+    let path = usize::try_from(number(rest, 4)?).ok()?;
+    let rest = rest.get(8..)?.get(path..)?;
+    let length = usize::try_from(number(rest, 0)?).ok()?;
+    let file = rest.get(4..)?;
+    Some(&file[..file.len().min(length)])
 }
 
 /// Whether a field begins with DDE or DDEAUTO, in text of one or two bytes a character.

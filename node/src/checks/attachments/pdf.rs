@@ -20,6 +20,8 @@ const HEAD_BYTES: usize = 1024;
 const WEIGHT: u64 = 1;
 /// What reading a byte into tokens costs.
 const READING_COST: u64 = 4;
+/// What a stream costs beside its bytes: each may take a decoder.
+const STREAM_COST: u64 = 4096;
 /// Objects of one file that are remembered.
 const OBJECTS_MAX: usize = 200_000;
 
@@ -127,7 +129,7 @@ impl Document {
                 }
                 Token::Word(b"stream") => {
                     let packed = tokens.stream();
-                    if budget.work(length_of(packed.len())).is_err() {
+                    if budget.work(length_of(packed.len()).saturating_add(STREAM_COST)).is_err() {
                         return;
                     }
                     self.stream(&object.object, packed, budget);

@@ -9,12 +9,19 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sevenz_rust2::{ArchiveEntry, ArchiveWriter, EncoderConfiguration, EncoderMethod};
 
 use super::{Cursor, analyse, rules, with_part, zipped};
-use crate::checks::attachments::seven_zip::crc32;
+use crate::checks::attachments::{budget::Budget, bzip2, seven_zip::crc32};
 
 pub(super) const PROGRAM: &[u8] = b"MZ\x90\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0programprogramprogram";
 /// `PROGRAM`, as bzip2 packs it.
 const PROGRAM_BZ2: &str = "425a683931415926535929ac2fc9000003e7a048004000000200102082d00040002000223d283136a10340d04a1a2facc3c6\
                            8e45e0c7f17724538509029ac2fc90";
+/// 15,000 times `0123456789abcdeeeeee`, in blocks of 100,000 bytes, as bzip2 packs them.
+const BLOCKS_BZ2: &str = "425a683131415926535987ece37900148e490010007fe03e003000b80a60009a14c001340a5500007ca844c150899e554226\
+    7542262a844d15089aaa113654226ea844e15089caa113a542276a844f15089eaa113d492957ca844fcc50564994d67d0b6c\
+    14800cd8d24004001ff80f800c002e029800268530004d029540001f2a1130542262a844c950899aa1136d6a844daa844c55\
+    089baa1138542272a844e95089daa113c54227aa844f524a55f2a113f3141592653592b0d1f67003d2f490010007fe03e003\
+    000b322980026826aa8000029540001f502558104ab1209564412acc8255a104ab5209569b1021b95521c15521c95521d155\
+    21d95521e15521e95521e942a4fa812afc5dc914e142437397c890";
 pub(super) const PROGRAM_FOUND: (ContentKind, &str) = (ContentKind::Executable, "BLOCKED_TYPE");
 
 pub(super) fn gzipped(content: &[u8]) -> Vec<u8> {
@@ -101,6 +108,15 @@ fn a_program_is_found_in_every_kind_of_archive() {
 }
 
 #[test]
+fn bzip2_gives_back_what_was_packed() {
+    let blocks = hex::decode(BLOCKS_BZ2).expect("hexadecimal");
+    for (packed, content) in [(bzipped(), PROGRAM.to_vec()), (blocks, b"0123456789abcdeeeeee".repeat(15_000))] {
+        let unpacked = bzip2::unpack(&packed, &Budget::of(10_000));
+        assert!(unpacked.is_whole && unpacked.content == content, "{} bytes", unpacked.content.len());
+    }
+}
+
+#[test]
 fn an_archive_behind_other_bytes_is_opened_whatever_it_is() {
     let behind = |archive: Vec<u8>| [b"%PDF-1.4 and more", &archive[..]].concat();
     let archive = behind(seven_zipped(&[("a", PROGRAM)], EncoderMethod::LZMA2));
@@ -125,10 +141,10 @@ fn what_is_known_and_not_opened_is_never_clean() {
     let kinds = [
         ("a.rar", at(0, b"Rar!\x1a\x07\0")),
         ("a.cab", at(0, b"MSCF\0\0\0\0")),
-        ("a.arj", at(0, b"\x60\xea")),
+        ("a.arj", at(0, b"\x60\xea\x28\0\x1e\x07\x01\0\x10\0\x02")),
         ("a.lzh", at(2, b"-lh5-")),
         ("a.ace", at(7, b"**ACE**")),
-        ("a.Z", at(0, b"\x1f\x9d")),
+        ("a.Z", at(0, b"\x1f\x9d\x90")),
         ("a.iso", at(0x8001, b"CD001")),
         ("a.vhd", at(0, b"conectix")),
         ("a.lz", at(0, b"LZIP\x01")),

@@ -220,6 +220,13 @@ fn a_file_in_a_document_is_looked_at_under_its_own_name() {
 }
 
 #[test]
+fn a_link_to_a_program_counts_by_its_name() {
+    let native = b"\0\0\0\0\x02\0calc.exe\0C:\\Windows\\calc.exe\0\0\0\x01\0\x01\0C:\\Windows\\calc.exe\0";
+    let analysis = analyse(&with_part("a.doc", compound(&[("/\u{1}Ole10Native", native)])));
+    assert_eq!(rules(&analysis)[0], (ContentKind::Executable, "BLOCKED_NAME"));
+}
+
+#[test]
 fn an_object_of_rtf_that_runs_is_found_however_it_is_written() {
     let object = |class: &str| {
         let class = format!("{class}\0");
