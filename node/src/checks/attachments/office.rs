@@ -156,6 +156,8 @@ mod tests {
         };
         assert!(has_dde(&field(&[" D", "D", "EAUTO c:\\\\windows"])));
         assert!(has_dde(&field(&["&quot;d&#100;", "e\" x"])));
+        let page = field(&["PAGE"]);
+        assert!(has_dde(&format!("{page}{}", field(&["DDEAUTO c"]))), "behind another field");
         assert!(has_dde("<w:fldSimple w:instr='DDE cmd'/>"));
         assert!(!has_dde(&field(&["PAGE"])) && !has_dde("<w:t>a word on DDE and its hidden form</w:t>"));
     }

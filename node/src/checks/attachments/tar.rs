@@ -25,7 +25,7 @@ fn is_sound(header: &[u8]) -> bool {
 
 /// A number in octal digits, or in GNU's base 256.
 fn octal(field: &[u8]) -> Option<u64> {
-    if let [first @ (0x80 | 0x81..=0xff), rest @ ..] = field {
+    if let [first @ 0x80..=0xff, rest @ ..] = field {
         return rest.iter().try_fold(u64::from(first & 0x7f), |value, byte| {
             value.checked_mul(256).map(|value| value | u64::from(*byte))
         });

@@ -220,6 +220,26 @@ fn a_file_in_a_document_is_looked_at_under_its_own_name() {
 }
 
 #[test]
+fn an_object_of_a_presentation_is_unpacked() {
+    let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    writer.write_all(&with_macros(AUTO)).expect("writes");
+    let object = [&[0; 4][..], &writer.finish().expect("finishes")].concat();
+    let length = u32::try_from(object.len()).expect("short").to_le_bytes();
+    let stream = [&[0; 50][..], b"\x10\0\x11\x10", &length, &object].concat();
+    let analysis = analyse(&with_part("a.ppt", compound(&[("/PowerPoint Document", &stream)])));
+    assert!(has(&analysis, ContentKind::Active, "MACROS_RUN"), "{analysis:?}");
+}
+
+#[test]
+fn macros_of_open_documents_are_found() {
+    let basic = zipped(&[("mimetype", b"x"), ("Basic/Standard/Module1.xml", b"<x/>")]);
+    assert!(has(&analyse(&with_part("a.odt", basic)), ContentKind::Macro, "MACROS"));
+    let event = b"<script:event-listener xlink:href='vnd.sun.star.script:Standard.Module1.Main?language=Basic'/>";
+    let event = zipped(&[("mimetype", b"x"), ("content.xml", event)]);
+    assert!(has(&analyse(&with_part("a.odt", event)), ContentKind::Active, "MACROS_RUN"));
+}
+
+#[test]
 fn a_link_to_a_program_counts_by_its_name() {
     let native = b"\0\0\0\0\x02\0calc.exe\0C:\\Windows\\calc.exe\0\0\0\x01\0\x01\0C:\\Windows\\calc.exe\0";
     let analysis = analyse(&with_part("a.doc", compound(&[("/\u{1}Ole10Native", native)])));
@@ -244,6 +264,11 @@ fn an_object_of_rtf_that_runs_is_found_however_it_is_written() {
             "{text}"
         );
     }
+    // Half of it in digits, half as bytes.
+    let (digits, rest) = equation.split_at(30);
+    let rest = hex::decode(rest).expect("hexadecimal");
+    let binary = [format!("{{\\rtf1{{\\objdata {digits}\\bin{} ", rest.len()).as_bytes(), &rest, b"}}"].concat();
+    assert!(has(&analyse(&with_part("a.doc", binary)), ContentKind::Active, "OBJECT_RUNS"), "as bytes");
     let sheet = format!("{{\\rtf1{{\\object{{\\*\\objdata {}}}}}}}", object("Excel.Sheet.8"));
     assert_eq!(rules(&analyse(&with_part("a.rtf", sheet.into_bytes()))), []);
 }
