@@ -304,7 +304,9 @@ mod tests {
             !of(&[ContentKind::Executable, ContentKind::Script, ContentKind::Archive, ContentKind::Image])
                 .looks_into_documents()
         );
-        assert!(of(&[ContentKind::Script, ContentKind::Macro]).looks_into_documents());
+        for new in [ContentKind::Macro, ContentKind::Active, ContentKind::Encrypted] {
+            assert!(of(&[ContentKind::Script, new]).looks_into_documents());
+        }
         assert!(PolicyLayer { fingerprints: Some(Vec::new()), ..PolicyLayer::default() }.looks_into_documents());
     }
 
