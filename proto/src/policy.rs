@@ -273,7 +273,11 @@ pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::{ContentKind, Layer, Policy, PolicyLayer};
-    use crate::score::Score;
+    use crate::{
+        mutation::{Change, Grounds},
+        score::Score,
+        view::StateSettings,
+    };
 
     #[test]
     fn a_later_layer_wins_and_is_named() {
@@ -308,6 +312,22 @@ mod tests {
             assert!(of(&[ContentKind::Script, new]).looks_into_documents());
         }
         assert!(PolicyLayer { fingerprints: Some(Vec::new()), ..PolicyLayer::default() }.looks_into_documents());
+    }
+
+    #[test]
+    fn a_policy_with_a_new_kind_waits_for_servers_that_know_it() {
+        let version = |policy| {
+            Change::ApplyPolicy {
+                base_version: 0,
+                settings: StateSettings { policy, ..StateSettings::default() },
+                departments: Vec::new(),
+                changes: Vec::new(),
+                grounds: Grounds { why: "a test".into(), ticket: String::new() },
+            }
+            .version()
+        };
+        let of = |kind| PolicyLayer { blocked_types: Some(vec![kind]), ..PolicyLayer::default() };
+        assert_eq!((version(of(ContentKind::Archive)), version(of(ContentKind::Active))), (1, 7));
     }
 
     #[test]
