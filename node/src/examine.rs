@@ -24,8 +24,7 @@ use crate::{
     telemetry::stage,
 };
 
-/// A message of at most so many bytes is read and analysed without a thread of its own. The worst that one can hold, an archive,
-/// unpacks to no more than 8 MiB: some hundredths of a second.
+/// A message of at most so many bytes is read and, if it holds nothing but text, analysed without a thread of its own.
 const SHORT_BYTES_MAX: usize = 32 * 1024;
 /// Encoded parts that are scanned one by one.
 const DECODED_PARTS_MAX: usize = 64;
@@ -103,15 +102,20 @@ impl Examiner {
 
     /// The pure analyses.
     async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> Evidence {
-        let analysing = self.on_a_thread(message.bytes.len(), move || {
-            let attachments = attachments::analyse(&message);
+        // What may have to be unpacked is never short.
+        let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
+        let analysing = self.on_a_thread(bytes, move || {
+            let recipients = transaction.recipients.iter();
+            let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
+            let attachments = attachments::analyse(&message, &fingerprints);
             let mut content = attachments.reasons;
             // Only what comes from the Internet is scored.
             if class(&transaction) == Some(TrustClass::Internet) {
                 content.splice(0..0, content::analyse(&message, &transaction));
             }
             let kinds = attachments.found;
-            Evidence { kinds, opaque: attachments.opaque, content, analysed: true, ..Evidence::nothing() }
+            let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
+            Evidence { kinds, fingerprints, opaque, content, analysed: true, ..Evidence::nothing() }
         });
         analysing.await.unwrap_or_else(Evidence::nothing)
     }

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod department;
 pub mod directory;
 pub mod envelope;
+pub mod fingerprint;
 pub mod greylist;
 pub mod held;
 pub mod identity;

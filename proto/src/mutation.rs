@@ -175,10 +175,10 @@ impl Change {
     /// the meaning gets the next version; the leader proposes it only once all members know that version.
     #[must_use]
     pub fn version(&self) -> u32 {
+        let is_new = |policy: &PolicyLayer| policy.scans_again() || policy.looks_into_documents();
         match self {
             Self::ApplyPolicy { settings, departments, .. }
-                if settings.policy.scans_again()
-                    || departments.iter().any(|department| department.policy.scans_again()) =>
+                if is_new(&settings.policy) || departments.iter().any(|department| is_new(&department.policy)) =>
             {
                 7
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::score::Score;
+use crate::{fingerprint::Fingerprint, score::Score};
 
 /// Who set a value. A later layer wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -106,6 +106,39 @@ pub enum ContentKind {
     Archive,
     /// Disk images.
     Image,
+    /// Documents with macros or scripts that run when somebody asks for it.
+    Macro,
+    /// Documents and pages that run something by themselves, or fetch what runs: macros at opening, Excel 4 macros, DDE,
+    /// remote templates, PDF actions, scripts in HTML and SVG files.
+    Active,
+    /// Archives and documents that nobody can look into without a password.
+    Encrypted,
+}
+
+impl ContentKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] =
+        [Self::Executable, Self::Script, Self::Archive, Self::Image, Self::Macro, Self::Active, Self::Encrypted];
+
+    /// The word for it in policy files.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Executable => "executable",
+            Self::Script => "script",
+            Self::Archive => "archive",
+            Self::Image => "image",
+            Self::Macro => "macro",
+            Self::Active => "active",
+            Self::Encrypted => "encrypted",
+        }
+    }
+
+    /// Whether earlier versions of Postern do not know it.
+    #[must_use]
+    pub const fn is_new(self) -> bool {
+        matches!(self, Self::Macro | Self::Active | Self::Encrypted)
+    }
 }
 
 /// A value as a policy file writes it.
@@ -120,6 +153,12 @@ impl Shown for Score {
 }
 
 impl Shown for u64 {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for Fingerprint {
     fn shown(&self) -> String {
         self.to_string()
     }
@@ -194,7 +233,10 @@ policy! {
     /// Malware that clamd names.
     malware: Refusal = Refusal::Reject;
     /// Kinds of attachment that are refused.
-    blocked_types: Vec<ContentKind> = vec![ContentKind::Executable, ContentKind::Script];
+    blocked_types: Vec<ContentKind> =
+        vec![ContentKind::Executable, ContentKind::Script, ContentKind::Active, ContentKind::Encrypted];
+    /// Formats of its own that are refused as blocked types are; at most `FINGERPRINTS_MAX`.
+    fingerprints: Vec<Fingerprint> = Vec::new();
     /// What happens to a message with one of them.
     blocked_type: Refusal = Refusal::Quarantine;
     /// DMARC failure.
@@ -222,6 +264,12 @@ impl PolicyLayer {
     pub fn judges_clients(&self) -> bool {
         self.client_refuse_at.is_some() || self.greylist_at.is_some() || self.recipient_unavailable.is_some()
     }
+
+    /// Whether it names kinds of content, or fingerprints, that earlier versions of Postern do not know.
+    #[must_use]
+    pub fn looks_into_documents(&self) -> bool {
+        self.fingerprints.is_some() || self.blocked_types.iter().flatten().any(|kind| kind.is_new())
+    }
 }
 
 impl PolicyLayer {
@@ -240,8 +288,12 @@ pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use super::{Layer, Policy, PolicyLayer};
-    use crate::score::Score;
+    use super::{ContentKind, Layer, Policy, PolicyLayer};
+    use crate::{
+        mutation::{Change, Grounds},
+        score::Score,
+        view::StateSettings,
+    };
 
     #[test]
     fn a_later_layer_wins_and_is_named() {
@@ -256,12 +308,50 @@ mod tests {
         assert_eq!((policy.tag_at.value, policy.tag_at.layer), (Score::points(3, 0), Layer::State));
         assert_eq!(policy.malware.layer, Layer::BuiltIn);
     }
+
+    #[test]
+    fn a_kind_has_one_word_in_files_and_on_the_wire() {
+        for kind in ContentKind::ALL {
+            assert_eq!(rmp_serde::to_vec(&kind).ok(), rmp_serde::to_vec(kind.as_str()).ok());
+        }
+    }
+
+    #[test]
+    fn a_layer_that_earlier_versions_would_misread_says_so() {
+        let of = |kinds: &[ContentKind]| PolicyLayer { blocked_types: Some(kinds.to_vec()), ..PolicyLayer::default() };
+        assert!(!PolicyLayer::default().looks_into_documents());
+        assert!(
+            !of(&[ContentKind::Executable, ContentKind::Script, ContentKind::Archive, ContentKind::Image])
+                .looks_into_documents()
+        );
+        for new in [ContentKind::Macro, ContentKind::Active, ContentKind::Encrypted] {
+            assert!(of(&[ContentKind::Script, new]).looks_into_documents());
+        }
+        assert!(PolicyLayer { fingerprints: Some(Vec::new()), ..PolicyLayer::default() }.looks_into_documents());
+    }
+
+    #[test]
+    fn a_policy_with_a_new_kind_waits_for_servers_that_know_it() {
+        let version = |policy| {
+            Change::ApplyPolicy {
+                base_version: 0,
+                settings: StateSettings { policy, ..StateSettings::default() },
+                departments: Vec::new(),
+                changes: Vec::new(),
+                grounds: Grounds { why: "a test".into(), ticket: String::new() },
+            }
+            .version()
+        };
+        let of = |kind| PolicyLayer { blocked_types: Some(vec![kind]), ..PolicyLayer::default() };
+        assert_eq!((version(of(ContentKind::Archive)), version(of(ContentKind::Active))), (1, 7));
+    }
+
     #[test]
     fn values_are_shown_as_the_files_write_them() {
         let rows = Policy::built_in().rows();
         let shown = |key| rows.iter().find(|(name, ..)| *name == key).map(|(_, text, _)| text.as_str());
         assert_eq!(shown("reject_at"), Some("12.00"));
-        assert_eq!(shown("blocked_types"), Some("[executable, script]"));
+        assert_eq!(shown("blocked_types"), Some("[executable, script, active, encrypted]"));
         assert_eq!(shown("message_bytes_max"), Some("52428800"));
         assert_eq!(shown("virus_unavailable"), Some("defer"));
     }

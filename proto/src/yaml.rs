@@ -291,6 +291,11 @@ impl<'d> Map<'d, '_> {
         Some(values)
     }
 
+    /// A fault of a value that was read before.
+    pub fn fault_at(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
     /// A fault of the mapping as a whole.
     pub fn fault(&mut self, problem: impl Into<String>) {
         self.faults.push(Fault { problem: problem.into(), ..self.place.clone() });

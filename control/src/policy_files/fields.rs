@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use proto::{
     address::{Address, Domain, lower_case},
     department::{Department, DepartmentId, NextHop, TlsRule, Verification},
+    fingerprint::{FINGERPRINTS_MAX, Fingerprint, OFFSET_MAX, hexadecimal},
     member,
     policy::{
         AuthUnavailable, ContentKind, DmarcAction, MESSAGE_BYTES_MAX, PolicyLayer, RESCAN_MINUTES_MAX, Refusal,
@@ -130,6 +131,7 @@ fn policy(map: &mut Map<'_, '_>) -> PolicyDraft {
         }),
         malware: map.optional("malware", |node| node.word(REFUSALS)),
         blocked_types: map.list("blocked_types", content_kind),
+        fingerprints: fingerprints(map),
         blocked_type: map.optional("blocked_type", |node| node.word(REFUSALS)),
         dmarc_failure: map.optional("dmarc_failure", |node| {
             node.word(&[
@@ -156,12 +158,28 @@ fn policy(map: &mut Map<'_, '_>) -> PolicyDraft {
 }
 
 fn content_kind(node: &Node<'_, '_>) -> Result<ContentKind, Fault> {
-    node.word(&[
-        ("executable", ContentKind::Executable),
-        ("script", ContentKind::Script),
-        ("archive", ContentKind::Archive),
-        ("image", ContentKind::Image),
-    ])
+    node.word(&ContentKind::ALL.map(|kind| (kind.as_str(), kind)))
+}
+
+/// Formats of a department's own.
+fn fingerprints(map: &mut Map<'_, '_>) -> Option<Vec<Fingerprint>> {
+    let mut faults = Vec::new();
+    let read = map.sections("fingerprints", |one| {
+        let name = one.required("name", |node| Ok((node.text()?, node.fault(""))));
+        let offset = one.optional("offset", |node| node.integer(0..=OFFSET_MAX)).unwrap_or_default();
+        let bytes = one.required("bytes", |node| node.parsed(hexadecimal));
+        let mask = one.optional("mask", |node| node.parsed(hexadecimal));
+        let ((name, place), bytes) = name.zip(bytes)?;
+        let made = Fingerprint::new(&name, offset, bytes, mask);
+        made.map_err(|error| faults.push((place, error.to_string()))).ok()
+    })?;
+    for (place, problem) in faults {
+        map.fault_at(Fault { problem, ..place });
+    }
+    if read.len() > FINGERPRINTS_MAX {
+        map.fault(format!("{FINGERPRINTS_MAX} fingerprints at most"));
+    }
+    Some(read.into_iter().flatten().collect())
 }
 
 fn next_hops(map: &mut Map<'_, '_>, key: &'static str) -> Option<Vec<NextHop>> {

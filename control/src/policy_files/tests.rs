@@ -219,7 +219,7 @@ fn a_plan_says_what_changes_and_by_which_layer() {
             "~ state: reject_at 12.00 -> 11.00 (state)",
             "~ health: recipients + carl, - anna",
             "~ health: reject_at 12.00 -> 10.00 (department)",
-            "~ health: blocked_types [executable, script] -> [] (department)",
+            "~ health: blocked_types [executable, script, active, encrypted] -> [] (department)",
             "~ interior: domains + border.gov.test, - police.gov.test",
             "~ interior: next_hops mail.interior.csg.test:25 (TLS required), 10.1.0.26:25 -> \
              mail.interior.csg.test:26, 10.1.0.26:25",
@@ -283,4 +283,29 @@ fn faults_of_what_is_asked_of_clients_are_named() {
         ],
     );
     assert_eq!(faults(&[("state.yaml", text)]), *expected);
+}
+
+#[test]
+fn kinds_and_formats_of_ones_own_are_read_and_their_faults_are_named() {
+    let read = |policy: &str| format!("state: S\npolicy: {{{policy}}}\n");
+    let text = read(
+        "blocked_types: [macro, active, encrypted], fingerprints: [{name: CAD, offset: 2, bytes: \"41 43\", mask: \"ffff\"}]",
+    );
+    let new = good(&files(&[("state.yaml", &text)]));
+    assert_eq!(
+        changes(&good(&files(&[("state.yaml", "state: S\n")])), &new),
+        [
+            "~ state: blocked_types [executable, script, active, encrypted] -> [macro, active, encrypted] (state)",
+            "~ state: fingerprints [] -> [CAD at 2: 4143/ffff] (state)",
+        ]
+    );
+    let text =
+        read("fingerprints: [{name: A, bytes: \"4\"}, {bytes: \"4142\"}, {name: C, offset: 1048577, bytes: \"41\"}]");
+    let found = faults(&[("state.yaml", &text)]);
+    let problems = ["pairs of hexadecimal digits", "name: is missing", "from 0 to 1048576", "at least 16 bits"];
+    assert!(problems.iter().all(|problem| found.iter().any(|fault| fault.contains(problem))), "{found:?}");
+    let many = vec!["{name: A, bytes: \"4142\"}"; 65].join(", ");
+    assert!(
+        faults(&[("state.yaml", &read(&format!("fingerprints: [{many}]")))])[0].contains("64 fingerprints at most")
+    );
 }

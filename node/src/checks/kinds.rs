@@ -22,7 +22,7 @@ const EXECUTABLE: [(Magic, &str); 14] = [
     ((0, b"Cr24"), "a browser extension"),
 ];
 
-const ARCHIVE: [(Magic, &str); 14] = [
+const ARCHIVE: [(Magic, &str); 12] = [
     ((0, b"PK\x03\x04"), "a ZIP archive"),
     ((0, b"PK\x05\x06"), "a ZIP archive"),
     ((0, b"7z\xbc\xaf\x27\x1c"), "a 7z archive"),
@@ -33,9 +33,7 @@ const ARCHIVE: [(Magic, &str); 14] = [
     ((0, b"\xfd7zXZ\0"), "an xz file"),
     ((0, b"\x28\xb5\x2f\xfd"), "a zstd file"),
     ((0, b"MSCF\0\0\0\0"), "a Windows cabinet"),
-    ((0, b"\x1f\x9d"), "a compressed file"),
     ((2, b"-lh"), "an LHA archive"),
-    ((0, b"\x60\xea"), "an ARJ archive"),
     ((7, b"**ACE**"), "an ACE archive"),
 ];
 
@@ -72,6 +70,9 @@ pub fn of_content(content: &[u8]) -> Option<(ContentKind, &'static str)> {
             return Some((kind, words));
         }
     }
+    if let Some(words) = by_header(content) {
+        return Some((ContentKind::Archive, words));
+    }
     if content.len() > 512 && content[content.len() - 512..].starts_with(b"koly") {
         return Some((ContentKind::Image, "an Apple disk image"));
     }
@@ -79,6 +80,21 @@ pub fn of_content(content: &[u8]) -> Option<(ContentKind, &'static str)> {
         return Some((ContentKind::Script, words));
     }
     by_infer(content)
+}
+
+/// Archives whose signature is two bytes, which chance makes as well: what follows must make sense.
+fn by_header(content: &[u8]) -> Option<&'static str> {
+    match content {
+        // Length of the header, that of its first part, and that it is the archive's own.
+        [0x60, 0xea, low, high, 30..=64, _, _, _, _, _, 2, ..]
+            if (30..=2600).contains(&u16::from_le_bytes([*low, *high])) =>
+        {
+            Some("an ARJ archive")
+        }
+        // At most 16 bits a code, and two bits that are always clear.
+        [0x1f, 0x9d, flags, ..] if flags & 0x60 == 0 && (9..=16).contains(&(flags & 0x1f)) => Some("a compressed file"),
+        _ => None,
+    }
 }
 
 /// What `infer` knows beyond our tables. Its own classes are too wide: certificates are "apps" there, PDF an "archive".

@@ -222,6 +222,10 @@ fn found(message: &Message, evidence: &Evidence, policy: &Policy, class: TrustCl
     for found in evidence.kinds.iter().filter(|found| policy.blocked_types.value.contains(&found.kind)) {
         hard.push((refusal(policy.blocked_type.value), found.rule, found.text.clone()));
     }
+    let own = &policy.fingerprints.value;
+    for (_, text) in evidence.fingerprints.iter().filter(|(fingerprint, _)| own.contains(fingerprint)) {
+        hard.push((refusal(policy.blocked_type.value), "BLOCKED_FINGERPRINT", text.clone()));
+    }
     if class == TrustClass::Internet {
         if evidence.senders.stance == Some(Stance::Block) {
             hard.push((Disposition::Reject, "SENDER_BLOCKED", "an operator has blocked its sender".to_owned()));

@@ -2,6 +2,7 @@
 
 use proto::{
     department::{NextHop, TlsRule},
+    fingerprint::Fingerprint,
     policy::{AuthUnavailable, ContentKind, DmarcAction, PolicyLayer, Refusal, Unavailable, VirusScan},
     score::Score,
     verdict::{Disposition, Verdict},
@@ -251,4 +252,33 @@ fn with_relays_all_of_the_internet_is_one_group() {
         relays.push(NextHop { host: "relay.gov.test".into(), port: 25, tls: TlsRule::None });
     }
     assert_eq!(sizes(&to_internet), [3]);
+}
+
+#[test]
+fn a_format_is_refused_for_those_alone_who_described_it() {
+    let own = Fingerprint::new("drawing", 0, b"AC10".to_vec(), None).expect("sound");
+    let evidence = Evidence { fingerprints: vec![(own.clone(), "\"a\" is \"drawing\"".into())], ..clean() };
+    assert_eq!(one(HAM, &evidence, PolicyLayer::default()).disposition, Disposition::Accept);
+    let described = || PolicyLayer { fingerprints: Some(vec![own.clone()]), ..PolicyLayer::default() };
+    let verdict = one(HAM, &evidence, described());
+    assert_eq!((verdict.disposition, rules(&verdict)), (Disposition::Quarantine, vec!["BLOCKED_FINGERPRINT"]));
+    let reject = PolicyLayer { blocked_type: Some(Refusal::Reject), ..described() };
+    assert_eq!(one(HAM, &evidence, reject).disposition, Disposition::Reject);
+}
+
+#[test]
+fn what_runs_by_itself_or_is_encrypted_is_kept_unless_the_department_takes_it() {
+    for (kind, expected) in [
+        (ContentKind::Active, Disposition::Quarantine),
+        (ContentKind::Encrypted, Disposition::Quarantine),
+        (ContentKind::Macro, Disposition::Accept),
+    ] {
+        let found = Found { kind, rule: "A_RULE", text: "found".into() };
+        let evidence = Evidence { kinds: vec![found], ..clean() };
+        assert_eq!(one(HAM, &evidence, PolicyLayer::default()).disposition, expected, "{kind:?}");
+        let all = PolicyLayer { blocked_types: Some(ContentKind::ALL.to_vec()), ..PolicyLayer::default() };
+        assert_eq!(one(HAM, &evidence, all).disposition, Disposition::Quarantine, "{kind:?}");
+        let none = PolicyLayer { blocked_types: Some(Vec::new()), ..PolicyLayer::default() };
+        assert_eq!(one(HAM, &evidence, none).disposition, Disposition::Accept, "{kind:?}");
+    }
 }

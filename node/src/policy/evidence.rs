@@ -1,6 +1,6 @@
 //! What the checks found. A check that could not answer says so: silence is not a pass.
 
-use proto::{address::Domain, policy::ContentKind, reputation::Repute, verdict::Reason};
+use proto::{address::Domain, fingerprint::Fingerprint, policy::ContentKind, reputation::Repute, verdict::Reason};
 
 /// What an authentication method says (RFC 8601 section 2.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,8 +172,9 @@ pub struct Evidence {
     pub virus: Virus,
     /// Kinds of content.
     pub kinds: Vec<Found>,
-    /// Archives that are broken or over a limit, and why. An encrypted one is not among them: it only scores
-    /// (`UNREADABLE_ARCHIVE` in `content`).
+    /// Formats that people described and that were found, each with words about where.
+    pub fingerprints: Vec<(Fingerprint, String)>,
+    /// What is broken, over a limit or of a kind that is not opened, and why. What is encrypted is not among them: it is a kind.
     pub opaque: Vec<String>,
     /// Scored rules on content.
     pub content: Vec<Reason>,
@@ -191,6 +192,7 @@ impl Evidence {
             client: Vec::new(),
             virus: Virus::NotScanned,
             kinds: Vec::new(),
+            fingerprints: Vec::new(),
             opaque: Vec::new(),
             content: Vec::new(),
             analysed: false,

@@ -1,21 +1,35 @@
 //! Attachments by content: types, disguises, archives and their limits.
 
-use std::io::{Cursor, Write as _};
+mod archives;
+mod corpus;
+mod documents;
+mod limits;
+mod pages;
+mod pdf;
+
+use std::{
+    collections::BTreeSet,
+    io::{Cursor, Write as _},
+};
 
 use bytes::Bytes;
 use proto::policy::ContentKind;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-use super::{Analysis, Metered, analyse};
+use super::{Analysis, zip::Metered};
 use crate::{
     message::{Message, mime::Part},
     policy::samples::message,
 };
 
+fn analyse(message: &Message) -> Analysis {
+    super::analyse(message, &BTreeSet::new())
+}
+
 fn with_part(name: &str, content: Vec<u8>) -> Message {
     let mut message = message("From: a@b.test\n\nx\n");
     message.parts = vec![Part {
-        declared: "application/pdf".into(),
+        declared: "application/octet-stream".into(),
         names: vec![name.to_owned()],
         attached: true,
         content: Bytes::from(content),
@@ -70,10 +84,8 @@ fn a_name_that_would_be_run_counts_whatever_the_bytes_are() {
 fn a_program_in_an_archive_in_an_archive_is_found() {
     let inner = zipped(&[("readme.txt", b"MZ\x90\0\x03")]);
     let analysis = analyse(&with_part("a.zip", zipped(&[("inner.zip", &inner)])));
-    assert!(rules(&analysis).contains(&(ContentKind::Executable, "BLOCKED_TYPE")), "{analysis:?}");
+    assert!(rules(&analysis).contains(&(ContentKind::Executable, "FALSE_EXTENSION")), "{analysis:?}");
     assert_eq!(analysis.opaque, Vec::<String>::new());
-    let deep = zipped(&[("b.zip", &zipped(&[("c.zip", &inner)]))]);
-    assert!(!analyse(&with_part("a.zip", deep)).opaque.is_empty());
 }
 
 #[test]
@@ -87,7 +99,7 @@ fn a_bomb_is_not_unpacked_to_its_end() {
     let zeros = vec![0; 16 * 1024 * 1024];
     let analysis = analyse(&with_part("a.zip", zipped(&[("zeros", &zeros), ("b.exe", b"x")])));
     assert_eq!(analysis.opaque.len(), 1, "{analysis:?}");
-    let many: Vec<(String, &[u8])> = (0..1100).map(|n| (format!("f{n}"), &b"x"[..])).collect();
+    let many: Vec<(String, &[u8])> = (0..5100).map(|n| (format!("f{n}"), &b"x"[..])).collect();
     let many: Vec<(&str, &[u8])> = many.iter().map(|(name, content)| (name.as_str(), *content)).collect();
     assert!(!analyse(&with_part("a.zip", zipped(&many))).opaque.is_empty());
 }

@@ -1,0 +1,141 @@
+//! Reads tags and text out of XML and HTML in one linear pass, without building a tree: it is for finding, not for showing.
+
+use std::borrow::Cow;
+
+/// The content as text: UTF-8, or UTF-16 where its first bytes say so or look like it.
+pub(super) fn text_of(content: &[u8]) -> Cow<'_, str> {
+    let wide = |bytes: &[u8], number: fn([u8; 2]) -> u16| {
+        let units = bytes.as_chunks::<2>().0.iter().map(|two| number(*two));
+        Cow::Owned(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect())
+    };
+    match content {
+        [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
+        [b'<', 0, ..] => wide(content, u16::from_le_bytes),
+        [0, b'<', ..] => wide(content, u16::from_be_bytes),
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest),
+        _ => String::from_utf8_lossy(content),
+    }
+}
+
+/// A tag: what stands between `<` and `>`, and the text after it up to the next one.
+pub(super) struct Tag<'t> {
+    inner: &'t str,
+    /// Not unescaped.
+    pub(super) text: &'t str,
+}
+
+/// All tags; comments and what is quoted in them too, since readers differ about where those end.
+pub(super) fn tags(text: &str) -> impl Iterator<Item = Tag<'_>> {
+    text.split('<').skip(1).map(|piece| {
+        let (inner, text) = piece.split_once('>').unwrap_or((piece, ""));
+        Tag { inner, text }
+    })
+}
+
+impl<'t> Tag<'t> {
+    /// Its name without the prefix of a namespace; a closing one begins with `/`.
+    pub(super) fn name(&self) -> &'t str {
+        let ends = |c: char| c.is_whitespace() || c == '>' || c == '/';
+        let start = usize::from(self.inner.starts_with('/'));
+        let end = self.inner.get(start..).and_then(|rest| rest.find(ends)).map_or(self.inner.len(), |at| at + start);
+        let name = self.inner.get(..end).unwrap_or_default();
+        name.rsplit(':').next().unwrap_or(name)
+    }
+
+    /// Its attributes without the prefixes of namespaces, in their order, unescaped.
+    pub(super) fn attributes(&self) -> impl Iterator<Item = (&'t str, String)> {
+        let mut rest = self.inner;
+        std::iter::from_fn(move || {
+            let (before, after) = rest.split_once('=')?;
+            let name = before.trim_end().rsplit(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '/')).next()?;
+            let after = after.trim_start();
+            let quote = after.chars().next().filter(|c| matches!(c, '"' | '\''));
+            let (value, next) = match quote {
+                Some(quote) => after[1..].split_once(quote).unwrap_or((&after[1..], "")),
+                None => after.split_once(char::is_whitespace).unwrap_or((after, "")),
+            };
+            rest = next;
+            Some((name.rsplit(':').next().unwrap_or(name), unescaped(value)))
+        })
+    }
+
+    /// The value of an attribute, whatever its case.
+    pub(super) fn attribute(&self, name: &str) -> Option<String> {
+        self.attributes().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+/// Longest entity, in bytes.
+const ENTITY_BYTES_MAX: usize = 12;
+
+/// Text with its entities undone: those by number, and those that hide what matters here.
+pub(super) fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('&') {
+        plain.push_str(before);
+        rest = after;
+        let near = &after[..after.floor_char_boundary(ENTITY_BYTES_MAX)];
+        let end = near.find(';');
+        let entity = &near[..end.unwrap_or(near.len())];
+        if let Some(c) = entity_of(entity) {
+            plain.push(c);
+            let digits = entity
+                .starts_with('#')
+                .then(|| entity.find(|c: char| c != '#' && !c.is_ascii_alphanumeric()))
+                .flatten();
+            rest = &after[end.map_or(digits.unwrap_or(entity.len()), |end| end + 1)..];
+        } else {
+            plain.push('&');
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
+fn entity_of(entity: &str) -> Option<char> {
+    if let Some(number) = entity.strip_prefix('#') {
+        let hexadecimal = number.strip_prefix(['x', 'X']);
+        let code = match hexadecimal {
+            Some(digits) => u32::from_str_radix(digits, 16).ok()?,
+            None => number.parse().ok()?,
+        };
+        return char::from_u32(code);
+    }
+    let named = [
+        ("amp", '&'),
+        ("lt", '<'),
+        ("gt", '>'),
+        ("quot", '"'),
+        ("apos", '\''),
+        ("colon", ':'),
+        ("Tab", '\t'),
+        ("NewLine", '\n'),
+        ("lpar", '('),
+        ("sol", '/'),
+    ];
+    named.iter().find(|(name, _)| *name == entity).map(|(_, c)| *c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{tags, text_of, unescaped};
+
+    #[test]
+    fn tags_are_read_as_they_stand() {
+        let text = "<?xml x?><a:b r:Id='1' Target = \"x&amp;y\" bare=z/>t&#x65;xt</a:b>";
+        let tags: Vec<_> = tags(text).collect();
+        assert_eq!(
+            tags.iter().map(|tag| tag.name()).collect::<Vec<_>>(),
+            ["?xml", "b", "/a:b".rsplit(':').next().unwrap_or("")]
+        );
+        assert_eq!(tags[1].attribute("id").as_deref(), Some("1"));
+        assert_eq!(tags[1].attribute("target").as_deref(), Some("x&y"));
+        assert_eq!(unescaped(tags[1].text), "text");
+        assert_eq!(unescaped("a & b &unknown; &#106avascript: &"), "a & b &unknown; &#106avascript: &");
+        assert_eq!(unescaped("java&Tab;script&colon;&#40"), "java\tscript:(");
+        assert_eq!(text_of(b"\xff\xfe<\0a\0"), "<a");
+        assert_eq!(text_of(b"<\0a\0"), "<a");
+    }
+}
