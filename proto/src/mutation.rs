@@ -11,6 +11,7 @@ use crate::{
     held::{Held, HeldId, MutationId, TransactionId},
     identity::Role,
     member::MemberAct,
+    policy::PolicyLayer,
     reputation::{Heard, Stance, Subject, SubjectKey},
     time::UnixMs,
     verdict::Verdict,

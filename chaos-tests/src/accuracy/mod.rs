@@ -3,3 +3,4 @@
 pub mod corpus;
 pub mod curve;
 pub mod fitting;
+pub mod peers;
