@@ -314,6 +314,22 @@ fn a_scan_says_what_smtp_would_and_delivers_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+fn the_rules_of_a_node_are_listed_and_a_group_that_it_has_not_is_an_error() -> anyhow::Result<()> {
+    run(async {
+        let cluster = shared::cluster().await?;
+        let node = cluster.nodes[0].inspect.to_string();
+        let said = cluster.posternctl_ok(["rules", "list", "-o", "json", "--node", &node].map(OsString::from)).await?;
+        let said: serde_json::Value = serde_json::from_str(&said)?;
+        let groups: BTreeSet<&str> =
+            said["rules"].as_array().into_iter().flatten().filter_map(|rule| rule["group"].as_str()).collect();
+        assert!(groups.len() > 15 && groups.contains("links") && groups.contains("words"), "{groups:?}");
+        let wrong = ["rules", "list", "--group", "nonsense", "--node", &node].map(OsString::from);
+        assert!(cluster.posternctl_ok(wrong).await.is_err());
+        Ok(())
+    })
+}
+
+#[test]
 fn each_transaction_has_an_id_of_its_own() -> anyhow::Result<()> {
     run(async {
         let cluster = shared::cluster().await?;

@@ -14,8 +14,8 @@ use proto::{
     verdict::{Disposition, Verdict},
     view::View,
     wire::inspect::{
-        Authentication as AuthenticationWire, Reason as ReasonWire, ScanRequest, ScanResponse, ViewInUseRequest,
-        ViewInUseResponse,
+        Authentication as AuthenticationWire, Reason as ReasonWire, Rule as RuleWire, RulesRequest, RulesResponse,
+        ScanRequest, ScanResponse, ViewInUseRequest, ViewInUseResponse,
         inspect_server::{Inspect, InspectServer},
     },
 };
@@ -24,6 +24,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    checks::content,
     examine::Examined,
     message::fields::Header,
     pipeline::Pipeline,
@@ -133,6 +134,20 @@ impl Inspect for Inspector {
             policy_version: view.policy_version,
             drained: view.is_drained(&self.pipeline.node),
             age_ms: u64::try_from(self.pipeline.cluster.view_age().as_millis()).unwrap_or(u64::MAX),
+        }))
+    }
+
+    async fn rules(&self, request: Request<RulesRequest>) -> Result<Response<RulesResponse>, Status> {
+        self.check(&request)?;
+        let wire = |rule: content::Listed| RuleWire {
+            group: rule.group.to_owned(),
+            name: rule.name.to_owned(),
+            score: rule.score.0,
+            text: rule.text.to_owned(),
+        };
+        Ok(Response::new(RulesResponse {
+            rules: content::listed().into_iter().map(wire).collect(),
+            group_max: content::GROUP_MAX.0,
         }))
     }
 }

@@ -90,6 +90,18 @@ pub fn read(folder: &Path) -> anyhow::Result<Vec<Sorted>> {
     Ok(all)
 }
 
+/// Wanted letters that somebody has written down, parted by lines of five equals signs: a collection of its own.
+#[must_use]
+pub fn letters(text: &str) -> Vec<Sorted> {
+    let letter = |(at, text): (usize, &str)| Sorted {
+        name: format!("letters__{at}"),
+        collection: "letters".to_owned(),
+        class: Class::Ham,
+        bytes: with_crlf(text.as_bytes()),
+    };
+    text.split("=====\n").enumerate().map(letter).collect()
+}
+
 /// Each line end as SMTP has it.
 fn with_crlf(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 40);

@@ -48,6 +48,16 @@ impl Curve {
         (part(&self.good), part(&self.bad))
     }
 
+    /// The threshold that this part of the good reaches, between two scores by interpolation: one message more or less does not
+    /// make it jump.
+    #[must_use]
+    pub fn quantile(&self, touched: f64) -> f64 {
+        let at = (self.good.len() as f64 * (1.0 - touched) - 1.0).max(0.0);
+        let score = |at: usize| self.good.get(at).or(self.good.last()).copied().unwrap_or_default();
+        let (low, part) = (at.floor() as usize, at.fract());
+        score(low) + (score(low + 1) - score(low)) * part
+    }
+
     /// The lowest threshold that no more than this part of the good reaches.
     #[must_use]
     pub fn threshold(&self, touched_max: f64) -> f64 {
@@ -88,6 +98,14 @@ mod tests {
             let touched = curve.reach(curve.threshold(allowed)).0;
             assert!(touched <= allowed && touched > allowed - 0.002, "{allowed}: {touched}");
         }
+    }
+
+    #[test]
+    fn between_two_scores_the_threshold_lies_in_proportion() {
+        let curve = Curve::of((0..1000).map(|n| (f64::from(n), false)));
+        assert!((curve.quantile(0.0) - 999.0).abs() < 1e-6);
+        assert!((curve.quantile(0.0045) - 994.5).abs() < 1e-6);
+        assert!((curve.quantile(1.0)).abs() < 1e-6);
     }
 
     #[test]

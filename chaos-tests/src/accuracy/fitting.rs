@@ -162,9 +162,9 @@ impl Fitted {
         groups.values().sum::<f64>() + by_odds
     }
 
-    /// What one unit of weight is worth so that no more than this part of the wanted mail reaches a threshold, by bisection.
+    /// What one unit of weight is worth so that this part of the wanted mail reaches a threshold, by bisection.
     #[must_use]
-    pub fn unit(&self, rules: &[Rule], all: &[&Read], odds: &[Both<i32>], threshold: f64, touched_max: f64) -> f64 {
+    pub fn unit(&self, rules: &[Rule], all: &[&Read], odds: &[Both<i32>], threshold: f64, touched: f64) -> f64 {
         let (mut low, mut high) = (1.0, 10_000.0);
         for _ in 0..40 {
             let unit = (low + high) / 2.0;
@@ -172,7 +172,7 @@ impl Fitted {
                 (self.points(unit, rules, &read.holding, *odds), read.sorted.class.is_bad())
             };
             let curve = Curve::of(all.iter().zip(odds).map(points));
-            if curve.threshold(touched_max) > threshold { high = unit } else { low = unit }
+            if curve.quantile(touched) > threshold { high = unit } else { low = unit }
         }
         low
     }

@@ -25,12 +25,15 @@ use node::checks::{
     },
 };
 
-/// No more than this part of the wanted mail may reach the threshold of quarantine while the weights are fitted.
-const TOUCHED_MAX: f64 = 0.005;
+/// This part of the wanted mail reaches the threshold of quarantine while the weights are fitted.
+const TOUCHED: f64 = 0.0042;
 /// Hundredths of points at which the built-in policy quarantines.
 const QUARANTINE_AT: f64 = 600.0;
 
-/// Learns the classifier and fits the weights of the rules from sorted mail, and writes both into the sources of the node. With
+/// What the collections lack: letters to offices.
+const LETTERS: &str = include_str!("../../../node/src/checks/letters.txt");
+
+/// Learns the classifiers and fits the weights of the rules from sorted mail, and writes both into the sources of the node. With
 /// `--without` nothing is written: what was learnt from the other collections is tried on these.
 #[derive(Parser)]
 #[command(name = "fit", bin_name = "cargo fit")]
@@ -53,6 +56,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let progress = command::bar();
     progress.set_message("messages are read");
     let mut all = read(&arguments.train, &progress)?;
+    all.extend(corpus::letters(LETTERS).into_iter().map(fitting::read));
     fitting::balance(&mut all);
     let left_out = |read: &&Read| arguments.without.contains(&read.sorted.collection);
     let (tried, learnt): (Vec<&Read>, Vec<&Read>) = all.iter().partition(left_out);
@@ -60,7 +64,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     progress.set_message("weights are fitted");
     let (odds, strange) = (fitting::unseen_odds(&learnt), fitting::strange_odds(&learnt));
     let fitted = fitting::fit(&learnt, &[&odds, &strange], &rules);
-    let unit = fitted.unit(&rules, &learnt, &odds, QUARANTINE_AT, TOUCHED_MAX);
+    let unit = fitted.unit(&rules, &learnt, &odds, QUARANTINE_AT, TOUCHED);
     let points = |read: &Read, odds| (fitted.points(unit, &rules, &read.holding, odds), read.sorted.class.is_bad());
     let curve = Curve::of(learnt.iter().zip(&odds).map(|(read, odds)| points(read, *odds)));
     progress.set_message("the classifiers learn");

@@ -94,8 +94,25 @@ pub enum Command {
     Backup(backup::Backup),
     /// Bring a backup into a new cluster.
     Restore(backup::Restore),
+    /// Content rules.
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Run messages through a node's checks without delivering them; one JSON line a message.
     Scan(Scan),
+}
+
+/// Content rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Show the rules that a node's program knows, by group, and what each is worth.
+    List {
+        /// The node's inspect address.
+        #[arg(long, value_name = "HOST:PORT")]
+        node: String,
+        /// Only this group.
+        #[arg(long, value_name = "NAME")]
+        group: Option<String>,
+    },
 }
 
 /// Policy.

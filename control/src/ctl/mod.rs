@@ -22,6 +22,7 @@ pub mod renewal;
 pub mod reputation;
 pub mod restore;
 pub mod revocation;
+pub mod rules;
 pub mod scan;
 pub mod settings;
 pub mod status;
@@ -34,7 +35,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, ClusterCommand, Command, NodeCommand, PolicyCommand};
+use args::{Args, ClusterCommand, Command, NodeCommand, PolicyCommand, RulesCommand};
 use connect::Reach;
 use output::Output;
 
@@ -106,6 +107,9 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
         Command::Node(NodeCommand::List) => nodes::list(&reach()?, output).await,
         Command::Node(NodeCommand::Drain(drain)) => nodes::drain(&reach()?, drain, true).await,
         Command::Node(NodeCommand::Undrain(drain)) => nodes::drain(&reach()?, drain, false).await,
+        Command::Rules(RulesCommand::List { node, group }) => {
+            rules::list(&reach()?, output, &node, group.as_deref()).await
+        }
         Command::Scan(scan) => scan::run(&reach()?, scan).await,
     }
 }

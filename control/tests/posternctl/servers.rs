@@ -17,7 +17,7 @@ use proto::{
     identity::{Credentials, Identity, Role},
     wire::{
         inspect::{
-            self, ScanRequest, ScanResponse, ViewInUseRequest, ViewInUseResponse,
+            self, RulesRequest, RulesResponse, ScanRequest, ScanResponse, ViewInUseRequest, ViewInUseResponse,
             inspect_server::{Inspect, InspectServer},
         },
         operator::{
@@ -313,5 +313,15 @@ impl Inspect for MadeUpNode {
         let policy_version = request.into_inner().policy_version;
         let (node, site) = ("mx1".into(), "north".into());
         Ok(Response::new(ViewInUseResponse { node, site, index: 1, policy_version, age_ms: 2, drained: false }))
+    }
+
+    async fn rules(&self, _: Request<RulesRequest>) -> Result<Response<RulesResponse>, Status> {
+        let rule = |group: &str, name: &str| inspect::Rule {
+            group: group.into(),
+            name: name.into(),
+            score: -150,
+            text: "escaped \u{202e}".into(),
+        };
+        Ok(Response::new(RulesResponse { rules: vec![rule("links", "L"), rule("words", "W")], group_max: 450 }))
     }
 }

@@ -14,6 +14,8 @@ const FIELDS: [&str; 9] =
     ["from", "to", "received", "subject", "date", "mime-version", "content-type", "message-id", "return-path"];
 /// So far into a file it is asked whether it is mail.
 const HEAD_BYTES: usize = 16 * 1024;
+/// Longest line that begins a uuencoded file: its mode and name.
+const BEGIN_BYTES_MAX: usize = 1024;
 /// Work for each byte of a message that is taken apart.
 const PARSING_COST: u64 = 8;
 /// The files of a notebook (MS-ONESTORE 2.6.13): a mark, a length, twelve bytes, the file.
@@ -62,8 +64,11 @@ impl Look<'_> {
         while let Some(at) = memchr::memmem::find(rest, b"begin ") {
             let is_line = at == 0 || rest.get(at - 1) == Some(&b'\n');
             rest = &rest[at + 6..];
-            let Some(line) = rest.split(|byte| *byte == b'\n').next().filter(|_| is_line) else { continue };
-            let line = line.trim_ascii();
+            if !is_line {
+                continue;
+            }
+            let near = &rest[..rest.len().min(BEGIN_BYTES_MAX)];
+            let line = near[..memchr::memchr(b'\n', near).unwrap_or(near.len())].trim_ascii();
             let (mode, name) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
             if !(3..=4).contains(&mode.len()) || !mode.iter().all(|digit| (b'0'..=b'7').contains(digit)) {
                 continue;

@@ -31,7 +31,8 @@ pub(super) fn is_markup(content: &[u8], names: &[String]) -> bool {
     let is_named =
         names.iter().filter_map(|name| kinds::extension(name)).any(|ending| ENDINGS.contains(&ending.as_str()));
     let begins = head.trim_start().starts_with('<') && BEGINNINGS.iter().any(|beginning| head.contains(beginning));
-    begins || (is_named && head.contains('<'))
+    // What is called a page is one, whatever stands before its first tag.
+    begins || is_named
 }
 
 /// Whether a browser shows it as a page or picture; in other XML an element called `object` means nothing.

@@ -130,7 +130,10 @@ impl Look<'_> {
             }
         }
         match format {
-            Some(format) => self.open(place, content, format),
+            Some(format) => {
+                self.open(place, content, format);
+                self.beside(place, content, format);
+            }
             None => self.text(place, content),
         }
         self.hidden(place, content, format);
@@ -162,6 +165,24 @@ impl Look<'_> {
         self.uuencoded(place, content);
     }
 
+    /// What other programs may take it for: the mark of a PDF may stand anywhere near its beginning, those of RTF and
+    /// `ActiveMime` are text that a page or mail may begin with.
+    fn beside(&mut self, place: &Place, content: &[u8], format: Format) {
+        if place.depth >= DEPTH_MAX {
+            return;
+        }
+        if format != Format::Pdf && pdf::is_pdf(content) {
+            self.pdf(place, content);
+        }
+        if matches!(format, Format::Pdf | Format::Rtf | Format::ActiveMime) && !place.is_body {
+            if mail::is_mail(content) {
+                self.mail(place, content);
+            } else if markup::is_markup(content, &place.names) {
+                self.markup(place, content);
+            }
+        }
+    }
+
     fn open(&mut self, place: &Place, content: &[u8], format: Format) {
         if place.depth >= DEPTH_MAX {
             self.analysis.opaque(format!("{} lies too deep in archives", place.shown));
@@ -187,6 +208,8 @@ impl Look<'_> {
             self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind("ZIP"));
             if place.depth < DEPTH_MAX {
                 self.zip(place, content, false);
+            } else {
+                self.analysis.opaque(format!("{} lies too deep in archives", place.shown));
             }
         }
         if format != Some(Format::SevenZip)

@@ -34,12 +34,14 @@ impl Look<'_> {
         }
         self.macros(place, &compound.entries);
         for Entry { name, content } in &compound.entries {
+            // Names are equal whatever their case is (MS-CFB 2.6.4).
+            let name = name.to_ascii_lowercase();
             match name.as_str() {
-                "EncryptedPackage" | "EncryptedSummary" | "\u{9}DRMContent" => self.encrypted(place),
+                "encryptedpackage" | "encryptedsummary" | "\u{9}drmcontent" => self.encrypted(place),
                 _ => {}
             }
             if let Some(content) = content {
-                self.stream(place, name, content);
+                self.stream(place, &name, content);
             }
         }
     }
@@ -62,7 +64,7 @@ impl Look<'_> {
 
     fn stream(&mut self, place: &Place, name: &str, content: &[u8]) {
         match name {
-            "WordDocument" => {
+            "worddocument" => {
                 if content.get(11).is_some_and(|flags| flags & 1 == 1) {
                     self.encrypted(place);
                 }
@@ -70,13 +72,13 @@ impl Look<'_> {
                     self.dde(place);
                 }
             }
-            "Workbook" | "Book" => self.workbook(place, content),
-            "PowerPoint Document" => self.presentation(place, content),
-            "\u{1}Ole10Native" => self.package(place, content.get(4..).unwrap_or_default()),
+            "workbook" | "book" => self.workbook(place, content),
+            "powerpoint document" => self.presentation(place, content),
+            "\u{1}ole10native" => self.package(place, content.get(4..).unwrap_or_default()),
             // The names of what is attached to an Outlook message.
             _ if name.starts_with("__substg1.0_3707") || name.starts_with("__substg1.0_3704") => {
                 let name =
-                    if name.ends_with("001F") { utf16(content) } else { String::from_utf8_lossy(content).into() };
+                    if name.ends_with("001f") { utf16(content) } else { String::from_utf8_lossy(content).into() };
                 self.names(&place.inside(Some(&name)), None);
             }
             _ => self.embedded(place, content),

@@ -22,6 +22,11 @@ const WEIGHT: u64 = 1;
 const READING_COST: u64 = 4;
 /// What a stream costs beside its bytes: each may take a decoder.
 const STREAM_COST: u64 = 4096;
+/// Filters of one stream; real ones have two at most.
+const FILTERS_MAX: usize = 8;
+/// Types of streams that are no embedded files. Any other word is no reason not to look.
+const NO_FILES: [&str; 9] =
+    ["XObject", "XRef", "Metadata", "Pattern", "Image", "Form", "Type1C", "CIDFontType0C", "OpenType"];
 /// Objects of one file that are remembered.
 const OBJECTS_MAX: usize = 200_000;
 
@@ -49,6 +54,8 @@ struct Object {
     is_object_stream: bool,
     /// Whether it says of what type it is: pages and files may not.
     is_typed: bool,
+    /// Whether that type is one of streams that readers do not hand out as files.
+    is_no_file: bool,
     filters: Vec<String>,
     /// Of an object stream: where its objects begin.
     first: usize,
@@ -116,9 +123,18 @@ impl Document {
         let mut object = Reading::default();
         let mut number = 0;
         let mut last = [0; 2];
+        let mut is_after_dictionary = false;
         while let Some(token) = tokens.next() {
+            let is_stream = std::mem::replace(&mut is_after_dictionary, token == Token::Close);
             match token {
                 Token::Number(value) => last = [last[1], value],
+                // Readers find objects by their table: what seems to be text to its end may hold some.
+                Token::Text(_) if tokens.text_holds_objects() => {
+                    if budget.work(length_of(tokens.read_again())).is_err() {
+                        return;
+                    }
+                    continue;
+                }
                 Token::Word(b"obj") => {
                     self.keep(number, std::mem::take(&mut object));
                     number = last[0];
@@ -127,7 +143,7 @@ impl Document {
                     self.keep(number, std::mem::take(&mut object));
                     number = 0;
                 }
-                Token::Word(b"stream") => {
+                Token::Word(b"stream") if is_stream => {
                     let packed = tokens.stream();
                     if budget.work(length_of(packed.len()).saturating_add(STREAM_COST)).is_err() {
                         return;
@@ -165,7 +181,7 @@ impl Document {
             }
             return;
         }
-        let is_file = object.is_embedded || (!object.is_typed && is_file(&object.filters, packed, budget));
+        let is_file = object.is_embedded || (!object.is_no_file && is_file(&object.filters, packed, budget));
         if is_file {
             match unpacked(&object.filters, packed, u64::MAX, budget) {
                 Some(bytes) => self.embedded.push(bytes),
@@ -213,6 +229,9 @@ fn is_file(filters: &[String], packed: &[u8], budget: &Budget) -> bool {
 
 /// Undoes the filters of a stream; `None` when one is not known or the end is missing.
 fn unpacked(filters: &[String], packed: &[u8], bytes_max: u64, budget: &Budget) -> Option<Vec<u8>> {
+    if filters.len() > FILTERS_MAX {
+        return None;
+    }
     let mut bytes = packed.to_vec();
     for filter in filters {
         bytes = match filter.as_str() {
@@ -320,7 +339,10 @@ impl Reading {
             ("S", "Launch") => self.object.launch = true,
             ("Type", "EmbeddedFile") => self.object.is_embedded = true,
             ("Type", "ObjStm") => self.object.is_object_stream = true,
-            ("Type" | "Subtype", _) => self.object.is_typed = true,
+            ("Type" | "Subtype", _) => {
+                self.object.is_typed = true;
+                self.object.is_no_file |= NO_FILES.contains(&name);
+            }
             (_, "OpenAction") => self.opening = Some(self.depth),
             (_, "AA") => self.actions = Some(self.depth),
             // Opening, closing, saving and printing; what a field does when it is filled in is asked for.
@@ -333,9 +355,8 @@ impl Reading {
                 _,
                 "FlateDecode" | "Fl" | "ASCIIHexDecode" | "AHx" | "ASCII85Decode" | "A85" | "LZWDecode" | "LZW"
                 | "RunLengthDecode" | "RL" | "Crypt" | "DCTDecode" | "JPXDecode" | "CCITTFaxDecode" | "Predictor",
-            ) => {
-                self.object.filters.push(name.to_owned());
-            }
+                // One more than counts is enough to see that there are too many.
+            ) if self.object.filters.len() <= FILTERS_MAX => self.object.filters.push(name.to_owned()),
             _ => {}
         }
         self.names[0] = before;

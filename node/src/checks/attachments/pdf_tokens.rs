@@ -18,6 +18,8 @@ pub(super) enum Token<'c> {
 
 pub(super) struct Tokens<'c> {
     rest: &'c [u8],
+    /// What follows the parenthesis that began the last text.
+    text: &'c [u8],
 }
 
 fn is_regular(byte: u8) -> bool {
@@ -30,7 +32,7 @@ fn is_space(byte: u8) -> bool {
 
 impl<'c> Tokens<'c> {
     pub(super) fn new(content: &'c [u8]) -> Self {
-        Self { rest: content }
+        Self { rest: content, text: &[] }
     }
 
     /// What stands between `stream` and `endstream`, whatever its length is said to be.
@@ -40,6 +42,19 @@ impl<'c> Tokens<'c> {
         let end = memchr::memmem::find(rest, b"endstream").unwrap_or(rest.len());
         self.rest = &rest[end..];
         &rest[..end]
+    }
+
+    /// Whether the last token was a text in which objects begin, or that has no end.
+    pub(super) fn text_holds_objects(&self) -> bool {
+        let text = &self.text[..self.text.len() - self.rest.len()];
+        !text.is_empty() && (self.rest.is_empty() || memchr::memmem::find(text, b" obj").is_some())
+    }
+
+    /// Goes back to just behind the parenthesis that began the last text; by how many bytes.
+    pub(super) fn read_again(&mut self) -> usize {
+        let back = self.text.len() - self.rest.len();
+        self.rest = self.text;
+        back
     }
 
     pub(super) fn next(&mut self) -> Option<Token<'c>> {
@@ -56,7 +71,7 @@ impl<'c> Tokens<'c> {
                     return Some(Token::Name(unescaped(name)));
                 }
                 b'(' => {
-                    self.rest = after;
+                    (self.rest, self.text) = (after, after);
                     return Some(Token::Text(self.literal()));
                 }
                 b'<' if after.first() == Some(&b'<') => {
@@ -70,6 +85,7 @@ impl<'c> Tokens<'c> {
                 b'<' => {
                     let end = memchr::memchr(b'>', after).unwrap_or(after.len());
                     self.rest = after.get(end + 1..).unwrap_or_default();
+                    self.text = self.rest;
                     return Some(Token::Text(text(&hexadecimal(&after[..end]))));
                 }
                 byte if is_regular(*byte) => {

@@ -1,12 +1,17 @@
 //! Reads the source of VBA macros (MS-OVBA) and says whether they run by themselves.
 
 use super::{
-    budget::Budget,
+    budget::{Budget, length_of},
     compound::{Entry, number, utf16},
 };
 
 /// Bytes that a chunk unpacks to.
 const CHUNK_BYTES: usize = 4096;
+
+/// Modules of a project that are looked at; real ones have some dozens.
+const MODULES_MAX: usize = 1000;
+/// Longest name of a module, in bytes: Office allows 31 characters.
+const NAME_BYTES_MAX: usize = 64;
 
 /// Procedures that Office calls by itself.
 const CALLED: [&str; 30] = [
@@ -83,35 +88,42 @@ pub(super) fn macros(entries: &[Entry], budget: &Budget) -> Macros {
         .flat_map(|(_, dir)| modules(&decompress(dir, budget).unwrap_or_default()))
         .collect();
     let mut sources = Vec::new();
+    let mut is_unreadable = listed.len() >= MODULES_MAX;
     for (name, content) in streams() {
         let places = listed.iter().filter(|(module, _)| module.eq_ignore_ascii_case(name)).map(|(_, at)| *at);
         // Where a directory lies, its modules are still found by how each begins.
         let begun = memchr::memmem::find_iter(content, b"\0Attribut").filter_map(|at| at.checked_sub(3));
-        sources.extend(places.chain(begun).filter_map(|at| decompress(content.get(at..)?, budget)));
+        for at in places {
+            let source = content.get(at..).and_then(|packed| decompress(packed, budget));
+            is_unreadable |= source.is_none();
+            sources.extend(source);
+        }
+        sources.extend(begun.filter_map(|at| decompress(content.get(at..)?, budget)));
     }
     let sources: Vec<String> =
-        sources.iter().map(|source| String::from_utf8_lossy(source).to_ascii_lowercase()).collect();
+        sources.iter().map(|source| joined(&String::from_utf8_lossy(source).to_ascii_lowercase())).collect();
     if let Some(called) = sources.iter().find_map(|source| called(source)) {
         return Macros::Called(called);
     }
-    match (sources.is_empty(), sources.iter().any(|source| says_something(source))) {
-        (true, _) => Macros::Unreadable,
-        (false, true) => Macros::Asked,
-        (false, false) => Macros::None,
+    if is_unreadable || sources.is_empty() {
+        return Macros::Unreadable;
     }
+    if sources.iter().any(|source| says_something(source)) { Macros::Asked } else { Macros::None }
 }
 
 /// Names and places of the modules (MS-OVBA 2.3.4.2).
 fn modules(dir: &[u8]) -> Vec<(String, usize)> {
     let mut modules = Vec::new();
     let (mut at, mut name) = (0, String::new());
-    while let (Some(id), Some(size)) = (dir.get(at..at + 2), number(dir, at + 2)) {
+    while let (Some(id), Some(size)) = (dir.get(at..at + 2), number(dir, at + 2))
+        && modules.len() < MODULES_MAX
+    {
         // The record of the version says less than it has.
         let size = if id == [9, 0] { 6 } else { usize::try_from(size).unwrap_or(usize::MAX) };
         let Some(data) = dir.get(at + 6..).and_then(|rest| rest.get(..size)) else { break };
         match id {
-            [0x1a, 0] => name = String::from_utf8_lossy(data).into_owned(),
-            [0x32, 0] => name = utf16(data),
+            [0x1a, 0] => name = String::from_utf8_lossy(&data[..data.len().min(NAME_BYTES_MAX)]).into_owned(),
+            [0x32, 0] => name = utf16(&data[..data.len().min(2 * NAME_BYTES_MAX)]),
             [0x31, 0] => {
                 let place = number(data, 0).and_then(|place| usize::try_from(place).ok());
                 modules.extend(place.map(|place| (name.clone(), place)));
@@ -135,6 +147,7 @@ pub(super) fn decompress(packed: &[u8], budget: &Budget) -> Option<Vec<u8>> {
         let length = (usize::from(header & 0xfff) + 1).min(after.len());
         let (chunk, next) = after.split_at(length);
         let from = out.len();
+        budget.work(length_of(length)).ok()?;
         if header >> 15 == 1 {
             let _ = tokens(chunk, &mut out);
         } else {
@@ -170,6 +183,11 @@ fn tokens(chunk: &[u8], out: &mut Vec<u8>) -> Option<()> {
             }
         }
     }
+}
+
+/// With lines that go on after ` _` as one (MS-VBAL 3.2.2).
+fn joined(source: &str) -> String {
+    source.replace(" _\r\n", " ").replace(" _\n", " ")
 }
 
 /// The lines that do something.

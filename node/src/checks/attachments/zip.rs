@@ -32,7 +32,13 @@ pub(super) fn is_hidden(content: &[u8]) -> bool {
     !content.starts_with(b"PK\x03\x04")
         && !content.starts_with(b"PK\x05\x06")
         && memchr::memmem::find(tail, b"PK\x05\x06").is_some()
+        && !has_too_many(content)
         && ZipArchive::new(Metered::new(content)).is_ok_and(|archive| !archive.is_empty())
+}
+
+/// Whether a directory may have more entries than are read: each takes memory.
+fn has_too_many(content: &[u8]) -> bool {
+    memchr::memmem::find_iter(content, b"PK\x01\x02").nth(DIRECTORY_ENTRIES_MAX).is_some()
 }
 
 type Zip<'a> = ZipArchive<Metered<'a>>;
@@ -70,7 +76,7 @@ impl Look<'_> {
     /// `is_first` says that the archive begins with its first entry and not behind other bytes.
     pub(super) fn zip(&mut self, place: &Place, content: &[u8], is_first: bool) {
         let shown = &place.shown;
-        if memchr::memmem::find_iter(content, b"PK\x01\x02").nth(DIRECTORY_ENTRIES_MAX).is_some() {
+        if has_too_many(content) {
             self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a ZIP archive"));
             self.analysis.opaque(format!("{shown} has more entries than are looked into"));
             return;

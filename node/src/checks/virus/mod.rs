@@ -49,6 +49,8 @@ use crate::{limits::Limits, policy::evidence::Virus};
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is seen whether a look is due.
 const TURN: Duration = Duration::from_secs(1);
+/// A scan for which less than this part of the time is left is not begun.
+const SHARE_MIN: u32 = 5;
 
 /// A client of some clamds. Each question is one connection. Cheap to clone; clones share what they know.
 #[derive(Clone, Debug)]
@@ -257,7 +259,12 @@ impl Inner {
                 }
                 Err(_) => break,
             };
-            match clamd.scan(bytes, deadline.saturating_duration_since(Instant::now())).await {
+            // What parts before it have left may be too little for a sound clamd: that is nobody's fault.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left < self.time_max / SHARE_MIN {
+                break;
+            }
+            match clamd.scan(bytes, left).await {
                 Ok(found) => {
                     count(&self.counts.asked);
                     self.tries.forget(digest);

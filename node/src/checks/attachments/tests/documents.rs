@@ -79,6 +79,7 @@ fn macros_that_run_by_themselves_are_told_from_those_that_are_asked_for() {
     for (source, expected) in [
         (AUTO, Some((ContentKind::Active, "MACROS_RUN"))),
         (&AUTO.replace("AutoOpen", "Workbook_OPEN"), Some((ContentKind::Active, "MACROS_RUN"))),
+        (&AUTO.replace("Sub AutoOpen", "Sub _\r\nAutoOpen"), Some((ContentKind::Active, "MACROS_RUN"))),
         (&AUTO.replace("AutoOpen", "Frame1_Layout"), Some((ContentKind::Active, "MACROS_RUN"))),
         (ASKED, Some((ContentKind::Macro, "MACROS"))),
         (EMPTY, None),
@@ -97,8 +98,27 @@ fn macros_without_a_directory_or_a_source_are_not_overlooked() {
     let project = ("/VBA/_VBA_PROJECT", &b"\xcc\x61"[..]);
     let lost = compound(&[project, ("/VBA/dir", b"rubbish"), ("/VBA/Module1", &module)]);
     assert!(has(&analyse(&with_part("a.doc", lost)), ContentKind::Active, "MACROS_RUN"));
-    let stomped = compound(&[project, ("/VBA/Module1", b"pcode alone")]);
-    assert!(has(&analyse(&with_part("a.doc", stomped)), ContentKind::Active, "MACROS_HIDDEN"));
+    let empty = packed(EMPTY.as_bytes());
+    let dir = packed(&[record(0x1a, b"Module1"), record(0x31, &0_u32.to_le_bytes())].concat());
+    for streams in [
+        &[project, ("/VBA/Module1", b"pcode alone")][..],
+        &[
+            project,
+            ("/VBA/dir", &dir),
+            ("/VBA/Module1", b"pcode alone"),
+            ("/VBA/ThisDocument", &[b"pcode", &empty[..]].concat()),
+        ],
+    ] {
+        assert!(has(&analyse(&with_part("a.doc", compound(streams))), ContentKind::Active, "MACROS_HIDDEN"));
+    }
+}
+
+#[test]
+fn a_list_of_modules_without_an_end_takes_no_memory() {
+    let many = record(0x31, &0_u32.to_le_bytes()).repeat(200_000);
+    let dir = [record(0x1a, &b"M".repeat(500_000)), many].concat();
+    let content = compound(&[("/VBA/_VBA_PROJECT", b"\xcc\x61"), ("/VBA/dir", &packed(&dir))]);
+    assert!(has(&analyse(&with_part("a.doc", content)), ContentKind::Active, "MACROS_HIDDEN"));
 }
 
 fn biff(id: u16, data: &[u8]) -> Vec<u8> {
@@ -279,6 +299,7 @@ fn an_encrypted_document_is_encrypted_and_an_installer_is_a_program() {
     word[11] = 1;
     let cases = [
         ("a.docx", compound(&[("/EncryptedPackage", b"x"), ("/EncryptionInfo", b"x")])),
+        ("b.docx", compound(&[("/encryptedPACKAGE", b"x")])),
         ("a.doc", compound(&[("/WordDocument", &word)])),
         ("a.xls", compound(&[("/Workbook", &biff(0x2f, &[0; 6]))])),
         ("a.odt", zipped(&[("mimetype", b"x"), ("META-INF/manifest.xml", b"<manifest:encryption-data/>")])),

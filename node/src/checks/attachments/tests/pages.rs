@@ -23,6 +23,8 @@ fn a_page_or_picture_that_runs_is_active_whatever_it_is_called() {
         ("a.svgz", gzipped(svg.as_bytes())),
         ("a.html", b"<p><a href='data:text/html;base64,x'>open</a>".to_vec()),
         ("a.htm", b"\n<!-- x --><body onload=x()>".to_vec()),
+        ("other marks.html", b"<!-- %PDF- --><script>x</script>".to_vec()),
+        ("far.html", [&b" ".repeat(5000)[..], b"<script>x</script>"].concat()),
         ("a.zip", zipped(&[("b.xhtml", b"<html><iframe src='x'></html>")])),
         ("a.mht", b"MIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n<script>x</script>".to_vec()),
     ] {
@@ -121,4 +123,10 @@ fn a_format_of_ones_own_is_found_in_parts_and_in_archives() {
     plain.parts[0].content = Bytes::from_static(b"x");
     plain.parts[0].attached = true;
     assert!(!crate::checks::attachments::is_plain(&plain));
+}
+
+#[test]
+fn a_text_full_of_words_that_begin_a_file_is_searched_once() {
+    let words = b"begin ".repeat(400_000);
+    assert_eq!(rules(&analyse(&with_part("a.txt", words))), []);
 }

@@ -39,6 +39,9 @@ fn a_script_that_runs_at_opening_is_told_from_one_that_a_field_has() {
         "1 0 obj<</Names<</JavaScript<</Names[(x)4 0 R]>>>>>>endobj",
         "1 0 obj<</Type/Page/AA<</C 8 0 R/O 5 0 R>>>>endobj 5 0 obj<</S/JavaScript/JS(x)>>endobj",
         "1 0 obj<</Type/Catalog/AA<</WC<</S/JavaScript/JS(x)>>>>>>endobj",
+        "((((\n1 0 obj<</OpenAction<</S/JavaScript/JS(x)>>>>endobj",
+        "9 0 obj ( 1 0 obj<</OpenAction<</S/JavaScript/JS(x)>>>>endobj )endobj",
+        "stream 1 0 obj<</OpenAction<</S/JavaScript/JS(x)>>>>endobj endstream",
     ] {
         assert_eq!(found(pdf(objects)), [RUNS], "{objects}");
     }
