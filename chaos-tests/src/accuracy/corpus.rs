@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use anyhow::{Context as _, ensure};
@@ -115,16 +115,22 @@ fn with_crlf(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The envelope of a message: its own sender, where it names one, from the Internet to somebody.
-#[must_use]
-pub fn transaction(message: &Message) -> Transaction {
-    let view = View::empty().after(ViewChange {
+/// What holds for all messages: a node makes no view for each of them.
+static VIEW: LazyLock<Arc<View>> = LazyLock::new(|| {
+    let change = ViewChange {
         index: 1,
         policy_version: 1,
         whole: true,
         settings: Some(StateSettings::default()),
         ..ViewChange::default()
-    });
+    };
+    Arc::new(View::empty().after(change))
+});
+
+/// The envelope of a message: its own sender, where it names one, from the Internet to somebody.
+#[must_use]
+pub fn transaction(message: &Message) -> Transaction {
+    let view = Arc::clone(&VIEW);
     let address = |text: &str| Address::parse(text).ok();
     let to = Domain::parse("example.test").ok();
     let recipients = address("somebody@example.test").into_iter().zip(to).map(|(address, domain)| Recipient {
@@ -149,6 +155,6 @@ pub fn transaction(message: &Message) -> Transaction {
         },
         reverse_path: sender.map_or(ReversePath::Null, ReversePath::Address),
         handling: Handling::default(),
-        view: Arc::new(view),
+        view,
     }
 }
