@@ -2,9 +2,12 @@
 
 use proto::{policy::PolicyLayer, score::Score};
 
-use super::{analyse, capped};
+use super::{analyse, by_odds, capped};
 use crate::checks::{
-    criteria::{holding, rules, weights::GROUP_MAX},
+    criteria::{
+        holding, rules,
+        weights::{self, GROUP_MAX},
+    },
     facts::Facts,
     phrases::TOPICS,
 };
@@ -118,6 +121,17 @@ fn no_group_decides_alone() {
     for group in groups {
         let all = capped(rules.iter().filter(|rule| rule.group == group));
         assert!(total(&all) <= GROUP_MAX, "{group}: {all:?}");
+    }
+}
+
+#[test]
+fn no_classifier_decides_alone_and_each_speaks_both_ways() {
+    for rules in [weights::WORDS, weights::FORM] {
+        for odds in [1_000_000, -1_000_000] {
+            let reason = by_odds(odds, &rules).expect("a reason");
+            assert!(reason.score.0.abs() <= GROUP_MAX.0 && (reason.score.0 > 0) == (odds > 0), "{reason:?}");
+        }
+        assert!(by_odds(0, &rules).is_none());
     }
 }
 
