@@ -114,8 +114,8 @@ pub fn records(key: &SigningKey) -> Vec<Record> {
         records.push(record(domain, "TXT", &format!("v=spf1 ip4:{address} -all")));
         records.push(record(&format!("_dmarc.{domain}"), "TXT", "v=DMARC1; p=reject"));
     }
-    // A list with its test entry, one that lists everything, and `nothing.test`, which lists nothing.
-    for name in ["2.0.0.127.listed.test", "6.66.0.127.listed.test"] {
+    // A list of addresses and one of names with their test entries, one that lists everything, and `nothing.test`, which lists nothing.
+    for name in ["2.0.0.127.listed.test", "6.66.0.127.listed.test", "test.names.test", "bad.example.names.test"] {
         records.push(record(name, "A", "127.0.0.2"));
     }
     records.push(record("*.everything.test", "A", "127.0.0.2"));

@@ -58,7 +58,7 @@ fn who_is_listed_is_refused_with_the_reason_and_a_list_of_everything_is_left_out
         let good = tried(&cluster, 0, zones::GOOD, "anna@interior.gov.test").await?;
         assert_eq!(good.code, 250, "{good}");
         let log = std::fs::read_to_string(cluster.log("mx1")?)?;
-        assert!(log.contains("lists everything") && log.contains("does not list its test address"), "{log}");
+        assert!(log.contains("lists everything") && log.contains("does not list its test entry"), "{log}");
         cluster.stop().await
     })
 }

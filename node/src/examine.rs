@@ -7,12 +7,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use proto::{policy::VirusScan, reputation::Subject, time::UnixMs, verdict::Verdict};
+use proto::{
+    policy::VirusScan,
+    reputation::Subject,
+    score::Score,
+    time::UnixMs,
+    verdict::{Reason, Verdict},
+};
 use tokio::{sync::Semaphore, time::timeout};
 use tracing::info_span;
 
 use crate::{
-    checks::{attachments, authentication::Authenticator, content, virus::VirusScanner},
+    checks::{attachments, authentication::Authenticator, content, listing::Entry, lists::Lists, virus::VirusScanner},
     limits::Limits,
     message::{Defect, Message},
     policy::{
@@ -20,6 +26,7 @@ use crate::{
         evidence::{Authentication, Evidence, Virus},
         standing,
     },
+    reception::ASKING_TIME_MAX,
     smtp::transaction::{Recipient, Transaction, TrustClass},
     telemetry::stage,
 };
@@ -38,6 +45,7 @@ pub struct Examiner {
     pub authenticator: Authenticator,
     /// Asks clamd.
     pub virus: VirusScanner,
+    lists: Lists,
     host: Arc<str>,
     places: Arc<Semaphore>,
 }
@@ -58,7 +66,8 @@ impl Examiner {
     #[must_use]
     pub fn new(host: &str, limits: &Limits, authenticator: Authenticator, virus: VirusScanner) -> Self {
         let places = Arc::new(Semaphore::new(limits.analyses_max));
-        Self { limits: Arc::new(limits.clone()), authenticator, virus, host: host.into(), places }
+        let lists = Lists::of_names(authenticator.resolver(), ASKING_TIME_MAX);
+        Self { limits: Arc::new(limits.clone()), authenticator, virus, lists, host: host.into(), places }
     }
 
     /// Reads, checks and decides. Ends within twice `Limits::checks_time_max`.
@@ -104,20 +113,35 @@ impl Examiner {
     async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> Evidence {
         // What may have to be unpacked is never short.
         let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
+        let now = UnixMs::now();
         let analysing = self.on_a_thread(bytes, move || {
             let recipients = transaction.recipients.iter();
             let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
             let attachments = attachments::analyse(&message, &fingerprints);
-            let mut content = attachments.reasons;
-            // Only what comes from the Internet is scored.
-            if class(&transaction) == Some(TrustClass::Internet) {
-                content.splice(0..0, content::analyse(&message, &transaction));
-            }
             let kinds = attachments.found;
             let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
-            Evidence { kinds, fingerprints, opaque, content, analysed: true, ..Evidence::nothing() }
+            let mut evidence = Evidence { kinds, fingerprints, opaque, analysed: true, ..Evidence::nothing() };
+            // Only what comes from the Internet is scored.
+            if class(&transaction) == Some(TrustClass::Internet) {
+                let found = content::analyse(&message, &transaction);
+                evidence.content = found.reasons;
+                evidence.content.extend(found.copies.reason(&transaction.view.reputation, now));
+                (evidence.copies, evidence.hosts) = (found.copies.into_subjects(), found.hosts);
+            }
+            evidence.content.extend(attachments.reasons);
+            evidence
         });
         analysing.await.unwrap_or_else(Evidence::nothing)
+    }
+
+    /// The pure analyses, and what lists say of the names that they find.
+    async fn analyses_and_lists(&self, message: &Arc<Message>, transaction: &Transaction) -> Evidence {
+        let mut evidence = self.analyses(message.clone(), transaction.clone()).await;
+        let Some(rules) = transaction.view.settings.content.as_ref() else { return evidence };
+        let entries: Vec<Entry> = evidence.hosts.iter().filter_map(|host| Entry::of_host(host)).collect();
+        let found = self.lists.reasons(("DOMAIN_LIST", "DOMAIN_ALLOW_LIST"), &entries, &rules.domain_lists).await;
+        evidence.content.extend(capped(found));
+        evidence
     }
 
     /// Scans each part that we decode, and the message as it came: the scanner and a mail program may take an odd encoding
@@ -164,7 +188,7 @@ impl Examiner {
         let (virus, authentication, analyses) = tokio::join!(
             timeout(time_max, virus),
             timeout(time_max, authentication),
-            timeout(time_max, self.analyses(message.clone(), transaction.clone())),
+            timeout(time_max, self.analyses_and_lists(message, transaction)),
         );
         let late = "the checks did not end in time";
         let mut evidence = analyses.unwrap_or_else(|_| Evidence::nothing());
@@ -180,6 +204,19 @@ impl Examiner {
         }
         evidence
     }
+}
+
+/// Lists together count no more than any other group, either way.
+fn capped(found: Vec<Reason>) -> Vec<Reason> {
+    let mut so_far = 0;
+    let most = content::GROUP_MAX.0;
+    let cap = |mut reason: Reason| {
+        let sum = (so_far + reason.score.0).clamp(-most, most);
+        reason.score = Score(sum - so_far);
+        so_far = sum;
+        (reason.score != Score::ZERO).then_some(reason)
+    };
+    found.into_iter().filter_map(cap).collect()
 }
 
 /// Who answers for a message from the Internet.

@@ -266,6 +266,7 @@ impl Pipeline {
         if let Some(good) = outcome.filter(|good| ends_here && (delivered || !good)) {
             let senders = senders(transaction, &examined.evidence.authentication);
             self.outcomes.saw(&standing::answerable(senders, good), good);
+            self.outcomes.saw_copy(&examined.evidence.copies, good);
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use moka::sync::Cache;
 use proto::{
     mutation::Change,
     reputation::{Heard, REPORT_SUBJECTS_MAX, Subject, SubjectKey},
@@ -22,9 +23,25 @@ use crate::{cluster::Cluster, reception::Tries};
 /// From one report to the next.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// Campaigns that a node remembers by itself, and for how long after their last message: most are never seen again, and what the
+/// cluster counts must not be full of them.
+const COPIES_MAX: u64 = 100_000;
+const COPIES_FOR: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// Good and bad outcomes since the last report, by subject. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Outcomes(Arc<Mutex<HashMap<SubjectKey, (u32, u32)>>>);
+#[derive(Clone)]
+pub struct Outcomes {
+    since: Arc<Mutex<HashMap<SubjectKey, (u32, u32)>>>,
+    /// Campaigns that were seen.
+    seen: Cache<SubjectKey, ()>,
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        let seen = Cache::builder().max_capacity(COPIES_MAX).time_to_idle(COPIES_FOR).build();
+        Self { since: Arc::default(), seen }
+    }
+}
 
 impl fmt::Debug for Outcomes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,14 +51,15 @@ impl fmt::Debug for Outcomes {
 
 impl Outcomes {
     /// Counts a message for all of its senders. What does not fit into the next report is not counted; domains, of which a
-    /// client can have any number, fill half of it at most.
+    /// client can have any number, fill half of it at most, and campaigns a quarter.
     pub fn saw(&self, senders: &[Subject], good: bool) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         for sender in senders {
             let key = sender.key();
             let room = match sender {
                 Subject::Ip(_) | Subject::Net(_) => REPORT_SUBJECTS_MAX,
                 Subject::Dkim(_) | Subject::Spf(_) => REPORT_SUBJECTS_MAX / 2,
+                Subject::Campaign(_) => REPORT_SUBJECTS_MAX / 4,
             };
             if all.len() >= room && !all.contains_key(&key) {
                 continue;
@@ -52,9 +70,20 @@ impl Outcomes {
         }
     }
 
+    /// Counts a message for what its near-copies have in common with it, from the second one on.
+    pub fn saw_copy(&self, copies: &[Subject], good: bool) {
+        for copy in copies {
+            if self.seen.get(&copy.key()).is_some() {
+                self.saw(std::slice::from_ref(copy), good);
+            } else {
+                self.seen.insert(copy.key(), ());
+            }
+        }
+    }
+
     /// What is to be reported.
     pub(crate) fn take(&self) -> Vec<Heard> {
-        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(&mut *self.since.lock().unwrap_or_else(PoisonError::into_inner));
         all.into_iter().map(|(subject, (good, bad))| Heard { subject, good, bad }).collect()
     }
 }
@@ -93,6 +122,21 @@ mod tests {
     use proto::reputation::{Heard, REPORT_SUBJECTS_MAX, Subject};
 
     use super::Outcomes;
+
+    #[test]
+    fn a_campaign_is_reported_from_its_second_message_on_and_fills_a_quarter() {
+        let outcomes = Outcomes::default();
+        let copy = |number: usize| Subject::Campaign(number.to_be_bytes());
+        outcomes.saw_copy(&[copy(1), copy(2)], false);
+        assert!(outcomes.take().is_empty(), "most are never seen again");
+        outcomes.saw_copy(&[copy(1), copy(3)], false);
+        outcomes.saw_copy(&[copy(1)], true);
+        assert_eq!(outcomes.take(), [Heard { subject: copy(1).key(), good: 1, bad: 1 }]);
+        for _ in 0..2 {
+            outcomes.saw_copy(&(0..REPORT_SUBJECTS_MAX).map(copy).collect::<Vec<_>>(), false);
+        }
+        assert_eq!(outcomes.take().len(), REPORT_SUBJECTS_MAX / 4);
+    }
 
     #[test]
     fn a_report_has_each_subject_once_and_no_more_than_fit() {

@@ -34,7 +34,8 @@ const FADED: [u64; 8] = [65_536, 60_097, 55_109, 50_535, 46_341, 42_495, 38_968,
 /// 2^(k/8) in units of 1/65536.
 const GROWN: [u64; 8] = [65_536, 71_468, 77_936, 84_990, 92_682, 101_070, 110_218, 120_194];
 
-/// Whom outcomes are counted for. Written `ip:192.0.2.7`, `net:192.0.2.0/24`, `dkim:example.com`, `spf:example.com`.
+/// Whom or what outcomes are counted for. Written `ip:192.0.2.7`, `net:192.0.2.0/24`, `dkim:example.com`, `spf:example.com`,
+/// `campaign:0123456789abcdef`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Subject {
@@ -46,12 +47,15 @@ pub enum Subject {
     Dkim(Domain),
     /// A domain of a reverse-path for which SPF passed.
     Spf(Domain),
+    /// Something that near-copies of a message have in common.
+    Campaign([u8; 8]),
 }
 
 /// A text names no subject.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no subject: write ip:192.0.2.7, net:192.0.2.0/24, net:2001:db8::/64, dkim:example.com or spf:example.com"
+    "{0:?} is no subject: write ip:192.0.2.7, net:192.0.2.0/24, net:2001:db8::/64, dkim:example.com, spf:example.com or \
+     campaign:0123456789abcdef"
 )]
 pub struct SubjectError(String);
 
@@ -88,6 +92,10 @@ impl FromStr for Subject {
             }
             "dkim" => Domain::parse(rest).ok().map(Self::Dkim),
             "spf" => Domain::parse(rest).ok().map(Self::Spf),
+            "campaign" => {
+                let mut part = [0; 8];
+                hex::decode_to_slice(rest, &mut part).ok().map(|()| Self::Campaign(part))
+            }
             _ => None,
         };
         let subject = text.split_once(':').and_then(|(kind, rest)| read(kind, rest));
@@ -102,6 +110,7 @@ impl fmt::Display for Subject {
             Self::Net(net) => write!(f, "net:{net}"),
             Self::Dkim(domain) => write!(f, "dkim:{domain}"),
             Self::Spf(domain) => write!(f, "spf:{domain}"),
+            Self::Campaign(part) => write!(f, "campaign:{}", hex::encode(part)),
         }
     }
 }

@@ -8,8 +8,10 @@ pub use crate::directory::Tenant;
 use crate::{
     address::Domain,
     client_rules::ClientRules,
+    content_rules::ContentRules,
     department::{Department, DepartmentId, NextHop},
     directory::Directory,
+    guard::Guard,
     policy::{Layer, Policy, PolicyLayer},
     reputation::{Levels, Manual, SubjectKey, known::Known},
     shards::Shards,
@@ -33,6 +35,9 @@ pub struct StateSettings {
     /// What is asked of clients before they have sent a message; the built-in rules when not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clients: Option<Box<ClientRules>>,
+    /// What is asked about the content of messages, and who is guarded; nothing beyond departments when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Box<ContentRules>>,
     /// What the state's policy says on top of the built-in one.
     pub policy: PolicyLayer,
 }
@@ -107,6 +112,8 @@ pub struct View {
     pub tries: Shards<UnixMs>,
     /// What is asked of clients.
     pub clients: Arc<ClientRules>,
+    /// Who must not be imitated.
+    pub guard: Arc<Guard>,
     directory: Arc<Directory>,
 }
 
@@ -128,6 +135,7 @@ impl View {
             policy_version: 0,
             state_policy: state_policy(&settings),
             clients: client_rules(&settings),
+            guard: Arc::default(),
             tries: Shards::default(),
             settings: Arc::new(settings),
             drained: Arc::default(),
@@ -168,6 +176,8 @@ impl View {
             for department in change.departments {
                 directory.insert(department, &self.state_policy);
             }
+            let departments = directory.all().map(|tenant| &tenant.department);
+            self.guard = Arc::new(Guard::new(self.settings.content.as_deref(), departments));
         }
         self.reputation.change(change.subjects);
         self.reputation.change_manual(change.manual);

@@ -104,7 +104,7 @@ fn judge(all: &[Sorted], progress: &ProgressBar) -> anyhow::Result<(Said, Vec<Ve
 
 fn reasons_of(sorted: &Sorted) -> Vec<Reason> {
     let message = Message::parse(sorted.bytes.clone().into(), &Limits::default());
-    content::analyse(&message, &corpus::transaction(&message))
+    content::analyse(&message, &corpus::transaction(&message)).reasons
 }
 
 async fn ask_peers(all: &[Sorted], train: &Path, progress: &ProgressBar) -> anyhow::Result<Vec<Filter>> {

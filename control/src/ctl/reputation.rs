@@ -23,7 +23,8 @@ use super::{
 pub enum ReputationCommand {
     /// What is counted of a sender, and what an operator said.
     Show {
-        /// `ip:192.0.2.7`, `net:192.0.2.0/24`, `net:2001:db8::/64`, `dkim:example.com` or `spf:example.com`.
+        /// `ip:192.0.2.7`, `net:192.0.2.0/24`, `net:2001:db8::/64`, `dkim:example.com`, `spf:example.com` or
+        /// `campaign:0123456789abcdef`, as the reasons of a message name it.
         subject: Subject,
     },
     /// Let a sender in or keep it out for a while, whatever is counted. Takes the place of what was set before.

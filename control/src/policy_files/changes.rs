@@ -7,6 +7,7 @@ use std::{
 
 use proto::{
     client_rules::ClientRules,
+    content_rules::ContentRules,
     department::{Department, NextHop, TlsRule},
     policy::{Layer, Policy, PolicyLayer},
     view::{CLIENT_SCORE_MAX, StateSettings},
@@ -61,6 +62,12 @@ fn state(old: &StateSettings, new: &StateSettings) -> Vec<String> {
         |settings: &StateSettings| settings.clients.as_deref().cloned().unwrap_or_else(ClientRules::built_in).rows();
     for ((key, was), (_, now)) in rules(old).into_iter().zip(rules(new)) {
         value(&mut found, &format!("clients.{key}"), &was, &now);
+    }
+    let rules = |settings: &StateSettings| {
+        settings.content.as_deref().map_or_else(|| ContentRules::default().rows(), ContentRules::rows)
+    };
+    for ((key, was), (_, now)) in rules(old).into_iter().zip(rules(new)) {
+        value(&mut found, &format!("content.{key}"), &was, &now);
     }
     let rows = policy(&policy_of(old, None), &policy_of(new, None), Layer::State);
     found.extend(rows.into_iter().filter(|row| !first || row.contains(" -> ")));

@@ -130,7 +130,7 @@ fn greylist_delay(node: &Node<'_, '_>) -> Result<u64, Fault> {
     if GREYLIST_DELAY_MS.contains(&delay) { Ok(delay) } else { Err(node.fault("a time from 1s to 1h is expected")) }
 }
 
-fn dns_list(map: &mut Map<'_, '_>) -> Option<DnsList> {
+pub(super) fn dns_list(map: &mut Map<'_, '_>) -> Option<DnsList> {
     let zone = map.required("zone", |node| node.parsed(Domain::parse));
     let points = map.required("points", |node| points_of(node, -POINTS_MAX));
     let answers = map.list("answers", answer).unwrap_or_default();

@@ -17,7 +17,7 @@ use proto::{
     yaml::{Fault, Map, Node},
 };
 
-use super::clients::clients;
+use super::{clients::clients, content::content};
 
 /// Longest name for people, in characters.
 const NAME_CHARS_MAX: usize = 200;
@@ -69,6 +69,7 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
     let client_score_max = map.optional("client_score_max", |node| node.integer(1..=1_000));
     let client_score_max = client_score_max.and_then(|score| i16::try_from(score).ok());
     let clients = map.section("clients", clients).map(Box::new);
+    let content = map.section("content", content).map(Box::new);
     let policy = map.section("policy", policy).unwrap_or_default();
     let layer = policy.layer.clone();
     let settings = name.map(|name| StateSettings {
@@ -78,6 +79,7 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
         view_age_max_ms,
         client_score_max,
         clients,
+        content,
         policy: layer,
     });
     StateDraft { policy, settings }
@@ -203,7 +205,7 @@ fn placed<T>(node: &Node<'_, '_>, value: T) -> Placed<T> {
     Placed { value, place: node.fault("") }
 }
 
-fn name_for_people(text: &str) -> Result<String, String> {
+pub(super) fn name_for_people(text: &str) -> Result<String, String> {
     let chars = text.chars().count();
     if text.trim().is_empty() || chars > NAME_CHARS_MAX || text.chars().any(char::is_control) {
         return Err(format!("a name of 1 to {NAME_CHARS_MAX} characters without control characters is expected"));

@@ -4,6 +4,7 @@
 mod changes;
 mod check;
 mod clients;
+mod content;
 mod fields;
 #[cfg(test)]
 mod tests;

@@ -58,7 +58,7 @@ fn each_fault_is_named_with_file_line_and_key() {
             "state: S\nstat: T\n",
             a,
             &["state.yaml:2:1: stat: unknown key; known here: arc_sealers, client_score_max, \
-            clients, internet_relays, policy, state, view_age_max"],
+            clients, content, internet_relays, policy, state, view_age_max"],
         ),
         ("state: 7\n", a, &["state.yaml:1:8: state: text is expected"]),
         (
@@ -252,6 +252,32 @@ fn what_is_asked_of_clients_is_read_over_what_is_built_in_and_planned() {
             "~ state: clients.at_once.sender_domain_messages no bound -> 20 at once",
             "~ state: client_refuse_at 8.00 -> 9.00 (state)",
             "~ state: greylist_at 2.00 -> 0.00 (state)",
+        ]
+    );
+}
+
+#[test]
+fn lists_of_names_and_who_is_guarded_are_read_and_planned_and_their_faults_are_named() {
+    let text = |content: &str| format!("state: S\ncontent: {{{content}}}\n");
+    let new =
+        text("domain_lists: [{zone: dbl.test, points: 4}], officials: [Anna Muster], guarded_domains: [bank.example]");
+    let old = good(&files(&[("state.yaml", "state: S\n")]));
+    assert_eq!(
+        changes(&old, &good(&files(&[("state.yaml", &new)]))),
+        [
+            "~ state: content.domain_lists [] -> [dbl.test 4.00]",
+            "~ state: content.officials [] -> [\"Anna Muster\"]",
+            "~ state: content.guarded_domains [] -> [bank.example]",
+        ]
+    );
+    let bad = text("domain_lists: [{zone: dbl.test}], officials: [Anna], guarded_domains: [a b], officers: []");
+    assert_eq!(
+        faults(&[("state.yaml", &bad)]),
+        [
+            "state.yaml:2:26: content.domain_lists[0].points: is missing",
+            "state.yaml:2:57: content.officials[0]: \"Anna\": a first and a last name are expected",
+            "state.yaml:2:82: content.guarded_domains[0]: \"a b\": not a domain name",
+            "state.yaml:2:88: content.officers: unknown key; known here: domain_lists, guarded_domains, officials",
         ]
     );
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::{
     client_rules::DNS_LISTS_MAX,
     codec,
+    content_rules::{GUARDED_DOMAINS_MAX, OFFICIALS_MAX},
     department::{Department, DepartmentId},
     mutation::{Grounds, Mutation, Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
@@ -42,6 +43,11 @@ impl Plan<'_> {
         full("lines of the plan", self.changes.len(), PLAN_LINES_MAX)?;
         let lists = self.settings.clients.as_ref().map_or(0, |clients| clients.dns_lists.len());
         full("dns_lists", lists, DNS_LISTS_MAX)?;
+        if let Some(content) = &self.settings.content {
+            full("domain_lists", content.domain_lists.len(), DNS_LISTS_MAX)?;
+            full("officials", content.officials.len(), OFFICIALS_MAX)?;
+            full("guarded_domains", content.guarded_domains.len(), GUARDED_DOMAINS_MAX)?;
+        }
         let mut owners = BTreeMap::new();
         let mut ids = BTreeMap::new();
         let layers = self.departments.iter().map(|department| &department.policy).chain([&self.settings.policy]);

@@ -93,6 +93,12 @@ impl Authenticator {
         }
     }
 
+    /// What it asks.
+    #[must_use]
+    pub fn resolver(&self) -> TokioResolver {
+        self.asking.0.clone()
+    }
+
     /// Finds out what can be found out within `Limits::authentication_time_max`.
     pub async fn check(&self, message: &Message, transaction: &Transaction) -> Authentication {
         let asked = Question {

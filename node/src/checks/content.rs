@@ -5,9 +5,12 @@ use std::collections::HashMap;
 use proto::{score::Score, verdict::Reason};
 
 use super::{
+    campaign::Digest,
     classifier,
     criteria::{self, Rule, weights},
     facts::Facts,
+    impersonation,
+    listing::Entry,
 };
 use crate::{message::Message, policy::score::reason, smtp::transaction::Transaction};
 
@@ -16,17 +19,52 @@ pub use weights::GROUP_MAX;
 /// The test string that every spam filter knows.
 const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X";
 
-/// What the rules and the words say about a message.
+/// Hosts that lists are asked about.
+const HOSTS_MAX: usize = 20;
+
+/// What was found in a message.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// Reasons with points.
+    pub reasons: Vec<Reason>,
+    /// What its near-copies have in common with it.
+    pub copies: Digest,
+    /// Domains of its authors and links, at most 20, but for those that are guarded.
+    pub hosts: Vec<String>,
+}
+
+/// What there is to say about a message.
 #[must_use]
-pub fn analyse(message: &Message, transaction: &Transaction) -> Vec<Reason> {
+pub fn analyse(message: &Message, transaction: &Transaction) -> Content {
     let facts = Facts::of(message, transaction);
+    let copies = Digest::of(&facts);
+    Content { reasons: reasons(&facts), hosts: hosts(&facts), copies }
+}
+
+/// What is asked about in lists: the authors first, then the links as they come.
+fn hosts(facts: &Facts<'_>) -> Vec<String> {
+    let mailboxes = facts.message.from.iter().chain(&facts.message.reply_to);
+    let authors = mailboxes.filter_map(|mailbox| mailbox.domain.as_ref()).map(|domain| domain.as_str());
+    let named = authors.chain(facts.distinct_hosts());
+    let mut hosts: Vec<String> = Vec::new();
+    for host in named.filter(|host| !facts.transaction.view.guard.has(host)) {
+        let asked = Entry::of_host(host).map(|entry| entry.to_string());
+        if let Some(asked) = asked.filter(|asked| hosts.len() < HOSTS_MAX && !hosts.contains(asked)) {
+            hosts.push(asked);
+        }
+    }
+    hosts
+}
+
+/// What the rules and the words say.
+fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
     if facts.raw_text.contains(GTUBE) {
         return vec![reason("GTUBE", Score(100_000), "it holds the test string for spam filters")];
     }
-    let mut reasons = Vec::new();
+    let mut reasons = impersonation::reasons(facts);
     let rules = criteria::rules();
-    reasons.extend(capped(criteria::holding(&facts).into_iter().filter_map(|at| rules.get(at))));
-    let odds = classifier::judge(&facts);
+    reasons.extend(capped(criteria::holding(facts).into_iter().filter_map(|at| rules.get(at))));
+    let odds = classifier::judge(facts);
     reasons.extend(by_odds(odds.words, &weights::WORDS));
     reasons.extend(by_odds(odds.form, &weights::FORM));
     reasons

@@ -19,7 +19,8 @@ use crate::policy::{
 const HEADER: &str = "Date: Wed, 18 Nov 2026 11:06:40 +0000\nMessage-ID: <1@sender.test>\nTo: anna@interior.gov.test\n";
 
 fn judge(text: &str) -> (Score, Vec<String>) {
-    let reasons = analyse(&message(text), &transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]));
+    let transaction = transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]);
+    let reasons = analyse(&message(text), &transaction).reasons;
     (total(&reasons), reasons.into_iter().map(|reason| reason.rule).collect())
 }
 

@@ -1,5 +1,7 @@
 //! What the content rules ask again and again about a message, worked out once.
 
+use std::collections::HashSet;
+
 use mail_parser::DateTime;
 
 use crate::{
@@ -9,6 +11,9 @@ use crate::{
 
 /// Text that is looked through for phrases, in bytes.
 const WORDS_BYTES_MAX: usize = 64 * 1024;
+
+/// Distinct hosts that are looked at one by one.
+const HOSTS_MAX: usize = 100;
 
 /// The facts.
 #[derive(Debug)]
@@ -114,6 +119,12 @@ impl<'a> Facts<'a> {
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<String> {
         self.message.field(name)
+    }
+
+    /// Hosts of the links, each once, the first hundred.
+    pub fn distinct_hosts(&self) -> impl Iterator<Item = &str> {
+        let mut seen = HashSet::new();
+        self.hosts.iter().map(String::as_str).filter(move |host| seen.insert(*host)).take(HOSTS_MAX)
     }
 
     /// The label of the author's domain that its owner has chosen.

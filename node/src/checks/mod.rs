@@ -2,11 +2,15 @@
 
 pub mod attachments;
 pub mod authentication;
+pub mod campaign;
 pub mod classifier;
 pub mod content;
 pub mod criteria;
 pub mod facts;
+pub mod impersonation;
 pub mod kinds;
+pub mod listing;
+pub mod lists;
 pub mod names;
 pub mod phrases;
 pub mod virus;

@@ -1,6 +1,12 @@
 //! What the checks found. A check that could not answer says so: silence is not a pass.
 
-use proto::{address::Domain, fingerprint::Fingerprint, policy::ContentKind, reputation::Repute, verdict::Reason};
+use proto::{
+    address::Domain,
+    fingerprint::Fingerprint,
+    policy::ContentKind,
+    reputation::{Repute, Subject},
+    verdict::Reason,
+};
 
 /// What an authentication method says (RFC 8601 section 2.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,6 +184,10 @@ pub struct Evidence {
     pub opaque: Vec<String>,
     /// Scored rules on content.
     pub content: Vec<Reason>,
+    /// What its near-copies have in common with it.
+    pub copies: Vec<Subject>,
+    /// Hosts and domains that it names, which lists are asked about.
+    pub hosts: Vec<String>,
     /// Whether the analyses of the content came to an end.
     pub analysed: bool,
 }
@@ -195,6 +205,8 @@ impl Evidence {
             fingerprints: Vec::new(),
             opaque: Vec::new(),
             content: Vec::new(),
+            copies: Vec::new(),
+            hosts: Vec::new(),
             analysed: false,
         }
     }

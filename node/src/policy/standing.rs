@@ -20,7 +20,8 @@ use crate::smtp::transaction::Recipient;
 
 /// Rules whose points come from what is known already: what a message says of its senders is without them, or one bad
 /// message would be counted again and again.
-const KNOWN: [&str; 3] = ["REPUTATION_BAD", "REPUTATION_GOOD", "SENDER_ALLOWED"];
+const KNOWN: [&str; 6] =
+    ["REPUTATION_BAD", "REPUTATION_GOOD", "SENDER_ALLOWED", "CAMPAIGN_BAD", "CAMPAIGN_BLOCKED", "CAMPAIGN_ALLOWED"];
 
 /// The client, its net, and the domains that have vouched for the author: those that signed and one of the reverse-path, each
 /// aligned with the From field (RFC 7489 section 3.1, relaxed). A signature alone may be that of somebody else's message
@@ -72,7 +73,7 @@ pub fn known(reputation: &Known, senders: &[Subject], now: UnixMs) -> Repute {
         let score = match sender {
             Subject::Net(IpNet::V4(_)) => (one.score / 2).max(0),
             Subject::Net(IpNet::V6(_)) => one.score.max(0),
-            Subject::Ip(_) | Subject::Dkim(_) | Subject::Spf(_) => one.score,
+            Subject::Ip(_) | Subject::Dkim(_) | Subject::Spf(_) | Subject::Campaign(_) => one.score,
         };
         let redeems = !matches!(sender, Subject::Ip(_)) && score < 0 && all.score >= BAD_FROM;
         if !redeems && (score.abs(), score) > (all.score.abs(), all.score) {

@@ -1,9 +1,8 @@
-//! What a client's names tell: its own, that of its address, and whether a list has it. Pure.
+//! What a client's names tell: its own, and that of its address. Pure.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
-use proto::{address::Domain, client_rules::DnsList, view::View};
+use proto::{address::Domain, view::View};
 
 /// What is wrong with the name that a client calls itself by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,43 +57,13 @@ pub fn is_generic(name: &str, client: IpAddr) -> bool {
     numbers.windows(4).any(|four| four == forth || four == back)
 }
 
-/// The name to ask a list for (RFC 5782 sections 2.1 and 2.4).
-#[must_use]
-pub fn question(client: IpAddr, zone: &Domain) -> String {
-    match client {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            format!("{d}.{c}.{b}.{a}.{zone}.")
-        }
-        IpAddr::V6(v6) => {
-            let nibbles = v6.octets().into_iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
-            let digits: String = nibbles.map(|nibble| format!("{nibble:x}.")).collect();
-            format!("{digits}{zone}.")
-        }
-    }
-}
-
-/// What a list answers instead of a listing when it does not serve whoever asks.
-const SILENCED: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 255, 255, 0), 24);
-
-/// Whether these answers list the client. An answer outside of 127.0.0.0/8 lists nobody (RFC 5782 section 2.1): the zone may have
-/// been taken over.
-#[must_use]
-pub fn lists(list: &DnsList, answers: &[Ipv4Addr]) -> bool {
-    answers.iter().any(|answer| {
-        answer.is_loopback()
-            && !SILENCED.contains(answer)
-            && (list.answers.is_empty() || list.answers.iter().any(|net| net.contains(answer)))
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::IpAddr;
 
-    use proto::{address::Domain, client_rules::DnsList, policy::PolicyLayer, score::Score};
+    use proto::{address::Domain, policy::PolicyLayer};
 
-    use super::{HeloFault, helo, is_generic, lists, question};
+    use super::{HeloFault, helo, is_generic};
     use crate::policy::samples::view;
 
     fn ip(text: &str) -> IpAddr {
@@ -141,31 +110,5 @@ mod tests {
             assert_eq!(is_generic(name, ip("192.0.2.7")), expected, "{name}");
         }
         assert!(!is_generic("192-0-2-7.example", ip("2001:db8::7")));
-    }
-
-    #[test]
-    fn a_list_is_asked_backwards() {
-        let zone = Domain::parse("dnsbl.test").expect("a domain");
-        assert_eq!(question(ip("192.0.2.99"), &zone), "99.2.0.192.dnsbl.test.");
-        let six = question(ip("2001:db8:1:2:3:4:567:89ab"), &zone);
-        assert_eq!(six, "b.a.9.8.7.6.5.0.4.0.0.0.3.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.dnsbl.test.");
-    }
-
-    #[test]
-    fn only_answers_that_count_list_a_client() {
-        let zone = Domain::parse("dnsbl.test").expect("a domain");
-        let all = DnsList { zone, points: Score::points(4, 0), answers: Vec::new() };
-        let some = DnsList { answers: vec!["127.0.0.4/30".parse().expect("a net")], ..all.clone() };
-        let table = [
-            ("127.0.0.2", true, false),
-            ("127.0.0.5", true, true),
-            ("127.255.255.254", false, false),
-            ("192.0.2.1", false, false),
-        ];
-        for (answer, by_all, by_some) in table {
-            let answer: Ipv4Addr = answer.parse().expect("an address");
-            assert_eq!((lists(&all, &[answer]), lists(&some, &[answer])), (by_all, by_some), "{answer}");
-        }
-        assert!(!lists(&all, &[]));
     }
 }

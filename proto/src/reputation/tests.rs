@@ -13,9 +13,15 @@ fn heard(good: u32, bad: u32) -> Heard {
 
 #[test]
 fn a_subject_is_shown_as_it_is_read() {
-    for text in
-        ["ip:192.0.2.7", "net:192.0.2.0/24", "ip:2001:db8::7", "net:2001:db8::/64", "dkim:example.com", "spf:a.test"]
-    {
+    for text in [
+        "ip:192.0.2.7",
+        "net:192.0.2.0/24",
+        "ip:2001:db8::7",
+        "net:2001:db8::/64",
+        "dkim:example.com",
+        "spf:a.test",
+        "campaign:0123456789abcdef",
+    ] {
         let subject: Subject = text.parse().expect(text);
         assert_eq!(subject.to_string(), text);
         let again: Subject = codec::decode("a subject", &codec::encode(&subject)).expect("a subject");
@@ -34,6 +40,8 @@ fn a_subject_is_shown_as_it_is_read() {
         "dkim:",
         "spf:a b",
         "to:a.test",
+        "campaign:0123",
+        "campaign:0123456789abcdeg",
     ] {
         assert!(text.parse::<Subject>().is_err(), "{text}");
     }

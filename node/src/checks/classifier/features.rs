@@ -17,8 +17,7 @@ pub struct Gathering(Vec<u32>);
 impl Gathering {
     /// A word of some kind. What is equal but for case is one feature.
     pub fn word(&mut self, kind: u8, word: &str) {
-        let add = |hash: u64, byte: u8| (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(FNV_PRIME);
-        self.number(kind, word.bytes().fold(FNV_START, add));
+        self.number(kind, hash(word));
     }
 
     /// A number of some kind.
@@ -42,8 +41,15 @@ pub fn share(features: usize) -> f32 {
     1.0 / (features as f32 + FEATURES_FEW).sqrt()
 }
 
+/// Of a word, whatever its case.
+#[must_use]
+pub fn hash(word: &str) -> u64 {
+    word.bytes().fold(FNV_START, |hash, byte| (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(FNV_PRIME))
+}
+
 /// Finalizer of MurmurHash3 (Austin Appleby, public domain).
-const fn mix(mut hash: u64) -> u64 {
+#[must_use]
+pub const fn mix(mut hash: u64) -> u64 {
     hash ^= hash >> 33;
     hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash ^= hash >> 33;

@@ -1,0 +1,50 @@
+//! The section `content` of the state's file: what is asked about the content of messages, and who must not be imitated.
+
+use proto::{
+    address::Domain,
+    client_rules::DNS_LISTS_MAX,
+    content_rules::{ContentRules, GUARDED_DOMAINS_MAX, OFFICIALS_MAX},
+    yaml::Map,
+};
+
+use super::{clients::dns_list, fields::name_for_people};
+
+/// What the section says.
+pub(super) fn content(map: &mut Map<'_, '_>) -> ContentRules {
+    let lists = map.sections("domain_lists", dns_list).unwrap_or_default();
+    let rules = ContentRules {
+        domain_lists: lists.into_iter().flatten().collect(),
+        officials: map.list("officials", |node| node.parsed(official)).unwrap_or_default(),
+        guarded_domains: map.list("guarded_domains", |node| node.parsed(Domain::parse)).unwrap_or_default(),
+    };
+    let numbers = [
+        (
+            "domain_lists",
+            rules.domain_lists.len(),
+            DNS_LISTS_MAX,
+            "each is a question to DNS for each name in a message",
+        ),
+        ("officials", rules.officials.len(), OFFICIALS_MAX, "name those whom somebody would obey"),
+        (
+            "guarded_domains",
+            rules.guarded_domains.len(),
+            GUARDED_DOMAINS_MAX,
+            "each is compared with each name in a message",
+        ),
+    ];
+    for (key, number, most, why) in numbers {
+        if number > most {
+            map.fault(format!("{key}: at most {most} are expected: {why}"));
+        }
+    }
+    rules
+}
+
+/// One word is the name of too many.
+fn official(text: &str) -> Result<String, String> {
+    let name = name_for_people(text)?;
+    if name.split_whitespace().count() < 2 {
+        return Err("a first and a last name are expected".to_owned());
+    }
+    Ok(name)
+}
