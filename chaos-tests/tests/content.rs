@@ -12,18 +12,34 @@ use chaos_tests::{
 };
 
 const ANNA: &str = "anna@interior.gov.test";
+const FRIEND: &str = "friend@good.example";
 /// Copies that are enough to be known: each has something of its own.
 const COPIES: usize = 12;
 
 /// What a node finds in a message: its rules.
 async fn rules(cluster: &Cluster, node: usize, path: &Path) -> anyhow::Result<Vec<String>> {
     let server = cluster.nodes.get(node).context("a node")?.inspect;
-    let words: [OsString; 6] =
-        ["scan".into(), path.into(), "--node".into(), server.to_string().into(), "--rcpt".into(), ANNA.into()];
+    let words: [OsString; 10] = [
+        "scan".into(),
+        path.into(),
+        "--node".into(),
+        server.to_string().into(),
+        "--rcpt".into(),
+        ANNA.into(),
+        "--client-ip".into(),
+        zones::GOOD.to_string().into(),
+        "--mail-from".into(),
+        FRIEND.into(),
+    ];
     let told = cluster.posternctl_ok(words).await?;
     let told: serde_json::Value = serde_json::from_str(told.lines().next().context("a line")?).context("JSON")?;
     println!("{told}");
-    Ok(told.to_string().split('"').filter(|word| word.contains('_')).map(str::to_owned).collect())
+    Ok(told
+        .to_string()
+        .split('"')
+        .filter(|word| word.len() > 5 && !word.contains(char::is_lowercase))
+        .map(str::to_owned)
+        .collect())
 }
 
 #[test]
@@ -63,6 +79,17 @@ fn what_one_site_has_met_is_known_at_another_and_lists_and_guarded_names_count()
         for rule in ["DOMAIN_LIST", "OFFICIAL_IMITATED", "LINK_IMITATED"] {
             ensure!(found.iter().any(|found| found == rule), "{rule}: {found:?}");
         }
+        let answer = cluster.directory.join("answer.eml");
+        std::fs::write(&answer, Letter::new("A Friend <friend@good.example>", ANNA, "Re: Minutes").bytes())?;
+        let known = |rules: &Vec<String>| rules.contains(&"CORRESPONDENT".to_owned());
+        ensure!(!known(&rules(&cluster, 1, &answer).await?), "nobody has written to him");
+        let letter = Letter::new(ANNA, FRIEND, "Minutes").bytes();
+        let envelope = Envelope { from: ANNA.to_owned(), to: vec![FRIEND.to_owned()] };
+        cluster.send(cluster.smtp(0, Side::Departments), zones::INTERIOR, &envelope, &letter).await?;
+        until("the other site knows the correspondent", || async {
+            rules(&cluster, 1, &answer).await.ok().filter(known)
+        })
+        .await?;
         let log = std::fs::read_to_string(cluster.log("mx1")?)?;
         ensure!(log.contains("lists everything"), "the list of everything is left out: {log}");
         cluster.stop().await

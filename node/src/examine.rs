@@ -18,7 +18,10 @@ use tokio::{sync::Semaphore, time::timeout};
 use tracing::info_span;
 
 use crate::{
-    checks::{attachments, authentication::Authenticator, content, listing::Entry, lists::Lists, virus::VirusScanner},
+    checks::{
+        attachments, authentication::Authenticator, content, history, listing::Entry, lists::Lists,
+        virus::VirusScanner, volume::Volume,
+    },
     limits::Limits,
     message::{Defect, Message},
     policy::{
@@ -45,6 +48,8 @@ pub struct Examiner {
     pub authenticator: Authenticator,
     /// Asks clamd.
     pub virus: VirusScanner,
+    /// Counts what comes from whom.
+    pub volume: Volume,
     lists: Lists,
     host: Arc<str>,
     places: Arc<Semaphore>,
@@ -67,7 +72,15 @@ impl Examiner {
     pub fn new(host: &str, limits: &Limits, authenticator: Authenticator, virus: VirusScanner) -> Self {
         let places = Arc::new(Semaphore::new(limits.analyses_max));
         let lists = Lists::of_names(authenticator.resolver(), ASKING_TIME_MAX);
-        Self { limits: Arc::new(limits.clone()), authenticator, virus, lists, host: host.into(), places }
+        Self {
+            limits: Arc::new(limits.clone()),
+            authenticator,
+            virus,
+            volume: Volume::default(),
+            lists,
+            host: host.into(),
+            places,
+        }
     }
 
     /// Reads, checks and decides. Ends within twice `Limits::checks_time_max`.
@@ -200,7 +213,10 @@ impl Examiner {
         if class(transaction) == Some(TrustClass::Internet) {
             let senders = senders(transaction, &evidence.authentication);
             evidence.client.clone_from(&transaction.client.reasons);
-            evidence.senders = standing::known(&transaction.view.reputation, &senders, UnixMs::now());
+            let now = UnixMs::now();
+            evidence.senders = standing::known(&transaction.view.reputation, &senders, now);
+            evidence.content.extend(history::correspondent(message, transaction, &senders, now));
+            evidence.content.extend(self.volume.reason(&senders, evidence.senders));
         }
         evidence
     }

@@ -17,6 +17,7 @@ use crate::{
         headers, hold,
         relay::{Envelope, Handed, Relay},
     },
+    checks::history,
     cluster::Cluster,
     examine::{Examined, Examiner, class, senders},
     policy::{
@@ -259,12 +260,17 @@ impl Pipeline {
 
     /// What the message says of its senders; nothing yet when it comes again.
     fn count(&self, transaction: &Transaction, examined: &Examined, fates: &[Fate], reply: &Reply) {
+        let is_sent = fates.iter().any(|fate| fate.verdict.disposition == Disposition::Accept);
+        if is_sent && class(transaction) == Some(TrustClass::Outbound) {
+            self.outcomes.wrote(history::pairs(&examined.message, transaction));
+        }
         let ends_here = class(transaction) == Some(TrustClass::Internet) && reply.class() != Class::Temporary;
         // What no next hop took for anybody, such as mail for mailboxes that do not exist, was not good.
         let delivered = fates.iter().any(|fate| matches!(fate.end, End::Delivered { .. }));
         let outcome = standing::outcome(&examined.verdicts, &transaction.view.state_policy);
         if let Some(good) = outcome.filter(|good| ends_here && (delivered || !good)) {
             let senders = senders(transaction, &examined.evidence.authentication);
+            self.examiner.volume.saw(&senders);
             self.outcomes.saw(&standing::answerable(senders, good), good);
             self.outcomes.saw_copy(&examined.evidence.copies, good);
         }

@@ -81,6 +81,17 @@ impl Outcomes {
         }
     }
 
+    /// Counts a message that a department has written, for whom it went to outside.
+    pub fn wrote(&self, pairs: impl Iterator<Item = SubjectKey>) {
+        let mut all = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in pairs {
+            if all.len() < REPORT_SUBJECTS_MAX / 2 || all.contains_key(&key) {
+                let (well, _) = all.entry(key).or_default();
+                *well = well.saturating_add(1);
+            }
+        }
+    }
+
     /// What is to be reported.
     pub(crate) fn take(&self) -> Vec<Heard> {
         let all = std::mem::take(&mut *self.since.lock().unwrap_or_else(PoisonError::into_inner));

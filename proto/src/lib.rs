@@ -6,6 +6,7 @@ pub mod audit;
 pub mod client_rules;
 pub mod codec;
 pub mod content_rules;
+pub mod correspondence;
 pub mod department;
 pub mod directory;
 pub mod envelope;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proto::{score::Score, verdict::Reason};
 
 use super::{
+    calendar,
     campaign::Digest,
     classifier,
     criteria::{self, Rule, weights},
@@ -62,6 +63,7 @@ fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
         return vec![reason("GTUBE", Score(100_000), "it holds the test string for spam filters")];
     }
     let mut reasons = impersonation::reasons(facts);
+    reasons.extend(calendar::reasons(facts));
     let rules = criteria::rules();
     reasons.extend(capped(criteria::holding(facts).into_iter().filter_map(|at| rules.get(at))));
     let odds = classifier::judge(facts);

@@ -2,11 +2,13 @@
 
 pub mod attachments;
 pub mod authentication;
+pub mod calendar;
 pub mod campaign;
 pub mod classifier;
 pub mod content;
 pub mod criteria;
 pub mod facts;
+pub mod history;
 pub mod impersonation;
 pub mod kinds;
 pub mod listing;
@@ -14,3 +16,4 @@ pub mod lists;
 pub mod names;
 pub mod phrases;
 pub mod virus;
+pub mod volume;

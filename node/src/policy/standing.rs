@@ -20,8 +20,16 @@ use crate::smtp::transaction::Recipient;
 
 /// Rules whose points come from what is known already: what a message says of its senders is without them, or one bad
 /// message would be counted again and again.
-const KNOWN: [&str; 6] =
-    ["REPUTATION_BAD", "REPUTATION_GOOD", "SENDER_ALLOWED", "CAMPAIGN_BAD", "CAMPAIGN_BLOCKED", "CAMPAIGN_ALLOWED"];
+const KNOWN: [&str; 8] = [
+    "REPUTATION_BAD",
+    "REPUTATION_GOOD",
+    "SENDER_ALLOWED",
+    "CAMPAIGN_BAD",
+    "CAMPAIGN_BLOCKED",
+    "CAMPAIGN_ALLOWED",
+    "CORRESPONDENT",
+    "SUDDEN_VOLUME",
+];
 
 /// The client, its net, and the domains that have vouched for the author: those that signed and one of the reverse-path, each
 /// aligned with the From field (RFC 7489 section 3.1, relaxed). A signature alone may be that of somebody else's message
