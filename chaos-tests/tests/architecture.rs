@@ -44,6 +44,7 @@ const NODE: Layers = &[
     ("smtp::step", WORDS),
     ("checks::attachments", PURE),
     ("checks::content", PURE),
+    ("checks::own_rules", PURE),
     ("policy::score", PURE),
     ("policy::decide", PURE),
     ("policy::standing", PURE),

@@ -7,12 +7,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use proto::{policy::VirusScan, reputation::Subject, time::UnixMs, verdict::Verdict};
+use proto::{
+    policy::VirusScan,
+    reputation::Subject,
+    rules::engine::Found,
+    time::UnixMs,
+    verdict::{Reason, Verdict},
+};
 use tokio::{sync::Semaphore, time::timeout};
 use tracing::info_span;
 
 use crate::{
-    checks::{attachments, authentication::Authenticator, content, virus::VirusScanner},
+    checks::{attachments, authentication::Authenticator, content, facts::Facts, own_rules, virus::VirusScanner},
     limits::Limits,
     message::{Defect, Message},
     policy::{
@@ -100,24 +106,29 @@ impl Examiner {
         working.await.ok()
     }
 
-    /// The pure analyses.
-    async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> Evidence {
+    /// The pure analyses; beside them what the rules that people have written look for, which they judge when the other checks
+    /// have ended.
+    async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> (Evidence, Option<Found>) {
         // What may have to be unpacked is never short.
         let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
         let analysing = self.on_a_thread(bytes, move || {
             let recipients = transaction.recipients.iter();
             let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
             let attachments = attachments::analyse(&message, &fingerprints);
-            let mut content = attachments.reasons;
+            let (mut content, mut found) = (attachments.reasons, None);
             // Only what comes from the Internet is scored.
             if class(&transaction) == Some(TrustClass::Internet) {
-                content.splice(0..0, content::analyse(&message, &transaction));
+                let facts = Facts::of(&message, &transaction);
+                content.splice(0..0, content::analyse(&facts));
+                found = Some(own_rules::search(&transaction.view.rules, &facts));
             }
             let kinds = attachments.found;
             let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
-            Evidence { kinds, fingerprints, opaque, content, analysed: true, ..Evidence::nothing() }
+            // What was not looked through to its end was not analysed.
+            let analysed = !found.as_ref().is_some_and(|found| found.is_cut);
+            (Evidence { kinds, fingerprints, opaque, content, analysed, ..Evidence::nothing() }, found)
         });
-        analysing.await.unwrap_or_else(Evidence::nothing)
+        analysing.await.unwrap_or_else(|| (Evidence::nothing(), None))
     }
 
     /// Scans each part that we decode, and the message as it came: the scanner and a mail program may take an odd encoding
@@ -167,19 +178,30 @@ impl Examiner {
             timeout(time_max, self.analyses(message.clone(), transaction.clone())),
         );
         let late = "the checks did not end in time";
-        let mut evidence = analyses.unwrap_or_else(|_| Evidence::nothing());
+        let (mut evidence, found) = analyses.unwrap_or_else(|_| (Evidence::nothing(), None));
         evidence.virus = virus.unwrap_or_else(|_| Virus::Unavailable { why: late.to_owned() });
         if let Virus::Unavailable { why } = &evidence.virus {
             tracing::warn!(%why, "a message could not be scanned for malware: see that clamd runs and answers");
         }
         evidence.authentication = authentication.unwrap_or_else(|_| Authentication::unavailable(late));
         if class(transaction) == Some(TrustClass::Internet) {
+            if let Some(found) = &found {
+                evidence.content.extend(by_rules(found, &evidence.authentication, transaction));
+            }
             let senders = senders(transaction, &evidence.authentication);
             evidence.client.clone_from(&transaction.client.reasons);
             evidence.senders = standing::known(&transaction.view.reputation, &senders, UnixMs::now());
         }
         evidence
     }
+}
+
+/// What the rules that people have written say of a message.
+fn by_rules(found: &Found, checked: &Authentication, transaction: &Transaction) -> Vec<Reason> {
+    if found.is_cut {
+        tracing::warn!(id = %transaction.id, "a message was too complex for the rules of the policy: it counts as unparsable");
+    }
+    own_rules::reasons(&transaction.view.rules, found, checked, &transaction.client)
 }
 
 /// Who answers for a message from the Internet.
@@ -212,12 +234,15 @@ fn read(bytes: Bytes, limits: &Limits, host: &str) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use bytes::Bytes;
     use proto::{
         policy::{PolicyLayer, VirusScan},
-        verdict::Disposition,
+        rules::{Condition, Rule, RuleSet},
+        score::Score,
+        verdict::{Disposition, Reason},
+        view::{StateSettings, ViewChange},
     };
 
     use super::{Examined, Examiner, SHORT_BYTES_MAX};
@@ -266,6 +291,39 @@ mod tests {
         assert_eq!(found, [Disposition::Accept, Disposition::Defer]);
         assert_eq!(examined.evidence.virus.as_str(), "unavailable");
         assert_eq!(examined.evidence.authentication.spf, AuthResult::TempError);
+    }
+
+    #[tokio::test]
+    async fn rules_that_people_have_written_judge_by_text_and_by_what_the_checks_found() {
+        let rule = |name: &str, conditions: &[(&str, &str)]| Rule {
+            name: name.into(),
+            group: "own".into(),
+            score: Score::points(2, 0),
+            text: "a test".into(),
+            all: conditions
+                .iter()
+                .map(|(field, value)| Condition { field: (*field).into(), value: (*value).into() })
+                .collect(),
+            any: Vec::new(),
+            none: Vec::new(),
+        };
+        // The name server does not answer.
+        let both = [rule("OWN_A", &[("subject", "tombola"), ("spf", "temperror")]), rule("OWN_B", &[("spf", "pass")])];
+        let rules = Some(Arc::new(RuleSet { rules: both.to_vec(), ..RuleSet::default() }));
+        let settings = Some(StateSettings { rules, ..StateSettings::default() });
+        let change = ViewChange { index: 10, policy_version: 8, settings, ..ViewChange::default() };
+        let view = view(PolicyLayer::default()).after(change);
+        for (class, expected) in [(TrustClass::Internet, 1), (TrustClass::Interdepartmental, 0)] {
+            let mut transaction = transaction(view.clone(), &TO);
+            if class != TrustClass::Internet {
+                transaction = from_department(transaction, "health", class);
+            }
+            let text = "From: a@sender.test\r\nSubject: The TOMBOLA\r\n\r\nx\r\n";
+            let examined = examiner().await.examine(&transaction, Bytes::from(text)).await;
+            let own = |reason: &&Reason| reason.rule.starts_with("OWN_");
+            let reasons: Vec<&Reason> = examined.verdicts[0].1.reasons.iter().filter(own).collect();
+            assert!(reasons.len() == expected && reasons.iter().all(|reason| reason.rule == "OWN_A"), "{reasons:?}");
+        }
     }
 
     #[tokio::test]

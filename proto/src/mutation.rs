@@ -62,7 +62,7 @@ pub enum Change {
         /// The version it was planned against.
         base_version: u64,
         /// The state's file.
-        settings: StateSettings,
+        settings: Box<StateSettings>,
         /// All departments.
         departments: Vec<Department>,
         /// The plan's lines, for the history.
@@ -178,6 +178,7 @@ impl Change {
     pub fn version(&self) -> u32 {
         let is_new = |policy: &PolicyLayer| policy.scans_again() || policy.looks_into_documents();
         match self {
+            Self::ApplyPolicy { settings, .. } if settings.rules.is_some() => 8,
             Self::ApplyPolicy { settings, departments, .. }
                 if is_new(&settings.policy) || departments.iter().any(|department| is_new(&department.policy)) =>
             {

@@ -335,7 +335,7 @@ mod tests {
         let version = |policy| {
             Change::ApplyPolicy {
                 base_version: 0,
-                settings: StateSettings { policy, ..StateSettings::default() },
+                settings: Box::new(StateSettings { policy, ..StateSettings::default() }),
                 departments: Vec::new(),
                 changes: Vec::new(),
                 grounds: Grounds { why: "a test".into(), ticket: String::new() },

@@ -78,6 +78,7 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
         view_age_max_ms,
         client_score_max,
         clients,
+        rules: None,
         policy: layer,
     });
     StateDraft { policy, settings }

@@ -8,6 +8,7 @@ use proto::{
     department::{Department, DepartmentId},
     mutation::{Grounds, Mutation, Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
+    rules::{self, RULES_BYTES_MAX, RULES_MAX, RuleSet},
     view::StateSettings,
 };
 use sha2::{Digest, Sha256};
@@ -42,6 +43,7 @@ impl Plan<'_> {
         full("lines of the plan", self.changes.len(), PLAN_LINES_MAX)?;
         let lists = self.settings.clients.as_ref().map_or(0, |clients| clients.dns_lists.len());
         full("dns_lists", lists, DNS_LISTS_MAX)?;
+        self.settings.rules.as_deref().map_or(Ok(()), check_rules)?;
         let mut owners = BTreeMap::new();
         let mut ids = BTreeMap::new();
         let layers = self.departments.iter().map(|department| &department.policy).chain([&self.settings.policy]);
@@ -64,6 +66,18 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
+
+/// Bounds and names. Patterns are compiled by whoever proposes them, never here: servers of different versions of Postern may
+/// differ about a pattern, and must not about an entry.
+fn check_rules(set: &RuleSet) -> Result<(), Refused> {
+    full("rules", set.rules.len(), RULES_MAX)?;
+    full("groups of rules", set.caps.len(), RULES_MAX)?;
+    full("bytes of rules", set.size_bytes(), RULES_BYTES_MAX)?;
+    let wrong = set.rules.iter().find(|rule| !rules::is_name(&rule.name) || !rules::is_group(&rule.group));
+    wrong.map_or(Ok(()), |rule| {
+        Err(Refused::Invalid(format!("{:?} in {:?} is no name of a rule", rule.name, rule.group)))
+    })
 }
 
 /// Refuses more than `cap`.

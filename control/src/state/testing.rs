@@ -12,7 +12,6 @@ use proto::{
     score::Score,
     time::UnixMs,
     verdict::{Disposition, Reason, Verdict},
-    view::StateSettings,
 };
 use ulid::Ulid;
 
@@ -127,7 +126,7 @@ pub(crate) fn department(id: &str, domains: &[&str]) -> Department {
 pub(crate) fn policy(base_version: u64, departments: Vec<Department>) -> Change {
     let grounds = Grounds { why: "a test".into(), ticket: "T-1".into() };
     let changes = vec!["everything".to_owned()];
-    Change::ApplyPolicy { base_version, settings: StateSettings::default(), departments, changes, grounds }
+    Change::ApplyPolicy { base_version, settings: Box::default(), departments, changes, grounds }
 }
 
 pub(crate) fn hold(records: &[Held]) -> Change {

@@ -8,5 +8,6 @@ pub mod criteria;
 pub mod facts;
 pub mod kinds;
 pub mod names;
+pub mod own_rules;
 pub mod phrases;
 pub mod virus;
