@@ -48,6 +48,7 @@ const NODE: Layers = &[
     ("checks::content", PURE),
     ("checks::history", PURE),
     ("checks::impersonation", PURE),
+    ("checks::own_rules", PURE),
     ("policy::score", PURE),
     ("policy::decide", PURE),
     ("policy::standing", PURE),

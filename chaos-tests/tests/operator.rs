@@ -5,10 +5,14 @@ use std::{ffi::OsString, path::Path};
 use anyhow::Context as _;
 use chaos_tests::{
     cases,
-    cluster::{Cluster, operator, text},
+    cluster::{Cluster, Side, operator, text},
     fate::{self, Account, Fate},
+    letters::Letter,
     runtime::run,
     shared,
+    sink::field,
+    smtp_client::Envelope,
+    zones,
 };
 use proto::{
     identity::{Credentials, Role},
@@ -122,6 +126,67 @@ fn a_policy_moves_both_nodes_and_the_next_verdict_names_its_version() -> anyhow:
         let history = cluster.posternctl_ok(words(["policy", "history"])).await?;
         assert!(history.contains("no archives") && history.contains("anna"), "{history}");
         cluster.apply_policy(&cluster.policy, "as before").await?;
+        Ok(())
+    })
+}
+
+/// What the header of a letter through this node says of why.
+async fn reasons(cluster: &Cluster, node: usize) -> anyhow::Result<String> {
+    let letter = Letter::new("friend@good.example", "anna@interior.gov.test", "Our summer tombola");
+    let (signed, to) = (cluster.signing.sign(&letter.bytes())?, vec!["anna@interior.gov.test".to_owned()]);
+    let envelope = Envelope { from: "friend@good.example".into(), to };
+    let answers = cluster.send(cluster.smtp(node, Side::Internet), zones::GOOD, &envelope, &signed).await?;
+    let transaction = answers.transaction().with_context(|| format!("{answers:?}"))?.to_owned();
+    let seen = cluster.interior.received.first("the letter", |seen| seen.transaction == transaction).await?;
+    Ok(field(&std::fs::read(&seen.file)?, "X-Postern-Reasons").unwrap_or_default())
+}
+
+#[test]
+fn a_rule_that_people_write_gives_its_reason_at_both_nodes_until_another_policy_changes_it() -> anyhow::Result<()> {
+    run(async {
+        let cluster = shared::cluster().await?;
+        let folder = copy(&cluster.policy)?;
+        let file = folder.path().join("rules.yaml");
+        let rule = |score: &str, sample: &str| {
+            format!(
+                "rules:\n- name: OWN_TOMBOLA\n  score: {score}\n  text: it is about a tombola\n  all: [{{subject: '\\btombola\\b'}}, \
+                 {{spf: pass}}]\n  match: [{{subject: {sample}, spf: pass}}]\n"
+            )
+        };
+        for (score, expected) in
+            [("1.5", "OWN_TOMBOLA=1.50 (it is about a tombola)"), ("0.25", "OWN_TOMBOLA=0.25 (it is about a tombola)")]
+        {
+            std::fs::write(&file, rule(score, "A Tombola!"))?;
+            let applied = cluster.apply_policy(folder.path(), "a wave of tombolas").await?;
+            assert!(applied.contains("rule OWN_TOMBOLA"), "{applied}");
+            for node in 0..2 {
+                let reasons = reasons(&cluster, node).await?;
+                assert!(reasons.contains(expected), "{reasons}");
+            }
+        }
+        let node = cluster.nodes[0].inspect.to_string();
+        let listed = cluster.posternctl_ok(words(["rules", "list", "--node", &node, "--group", "own"])).await?;
+        assert!(listed.contains("OWN_TOMBOLA") && listed.contains("policy"), "{listed}");
+        let history = cluster.posternctl_ok(words(["policy", "history"])).await?;
+        assert!(history.contains("~ rule OWN_TOMBOLA: score 1.50 -> 0.25"), "{history}");
+
+        let before = cluster.operator.status("alpha").await?.policy_version;
+        std::fs::write(&file, rule("9", "a raffle"))?;
+        let files = Some(operator::policy_files(folder.path())?);
+        let request = ApplyRequest { files, base_version: before, why: "by hand".into(), ticket: String::new() };
+        let answer = cluster.operator.at("beta")?.policy_apply(request).await?.into_inner();
+        assert!(
+            answer.faults.iter().any(|fault| fault.problem.contains("does not hold for this sample")),
+            "{answer:?}"
+        );
+        assert_eq!(
+            cluster.operator.status("alpha").await?.policy_version,
+            before,
+            "whoever asks, a bad rule stays out"
+        );
+
+        cluster.apply_policy(&cluster.policy, "as before").await?;
+        assert!(!reasons(&cluster, 0).await?.contains("OWN_TOMBOLA"));
         Ok(())
     })
 }

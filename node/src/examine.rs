@@ -10,6 +10,7 @@ use bytes::Bytes;
 use proto::{
     policy::VirusScan,
     reputation::Subject,
+    rules::engine::Found,
     score::Score,
     time::UnixMs,
     verdict::{Reason, Verdict},
@@ -19,8 +20,8 @@ use tracing::info_span;
 
 use crate::{
     checks::{
-        attachments, authentication::Authenticator, content, history, listing::Entry, lists::Lists,
-        virus::VirusScanner, volume::Volume,
+        attachments, authentication::Authenticator, content, facts::Facts, history, listing::Entry, lists::Lists,
+        own_rules, virus::VirusScanner, volume::Volume,
     },
     limits::Limits,
     message::{Defect, Message},
@@ -122,8 +123,9 @@ impl Examiner {
         working.await.ok()
     }
 
-    /// The pure analyses.
-    async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> Evidence {
+    /// The pure analyses; beside them what the rules that people have written look for, which they judge when the other checks
+    /// have ended.
+    async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> (Evidence, Option<Found>) {
         // What may have to be unpacked is never short.
         let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
         let now = UnixMs::now();
@@ -134,27 +136,33 @@ impl Examiner {
             let kinds = attachments.found;
             let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
             let mut evidence = Evidence { kinds, fingerprints, opaque, analysed: true, ..Evidence::nothing() };
+            let mut found = None;
             // Only what comes from the Internet is scored.
             if class(&transaction) == Some(TrustClass::Internet) {
-                let found = content::analyse(&message, &transaction);
-                evidence.content = found.reasons;
-                evidence.content.extend(found.copies.reason(&transaction.view.reputation, now));
-                (evidence.copies, evidence.hosts) = (found.copies.into_subjects(), found.hosts);
+                let facts = Facts::of(&message, &transaction);
+                let content = content::analyse(&facts);
+                evidence.content = content.reasons;
+                evidence.content.extend(content.copies.reason(&transaction.view.reputation, now));
+                (evidence.copies, evidence.hosts) = (content.copies.into_subjects(), content.hosts);
+                let searched = own_rules::search(&transaction.view.rules, &facts);
+                // What was not looked through to its end was not analysed.
+                evidence.analysed = !searched.is_cut;
+                found = Some(searched);
             }
             evidence.content.extend(attachments.reasons);
-            evidence
+            (evidence, found)
         });
-        analysing.await.unwrap_or_else(Evidence::nothing)
+        analysing.await.unwrap_or_else(|| (Evidence::nothing(), None))
     }
 
     /// The pure analyses, and what lists say of the names that they find.
-    async fn analyses_and_lists(&self, message: &Arc<Message>, transaction: &Transaction) -> Evidence {
-        let mut evidence = self.analyses(message.clone(), transaction.clone()).await;
-        let Some(rules) = transaction.view.settings.content.as_ref() else { return evidence };
+    async fn analyses_and_lists(&self, message: &Arc<Message>, transaction: &Transaction) -> (Evidence, Option<Found>) {
+        let (mut evidence, searched) = self.analyses(message.clone(), transaction.clone()).await;
+        let Some(rules) = transaction.view.settings.content.as_ref() else { return (evidence, searched) };
         let entries: Vec<Entry> = evidence.hosts.iter().filter_map(|host| Entry::of_host(host)).collect();
         let found = self.lists.reasons(("DOMAIN_LIST", "DOMAIN_ALLOW_LIST"), &entries, &rules.domain_lists).await;
         evidence.content.extend(capped(found));
-        evidence
+        (evidence, searched)
     }
 
     /// Scans each part that we decode, and the message as it came: the scanner and a mail program may take an odd encoding
@@ -204,13 +212,16 @@ impl Examiner {
             timeout(time_max, self.analyses_and_lists(message, transaction)),
         );
         let late = "the checks did not end in time";
-        let mut evidence = analyses.unwrap_or_else(|_| Evidence::nothing());
+        let (mut evidence, found) = analyses.unwrap_or_else(|_| (Evidence::nothing(), None));
         evidence.virus = virus.unwrap_or_else(|_| Virus::Unavailable { why: late.to_owned() });
         if let Virus::Unavailable { why } = &evidence.virus {
             tracing::warn!(%why, "a message could not be scanned for malware: see that clamd runs and answers");
         }
         evidence.authentication = authentication.unwrap_or_else(|_| Authentication::unavailable(late));
         if class(transaction) == Some(TrustClass::Internet) {
+            if let Some(found) = &found {
+                evidence.content.extend(by_rules(found, &evidence.authentication, transaction));
+            }
             let senders = senders(transaction, &evidence.authentication);
             evidence.client.clone_from(&transaction.client.reasons);
             let now = UnixMs::now();
@@ -233,6 +244,14 @@ fn capped(found: Vec<Reason>) -> Vec<Reason> {
         (reason.score != Score::ZERO).then_some(reason)
     };
     found.into_iter().filter_map(cap).collect()
+}
+
+/// What the rules that people have written say of a message.
+fn by_rules(found: &Found, checked: &Authentication, transaction: &Transaction) -> Vec<Reason> {
+    if found.is_cut {
+        tracing::warn!(id = %transaction.id, "a message was too complex for the rules of the policy: it counts as unparsable");
+    }
+    own_rules::reasons(&transaction.view.rules, found, checked, &transaction.client)
 }
 
 /// Who answers for a message from the Internet.
@@ -264,132 +283,5 @@ fn read(bytes: Bytes, limits: &Limits, host: &str) -> Message {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use bytes::Bytes;
-    use proto::{
-        policy::{PolicyLayer, VirusScan},
-        verdict::Disposition,
-    };
-
-    use super::{Examined, Examiner, SHORT_BYTES_MAX};
-    use crate::{
-        checks::{
-            authentication::{Authenticator, resolver},
-            virus::VirusScanner,
-        },
-        limits::Limits,
-        policy::{
-            evidence::AuthResult,
-            samples::{from_department, transaction, view},
-        },
-        smtp::transaction::TrustClass,
-    };
-
-    const TO: [&str; 2] = ["anna@interior.gov.test", "karl@health.gov.test"];
-
-    /// A name server that is never reached and no clamd.
-    async fn examiner() -> Examiner {
-        let time = Duration::from_millis(300);
-        let limits = Limits { authentication_time_max: time, checks_time_max: time * 2, ..Limits::default() };
-        let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");
-        let resolver = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
-        let authenticator = Authenticator::new("mx.gov.test", resolver, &limits);
-        Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(Vec::new(), &limits))
-    }
-
-    async fn examine(text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {
-        examine_by(&examiner().await, text, class, policy).await
-    }
-
-    async fn examine_by(examiner: &Examiner, text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {
-        let mut transaction = transaction(view(policy), &TO);
-        if class != TrustClass::Internet {
-            transaction = from_department(transaction, "health", class);
-        }
-        examiner.examine(&transaction, Bytes::from(text.replace('\n', "\r\n"))).await
-    }
-
-    #[tokio::test]
-    async fn without_clamd_only_a_recipient_whose_policy_says_off_gets_it() {
-        let off = PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
-        let examined = examine("From: a@sender.test\n\nx\n", TrustClass::Internet, off).await;
-        let found: Vec<_> = examined.verdicts.iter().map(|(_, verdict)| verdict.disposition).collect();
-        assert_eq!(found, [Disposition::Accept, Disposition::Defer]);
-        assert_eq!(examined.evidence.virus.as_str(), "unavailable");
-        assert_eq!(examined.evidence.authentication.spf, AuthResult::TempError);
-    }
-
-    #[tokio::test]
-    async fn what_is_settled_is_not_checked() {
-        let examined = examine("From: a@interior.gov.test\n\nx\n", TrustClass::Internet, PolicyLayer::default()).await;
-        assert_eq!(examined.evidence.virus.as_str(), "not-scanned");
-        assert!(examined.verdicts.iter().all(|(_, verdict)| verdict.disposition == Disposition::Reject));
-    }
-
-    #[tokio::test]
-    async fn mail_between_departments_is_scanned_and_typed_but_nobody_asks_dns_or_scores_it() {
-        let text = "From: a@health.gov.test\nSubject: YOU HAVE WON THE LOTTERY!!!\nContent-Disposition: attachment; filename=a.exe\n\nMZ\n";
-        let examined = examine(text, TrustClass::Interdepartmental, PolicyLayer::default()).await;
-        assert_eq!(examined.evidence.authentication.spf, AuthResult::None);
-        let rules: Vec<_> = examined.verdicts[0].1.reasons.iter().map(|reason| reason.rule.as_str()).collect();
-        assert_eq!(rules, ["VIRUS_UNAVAILABLE", "BLOCKED_NAME"]);
-    }
-
-    #[tokio::test]
-    async fn a_message_that_no_thread_is_free_for_is_no_pass() {
-        let examiner = examiner().await;
-        let all = u32::try_from(examiner.limits.analyses_max).expect("few");
-        let places = examiner.places.acquire_many(all).await.expect("places");
-        let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
-        let text = "From: a@sender.test\n\nx\n";
-        let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
-        assert_eq!(examined.verdicts[0].1.disposition, Disposition::Quarantine);
-        assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNPARSABLE");
-        drop(places);
-        let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
-        assert_eq!(examined.verdicts[0].1.disposition, Disposition::Accept);
-    }
-
-    #[tokio::test]
-    async fn a_panic_over_a_message_is_a_failed_attempt_however_short_it_is() {
-        let examiner = examiner().await;
-        for bytes in [1, SHORT_BYTES_MAX + 1] {
-            assert_eq!(examiner.on_a_thread(bytes, || -> u8 { panic!("as told") }).await, None);
-            assert_eq!(examiner.on_a_thread(bytes, || 7).await, Some(7));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_thread_that_is_late_keeps_its_place() {
-        let examiner = examiner().await;
-        let (end, wait) = std::sync::mpsc::sync_channel::<()>(1);
-        let late = examiner.on_a_thread(SHORT_BYTES_MAX + 1, move || wait.recv());
-        assert!(tokio::time::timeout(Duration::from_millis(20), late).await.is_err());
-        assert_eq!(examiner.places.available_permits(), examiner.limits.analyses_max - 1);
-        end.send(()).expect("it waits");
-        let all = u32::try_from(examiner.limits.analyses_max).expect("few");
-        assert!(examiner.places.acquire_many(all).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_message_that_was_here_too_often_is_in_a_loop() {
-        let own = "Received: from a (b)\n\tby MX.gov.test with ESMTP id 1;\n\tnow\n";
-        let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
-        for (times, expected) in [(5, Disposition::Accept), (6, Disposition::Reject)] {
-            let text = format!("{}From: a@sender.test\n\nx\n", own.repeat(times));
-            let verdict = examine(&text, TrustClass::Internet, off()).await.verdicts.remove(0).1;
-            assert_eq!(verdict.disposition, expected);
-            assert_eq!(verdict.reasons.iter().any(|reason| reason.rule == "MAIL_LOOP"), times == 6);
-        }
-    }
-
-    #[tokio::test]
-    async fn bytes_that_are_no_message_get_a_verdict() {
-        let off = PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
-        let examined = examine("\0\u{1}\u{2} no header at all", TrustClass::Internet, off).await;
-        assert_eq!(examined.verdicts[0].1.disposition, Disposition::Quarantine);
-        assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNPARSABLE");
-    }
-}
+#[path = "examine_tests.rs"]
+mod tests;

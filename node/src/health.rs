@@ -122,7 +122,8 @@ pub async fn serve(
             names_needed: needed(&view, |policy| policy.authentication_unavailable.value == AuthUnavailable::Defer),
             senses: Senses { scanner: scanner.is_alive(), name_servers: *name_servers.borrow() },
         });
-        let warnings = if scan_needed { scanner.warnings() } else { Vec::new() };
+        let mut warnings = if scan_needed { scanner.warnings() } else { Vec::new() };
+        warnings.extend(view.rules.warning());
         Judged { faults, warnings }
     };
     tokio::spawn(answer(listener, judge));

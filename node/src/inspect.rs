@@ -1,5 +1,7 @@
 //! The Inspect service: the check pipeline without delivery, and the view that the node works under.
 
+mod listed;
+
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -14,8 +16,8 @@ use proto::{
     verdict::{Disposition, Verdict},
     view::View,
     wire::inspect::{
-        Authentication as AuthenticationWire, Reason as ReasonWire, Rule as RuleWire, RulesRequest, RulesResponse,
-        ScanRequest, ScanResponse, ViewInUseRequest, ViewInUseResponse,
+        Authentication as AuthenticationWire, Reason as ReasonWire, RulesRequest, RulesResponse, ScanRequest,
+        ScanResponse, ViewInUseRequest, ViewInUseResponse,
         inspect_server::{Inspect, InspectServer},
     },
 };
@@ -24,7 +26,6 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    checks::content,
     examine::Examined,
     message::fields::Header,
     pipeline::Pipeline,
@@ -139,16 +140,8 @@ impl Inspect for Inspector {
 
     async fn rules(&self, request: Request<RulesRequest>) -> Result<Response<RulesResponse>, Status> {
         self.check(&request)?;
-        let wire = |rule: content::Listed| RuleWire {
-            group: rule.group.to_owned(),
-            name: rule.name.to_owned(),
-            score: rule.score.0,
-            text: rule.text.to_owned(),
-        };
-        Ok(Response::new(RulesResponse {
-            rules: content::listed().into_iter().map(wire).collect(),
-            group_max: content::GROUP_MAX.0,
-        }))
+        let view = Arc::clone(&self.pipeline.cluster.view().borrow());
+        Ok(Response::new(listed::all(&view.rules)))
     }
 }
 

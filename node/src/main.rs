@@ -91,6 +91,8 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let cluster = Cluster::connect(credentials.clone(), config.control.clone(), &config.site, &config.limits)?;
     let of_cluster = cluster.clone();
     telemetry::observe_view_age(move || of_cluster.view_age());
+    let of_cluster = cluster.clone();
+    telemetry::observe_rules(move || of_cluster.view().borrow().rules.counts());
     let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
     let pipeline = pipeline(config, &cluster, resolver.clone())?;
     watch_clamds(&pipeline.examiner.virus, &stopping);

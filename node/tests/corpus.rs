@@ -40,3 +40,8 @@ fn headers_of_balancers_that_the_fuzzer_found_name_whom_they_name() {
 fn answers_of_next_hops_that_the_fuzzer_found_are_bounded_and_clean() {
     replay("next_hop", bodies::next_hop);
 }
+
+#[test]
+fn rules_that_the_fuzzer_found_hold_among_others_as_they_do_alone() {
+    replay("rules", bodies::rules);
+}

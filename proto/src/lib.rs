@@ -19,6 +19,7 @@ pub mod member;
 pub mod mutation;
 pub mod policy;
 pub mod reputation;
+pub mod rules;
 pub mod score;
 pub mod shards;
 pub mod time;

@@ -178,7 +178,7 @@ impl Change {
     pub fn version(&self) -> u32 {
         let is_new = |policy: &PolicyLayer| policy.scans_again() || policy.looks_into_documents();
         match self {
-            Self::ApplyPolicy { settings, .. } if settings.content.is_some() => 8,
+            Self::ApplyPolicy { settings, .. } if settings.rules.is_some() || settings.content.is_some() => 8,
             Self::ApplyPolicy { settings, departments, .. }
                 if is_new(&settings.policy) || departments.iter().any(|department| is_new(&department.policy)) =>
             {

@@ -14,6 +14,7 @@ use crate::{
     guard::Guard,
     policy::{Layer, Policy, PolicyLayer},
     reputation::{Levels, Manual, SubjectKey, known::Known},
+    rules::{RuleSet, engine::Engine},
     shards::Shards,
     time::UnixMs,
 };
@@ -38,6 +39,9 @@ pub struct StateSettings {
     /// What is asked about the content of messages, and who is guarded; nothing beyond departments when not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Box<ContentRules>>,
+    /// Rules on content that people have written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Arc<RuleSet>>,
     /// What the state's policy says on top of the built-in one.
     pub policy: PolicyLayer,
 }
@@ -114,11 +118,22 @@ pub struct View {
     pub clients: Arc<ClientRules>,
     /// Who must not be imitated.
     pub guard: Arc<Guard>,
+    /// The rules that people have written, compiled.
+    pub rules: Arc<Engine>,
     directory: Arc<Directory>,
 }
 
 fn client_rules(settings: &StateSettings) -> Arc<ClientRules> {
     Arc::new(settings.clients.as_deref().cloned().unwrap_or_else(ClientRules::built_in))
+}
+
+/// The rules of the settings, compiled; `now` where they are those already, as in most changes of a policy.
+fn compiled(settings: &StateSettings, now: &Arc<Engine>) -> Arc<Engine> {
+    match &settings.rules {
+        None => Arc::default(),
+        Some(set) if **set == **now.set() => Arc::clone(now),
+        Some(set) => Arc::new(Engine::new(Arc::clone(set))),
+    }
 }
 
 fn state_policy(settings: &StateSettings) -> Arc<Policy> {
@@ -136,6 +151,7 @@ impl View {
             state_policy: state_policy(&settings),
             clients: client_rules(&settings),
             guard: Arc::default(),
+            rules: Arc::default(),
             tries: Shards::default(),
             settings: Arc::new(settings),
             drained: Arc::default(),
@@ -158,6 +174,7 @@ impl View {
         if change.index < self.index {
             return;
         }
+        let rules = Arc::clone(&self.rules);
         if change.whole {
             *self = Self::empty();
         }
@@ -167,6 +184,7 @@ impl View {
             let directory = Arc::make_mut(&mut self.directory);
             if let Some(settings) = settings {
                 (self.state_policy, self.clients) = (state_policy(&settings), client_rules(&settings));
+                self.rules = compiled(&settings, &rules);
                 self.settings = Arc::new(settings);
                 directory.over(&self.state_policy);
             }
@@ -237,13 +255,15 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, sync::Arc};
 
     use super::{StateSettings, View, ViewChange};
     use crate::{
         address::Domain,
         department::{Department, DepartmentId, Verification},
         policy::PolicyLayer,
+        rules::{Condition, Rule, RuleSet},
+        score::Score,
     };
 
     fn department(id: &str, domain: &str) -> Department {
@@ -282,6 +302,33 @@ mod tests {
         assert!(second.is_drained("mx1") && !second.is_drained("mx2"));
         let third = second.after(ViewChange { drained: drained(&[]), ..change(7, false, Vec::new()) });
         assert!(!third.is_drained("mx1"));
+    }
+
+    #[test]
+    fn rules_are_compiled_again_only_when_they_change() {
+        let rule = |pattern: &str| Rule {
+            name: "OWN_A".into(),
+            group: "own".into(),
+            score: Score::ZERO,
+            text: "a test".into(),
+            all: vec![Condition { field: "subject".into(), value: pattern.into() }],
+            any: Vec::new(),
+            none: Vec::new(),
+        };
+        let with = |index, whole, patterns: &[&str], name: &str| {
+            let set = RuleSet { rules: patterns.iter().map(|pattern| rule(pattern)).collect(), ..RuleSet::default() };
+            let settings = StateSettings { name: name.into(), rules: Some(Arc::new(set)), ..StateSettings::default() };
+            ViewChange { settings: Some(settings), ..change(index, whole, Vec::new()) }
+        };
+        let first = View::empty().after(with(1, true, &["invoice"], "a"));
+        assert_eq!(first.rules.counts(), [("in_force", 1), ("left_out", 0)]);
+        let renamed = first.after(with(2, false, &["invoice"], "b"));
+        let whole = renamed.after(with(3, true, &["invoice"], "b"));
+        assert!(Arc::ptr_eq(&first.rules, &renamed.rules) && Arc::ptr_eq(&first.rules, &whole.rules));
+        let moved = whole.after(with(4, false, &["invoice", "prize"], "b"));
+        assert_eq!(moved.rules.rules().count(), 2);
+        let gone = moved.after(ViewChange { settings: Some(StateSettings::default()), ..change(5, false, Vec::new()) });
+        assert_eq!(gone.rules.rules().count() + moved.after(change(5, true, Vec::new())).rules.rules().count(), 0);
     }
 
     #[test]

@@ -291,6 +291,33 @@ impl<'d> Map<'d, '_> {
         Some(values)
     }
 
+    /// A list that may be left out, of which each item is text, or a mapping; `None` when it is left out.
+    pub fn texts_or_sections<T>(
+        &mut self,
+        key: &'static str,
+        mut text: impl FnMut(&Node<'d, 'd>) -> Result<T, Fault>,
+        mut section: impl FnMut(&mut Map<'d, '_>) -> T,
+    ) -> Option<Vec<T>> {
+        let node = self.node(key)?;
+        let items = self.keep(node.items())?;
+        let mut values = Vec::new();
+        for item in items {
+            if item.scalar().is_some() {
+                values.extend(self.keep(text(&item)));
+            } else if let Some(mut map) = item.map(self.faults) {
+                values.push(section(&mut map));
+                map.finish();
+            }
+        }
+        Some(values)
+    }
+
+    /// Where it begins, for a fault that is found later.
+    #[must_use]
+    pub fn place(&self) -> Fault {
+        self.place.clone()
+    }
+
     /// A fault of a value that was read before.
     pub fn fault_at(&mut self, fault: Fault) {
         self.faults.push(fault);

@@ -21,7 +21,12 @@ use chaos_tests::{
 use clap::Parser;
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use indicatif::ProgressBar;
-use node::{checks::content, limits::Limits, message::Message, policy::score::total};
+use node::{
+    checks::{content, facts::Facts},
+    limits::Limits,
+    message::Message,
+    policy::score::total,
+};
 use proto::verdict::Reason;
 use serde_json::json;
 
@@ -104,7 +109,7 @@ fn judge(all: &[Sorted], progress: &ProgressBar) -> anyhow::Result<(Said, Vec<Ve
 
 fn reasons_of(sorted: &Sorted) -> Vec<Reason> {
     let message = Message::parse(sorted.bytes.clone().into(), &Limits::default());
-    content::analyse(&message, &corpus::transaction(&message)).reasons
+    content::analyse(&Facts::of(&message, &corpus::transaction(&message))).reasons
 }
 
 async fn ask_peers(all: &[Sorted], train: &Path, progress: &ProgressBar) -> anyhow::Result<Vec<Filter>> {

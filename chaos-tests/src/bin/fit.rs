@@ -63,14 +63,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let rules = criteria::rules();
     progress.set_message("weights are fitted");
     let (odds, strange) = (fitting::unseen_odds(&learnt), fitting::strange_odds(&learnt));
-    let fitted = fitting::fit(&learnt, &[&odds, &strange], &rules);
-    let unit = fitted.unit(&rules, &learnt, &odds, QUARANTINE_AT, TOUCHED);
-    let points = |read: &Read, odds| (fitted.points(unit, &rules, &read.holding, odds), read.sorted.class.is_bad());
+    let fitted = fitting::fit(&learnt, &[&odds, &strange], rules);
+    let unit = fitted.unit(rules, &learnt, &odds, QUARANTINE_AT, TOUCHED);
+    let points = |read: &Read, odds| (fitted.points(unit, rules, &read.holding, odds), read.sorted.class.is_bad());
     let curve = Curve::of(learnt.iter().zip(&odds).map(|(read, odds)| points(read, *odds)));
     progress.set_message("the classifiers learn");
     let models = fitting::classifiers(&learnt, &origin(&learnt));
     if arguments.without.is_empty() {
-        write(&rules, &fitted, unit, &models)?;
+        write(rules, &fitted, unit, &models)?;
     }
     progress.finish_and_clear();
     println!("learnt from {}: unseen, area {:.4}", models.words.origin, curve.area().unwrap_or_default());

@@ -104,7 +104,7 @@ pub enum Command {
 /// Content rules.
 #[derive(Debug, Subcommand)]
 pub enum RulesCommand {
-    /// Show the rules that a node's program knows, by group, and what each is worth.
+    /// Show the rules of a node by group, those of its program and those of the policy, and what each is worth.
     List {
         /// The node's inspect address.
         #[arg(long, value_name = "HOST:PORT")]

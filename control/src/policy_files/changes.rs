@@ -10,6 +10,7 @@ use proto::{
     content_rules::ContentRules,
     department::{Department, NextHop, TlsRule},
     policy::{Layer, Policy, PolicyLayer},
+    rules::{Condition, GROUP_CAP, Rule, RuleSet},
     view::{CLIENT_SCORE_MAX, StateSettings},
 };
 
@@ -75,7 +76,56 @@ fn state(old: &StateSettings, new: &StateSettings) -> Vec<String> {
     if first && old != new {
         lines.insert(0, format!("+ state {:?}", new.name));
     }
+    let none = RuleSet::default();
+    lines.extend(written(old.rules.as_deref().unwrap_or(&none), new.rules.as_deref().unwrap_or(&none)));
     lines
+}
+
+/// Rules that are new, changed or gone, and groups whose cap changes.
+fn written(old: &RuleSet, new: &RuleSet) -> Vec<String> {
+    let by_name = |set: &RuleSet| -> BTreeMap<String, Rule> {
+        set.rules.iter().map(|rule| (rule.name.clone(), rule.clone())).collect()
+    };
+    let (before, after) = (by_name(old), by_name(new));
+    let mut lines = Vec::new();
+    for name in before.keys().chain(after.keys()).collect::<BTreeSet<_>>() {
+        match (before.get(name), after.get(name)) {
+            (None, Some(now)) => lines.push(format!("+ rule {name} ({}, {})", now.score, now.group)),
+            (Some(was), None) => lines.push(format!("- rule {name} ({}, {})", was.score, was.group)),
+            (Some(was), Some(now)) => {
+                lines.extend(rule(was, now).into_iter().map(|line| format!("~ rule {name}: {line}")))
+            }
+            (None, None) => {}
+        }
+    }
+    for group in old.caps.keys().chain(new.caps.keys()).collect::<BTreeSet<_>>() {
+        let mut found = Vec::new();
+        let shown = |set: &RuleSet| set.caps.get(group).copied().unwrap_or(GROUP_CAP).to_string();
+        value(&mut found, "cap", &shown(old), &shown(new));
+        lines.extend(found.into_iter().map(|line| format!("~ group {group}: {line}")));
+    }
+    let order = |set: &RuleSet| set.rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
+    if lines.is_empty() && order(old) != order(new) {
+        lines.push("~ rules: another order".into());
+    }
+    lines
+}
+
+fn rule(was: &Rule, now: &Rule) -> Vec<String> {
+    let mut found = Vec::new();
+    value(&mut found, "score", &was.score.to_string(), &now.score.to_string());
+    value(&mut found, "group", &was.group, &now.group);
+    value(&mut found, "text", &format!("{:?}", was.text), &format!("{:?}", now.text));
+    for (key, was, now) in [("all", &was.all, &now.all), ("any", &was.any, &now.any), ("none", &was.none, &now.none)] {
+        if was != now {
+            let shown = |conditions: &[Condition]| {
+                let one = |condition: &Condition| format!("{}: {:?}", condition.field, condition.value);
+                format!("[{}]", conditions.iter().map(one).collect::<Vec<_>>().join(", "))
+            };
+            value(&mut found, key, &shown(was), &shown(now));
+        }
+    }
+    found
 }
 
 fn department(old: &Department, new: &Department) -> Vec<String> {

@@ -80,6 +80,7 @@ pub(super) fn state(map: &mut Map<'_, '_>) -> StateDraft {
         client_score_max,
         clients,
         content,
+        rules: None,
         policy: layer,
     });
     StateDraft { policy, settings }

@@ -1,4 +1,4 @@
-//! Reads the policy of a state out of its YAML files: `state.yaml` and a file for each department. All faults of all
+//! Reads the policy of a state out of its YAML files: `state.yaml`, rules, and a file for each department. All faults of all
 //! files are found in one reading; with any of them there is no policy.
 
 mod changes;
@@ -9,8 +9,11 @@ mod fields;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use proto::{
     department::Department,
+    rules::file::{self, Drafts},
     view::StateSettings,
     yaml::{self, Fault},
 };
@@ -18,7 +21,7 @@ use proto::{
 pub use changes::changes;
 use fields::{DepartmentDraft, StateDraft};
 
-/// Name of the state's own file; every other file is a department's.
+/// Name of the state's own file. `rules.yaml` and `rules-….yaml` are rules; every other file is a department's.
 pub const STATE_FILE: &str = "state.yaml";
 
 /// Files in one policy at most: as many departments as a policy may have, and the state.
@@ -44,6 +47,7 @@ pub fn read(files: &[(String, String)]) -> Result<PolicySet, Vec<Fault>> {
     let mut faults = Vec::new();
     let mut state: Option<StateDraft> = None;
     let mut departments: Vec<DepartmentDraft> = Vec::new();
+    let mut rules: Option<Drafts> = None;
     let mut state_files = 0;
     for (name, text) in files {
         if !is_yaml(name) {
@@ -56,6 +60,9 @@ pub fn read(files: &[(String, String)]) -> Result<PolicySet, Vec<Fault>> {
             } else {
                 state = draft;
             }
+        } else if is_rules(name) {
+            let drafts = document(name, text, &mut faults, file::file);
+            rules.get_or_insert_default().add(drafts.unwrap_or_default());
         } else {
             departments.extend(document(name, text, &mut faults, fields::department));
         }
@@ -64,8 +71,10 @@ pub fn read(files: &[(String, String)]) -> Result<PolicySet, Vec<Fault>> {
         faults.push(whole(STATE_FILE, "is missing: each policy has one, with at least `state: NAME`"));
     }
     faults.extend(check::across_files(state.as_ref(), &departments));
+    let rules = rules.and_then(|drafts| drafts.checked().map_err(|more| faults.extend(more)).ok());
+    let rules = rules.filter(|set| !set.rules.is_empty()).map(Arc::new);
     let policy = state.and_then(|state| state.settings).map(|settings| PolicySet {
-        settings,
+        settings: StateSettings { rules, ..settings },
         departments: departments.into_iter().filter_map(|draft| draft.department).collect(),
     });
     match policy {
@@ -101,6 +110,11 @@ fn is_yaml(name: &str) -> bool {
 
 fn is_state(name: &str) -> bool {
     name.rsplit('/').next() == Some(STATE_FILE)
+}
+
+fn is_rules(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or_default();
+    name == "rules.yaml" || name.starts_with("rules-")
 }
 
 /// A fault of a file as a whole.

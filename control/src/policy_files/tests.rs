@@ -312,6 +312,49 @@ fn faults_of_what_is_asked_of_clients_are_named() {
 }
 
 #[test]
+fn rules_stand_in_files_of_their_own_and_are_planned_one_by_one() {
+    const STATE: (&str, &str) = ("state.yaml", "state: S\n");
+    let one = "rules:\n  - {name: OWN_A, score: 1, text: x, subject: abc, match: [ABC]}\n";
+    let two = "groups: [{name: b, cap: 2}]\nrules:\n  - {name: OWN_B, score: 2.5, group: b, text: x, all: [{body: def}, {spf: fail}]}\n";
+    let old = good(&files(&[STATE]));
+    let new = good(&files(&[STATE, ("conf/rules-b.yaml", two), ("rules.yaml", one)]));
+    let rules = new.settings.rules.as_ref().expect("rules");
+    assert_eq!(rules.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(), ["OWN_B", "OWN_A"]);
+    assert_eq!(
+        changes(&old, &new),
+        ["+ rule OWN_A (1.00, own)", "+ rule OWN_B (2.50, b)", "~ group b: cap 4.50 -> 2.00"]
+    );
+    let changed = one.replace("score: 1", "score: -1").replace("subject: abc", "subject: 'ab?c'");
+    let later = good(&files(&[STATE, ("rules.yaml", &changed)]));
+    assert_eq!(
+        changes(&new, &later),
+        [
+            "~ rule OWN_A: score 1.00 -> -1.00",
+            "~ rule OWN_A: all [subject: \"abc\"] -> [subject: \"ab?c\"]",
+            "- rule OWN_B (2.50, b)",
+            "~ group b: cap 2.00 -> 4.50",
+        ]
+    );
+    assert_eq!(changes(&later, &old), ["- rule OWN_A (-1.00, own)"]);
+    assert_eq!(good(&files(&[STATE, ("rules.yaml", "rules: []\n")])), old, "no rules are no change");
+}
+
+#[test]
+fn a_rule_that_does_not_stand_its_sample_is_a_fault_beside_those_of_other_files() {
+    let rules = "rules:\n  - {name: OWN_A, score: 1, text: x, subject: abc, match: [xyz]}\n";
+    assert_eq!(
+        faults(&[("state.yaml", "stat: S\n"), ("rules-x.yaml", rules), ("rules.yaml", rules)])[1..],
+        [
+            "state.yaml:1:1: stat: unknown key; known here: arc_sealers, client_score_max, clients, internet_relays, policy, state, \
+             view_age_max",
+            "rules-x.yaml:2:60: rules[0].match[0]: OWN_A does not hold for this sample",
+            "rules.yaml:2:5: rules[0]: OWN_A is already a rule in rules-x.yaml:2",
+            "rules.yaml:2:60: rules[0].match[0]: OWN_A does not hold for this sample",
+        ]
+    );
+}
+
+#[test]
 fn kinds_and_formats_of_ones_own_are_read_and_their_faults_are_named() {
     let read = |policy: &str| format!("state: S\npolicy: {{{policy}}}\n");
     let text = read(

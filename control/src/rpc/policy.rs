@@ -80,13 +80,8 @@ fn against(base_version: u64, current: ViewChange, wanted: PolicySet, grounds: G
     }
     let changes = policy_files::changes(&old, &wanted);
     let PolicySet { settings, departments } = wanted;
-    let change = Change::ApplyPolicy {
-        base_version,
-        settings: Box::new(settings),
-        departments,
-        changes: changes.clone(),
-        grounds,
-    };
+    let settings = Box::new(settings);
+    let change = Change::ApplyPolicy { base_version, settings, departments, changes: changes.clone(), grounds };
     Ok(Apply::Propose { change: Box::new(change), changes })
 }
 

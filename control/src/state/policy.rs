@@ -9,6 +9,7 @@ use proto::{
     department::{Department, DepartmentId},
     mutation::{Grounds, Mutation, Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
+    rules::{self, RULES_BYTES_MAX, RULES_MAX, RuleSet},
     view::StateSettings,
 };
 use sha2::{Digest, Sha256};
@@ -48,6 +49,7 @@ impl Plan<'_> {
             full("officials", content.officials.len(), OFFICIALS_MAX)?;
             full("guarded_domains", content.guarded_domains.len(), GUARDED_DOMAINS_MAX)?;
         }
+        self.settings.rules.as_deref().map_or(Ok(()), check_rules)?;
         let mut owners = BTreeMap::new();
         let mut ids = BTreeMap::new();
         let layers = self.departments.iter().map(|department| &department.policy).chain([&self.settings.policy]);
@@ -70,6 +72,18 @@ impl Plan<'_> {
         }
         Ok(())
     }
+}
+
+/// Bounds and names. Patterns are compiled by whoever proposes them, never here: servers of different versions of Postern may
+/// differ about a pattern, and must not about an entry.
+fn check_rules(set: &RuleSet) -> Result<(), Refused> {
+    full("rules", set.rules.len(), RULES_MAX)?;
+    full("groups of rules", set.caps.len(), RULES_MAX)?;
+    full("bytes of rules", set.size_bytes(), RULES_BYTES_MAX)?;
+    let wrong = set.rules.iter().find(|rule| !rules::is_name(&rule.name) || !rules::is_group(&rule.group));
+    wrong.map_or(Ok(()), |rule| {
+        Err(Refused::Invalid(format!("{:?} in {:?} is no name of a rule", rule.name, rule.group)))
+    })
 }
 
 /// Refuses more than `cap`.

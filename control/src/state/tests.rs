@@ -7,11 +7,15 @@ mod held;
 mod reputation;
 mod snapshot;
 
+use std::sync::Arc;
+
 use proto::{
     held::MutationId,
     identity::Role,
     mutation::{Change, Mutation, Outcome, Refused},
     policy::{MESSAGE_BYTES_MAX, PolicyLayer},
+    rules::{Condition, Rule, RuleSet},
+    score::Score,
     time::UnixMs,
 };
 use ulid::Ulid;
@@ -53,6 +57,44 @@ fn a_policy_that_contradicts_itself_is_refused_and_leaves_no_trace() {
     }
     assert_eq!(query::policy_version(&world.keys), 0);
     assert!(query::audit(&world.keys, 0, 10).records.is_empty() && query::view(&world.keys, 0).departments.is_empty());
+}
+
+#[test]
+fn rules_are_kept_whole_and_bounded_and_never_compiled_here() {
+    let mut world = World::new();
+    let rule = |name: &str, pattern: &str| Rule {
+        name: name.into(),
+        group: "own".into(),
+        score: Score::points(1, 0),
+        text: "a test".into(),
+        all: vec![Condition { field: "body".into(), value: pattern.into() }],
+        any: Vec::new(),
+        none: Vec::new(),
+    };
+    let with = |base_version, rules: Vec<Rule>| {
+        let mut change = policy(base_version, Vec::new());
+        if let Change::ApplyPolicy { settings, .. } = &mut change {
+            settings.rules = Some(Arc::new(RuleSet { rules, ..RuleSet::default() }));
+        }
+        change
+    };
+    let many: Vec<Rule> = (0..2_000).map(|n| rule(&format!("OWN_{n}"), &"long ".repeat(60))).collect();
+    // A pattern that this version cannot compile is one that another may.
+    let strange = vec![rule("OWN_STRANGE", "(a{1000}){1000}")];
+    assert_eq!(with(0, many.clone()).version(), 8);
+    assert_eq!(world.apply(operator("anna"), with(0, many.clone())), Outcome::PolicyApplied { version: 1 });
+    let settings = query::view(&world.keys, 1).settings.expect("settings");
+    assert_eq!(settings.rules.map(|set| set.rules.clone()), Some(many.clone()));
+    assert!(world.keys.values().all(|value| value.len() <= super::keys::PART_BYTES));
+    assert_eq!(world.apply(operator("anna"), with(1, strange)), Outcome::PolicyApplied { version: 2 });
+    let more: Vec<Rule> = many.iter().cloned().chain([rule("OWN_X", "x")]).collect();
+    let longer = (0..2_000).map(|n| rule(&format!("OWN_{n}"), &"long ".repeat(120))).collect();
+    for (rules, what) in [(more, "rules"), (longer, "bytes of rules")] {
+        let outcome = world.apply(operator("anna"), with(2, rules));
+        assert!(matches!(&outcome, Outcome::Refused(Refused::Full { what: full, .. }) if full == what), "{outcome:?}");
+    }
+    let outcome = world.apply(operator("anna"), with(2, vec![rule("SPF_FAIL", "x")]));
+    assert!(matches!(outcome, Outcome::Refused(Refused::Invalid(_))), "{outcome:?}");
 }
 
 #[test]

@@ -321,7 +321,20 @@ impl Inspect for MadeUpNode {
             name: name.into(),
             score: -150,
             text: "escaped \u{202e}".into(),
+            origin: inspect::Origin::BuiltIn.into(),
         };
-        Ok(Response::new(RulesResponse { rules: vec![rule("links", "L"), rule("words", "W")], group_max: 450 }))
+        let mut own = rule("mine", "OWN_M");
+        own.origin = inspect::Origin::Policy.into();
+        let group = |name: &str, about: &str| inspect::Group {
+            name: name.into(),
+            about: about.into(),
+            max: 450,
+            origin: inspect::Origin::BuiltIn.into(),
+        };
+        Ok(Response::new(RulesResponse {
+            rules: vec![rule("links", "L"), rule("words", "W"), own],
+            groups: vec![group("links", "where they go"), group("words", "its words"), group("mine", "people's")],
+            left_out: String::new(),
+        }))
     }
 }

@@ -6,5 +6,6 @@ mod data;
 mod next_hop;
 mod pieces;
 mod proxy;
+mod rules;
 
-pub use self::{commands::commands, data::data, next_hop::next_hop, proxy::proxy};
+pub use self::{commands::commands, data::data, next_hop::next_hop, proxy::proxy, rules::rules};

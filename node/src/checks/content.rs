@@ -13,7 +13,7 @@ use super::{
     impersonation,
     listing::Entry,
 };
-use crate::{message::Message, policy::score::reason, smtp::transaction::Transaction};
+use crate::policy::score::reason;
 
 pub use weights::GROUP_MAX;
 
@@ -36,10 +36,8 @@ pub struct Content {
 
 /// What there is to say about a message.
 #[must_use]
-pub fn analyse(message: &Message, transaction: &Transaction) -> Content {
-    let facts = Facts::of(message, transaction);
-    let copies = Digest::of(&facts);
-    Content { reasons: reasons(&facts), hosts: hosts(&facts), copies }
+pub fn analyse(facts: &Facts<'_>) -> Content {
+    Content { reasons: reasons(facts), hosts: hosts(facts), copies: Digest::of(facts) }
 }
 
 /// What is asked about in lists: the authors first, then the links as they come.
@@ -65,50 +63,42 @@ fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
     let mut reasons = impersonation::reasons(facts);
     reasons.extend(calendar::reasons(facts));
     let rules = criteria::rules();
-    reasons.extend(capped(criteria::holding(facts).into_iter().filter_map(|at| rules.get(at))));
+    let holding = criteria::holding(facts).into_iter().filter_map(|at| rules.get(at));
+    reasons.extend(capped(holding.map(Counted::from)));
     let odds = classifier::judge(facts);
     reasons.extend(by_odds(odds.words, &weights::WORDS));
     reasons.extend(by_odds(odds.form, &weights::FORM));
     reasons
 }
 
-/// A rule, as people list it.
+/// A rule that holds.
 #[derive(Clone, Copy, Debug)]
-pub struct Listed {
-    /// Name of its group.
-    pub group: &'static str,
-    /// Its own name.
-    pub name: &'static str,
-    /// What it is worth; of a classifier one unit of its odds.
-    pub score: Score,
-    /// In words.
-    pub text: &'static str,
+pub(super) struct Counted<'r> {
+    pub(super) group: &'r str,
+    /// What its group counts at most.
+    pub(super) cap: Score,
+    pub(super) name: &'r str,
+    pub(super) score: Score,
+    pub(super) text: &'r str,
 }
 
-/// All rules that [`analyse`] knows, in the order of their groups.
-#[must_use]
-pub fn listed() -> Vec<Listed> {
-    let of_rule =
-        |rule: Rule| Listed { group: rule.group, name: rule.name, score: weights::of(rule.name), text: rule.text };
-    let by_odds = [("words", weights::WORDS), ("form", weights::FORM)].into_iter().flat_map(|(group, rules)| {
-        let good = Score(-weights::of(rules.good.0).0);
-        let bad = Listed { group, name: rules.bad.0, score: weights::of(rules.bad.0), text: rules.bad.1 };
-        [bad, Listed { group, name: rules.good.0, score: good, text: rules.good.1 }]
-    });
-    criteria::rules().into_iter().map(of_rule).chain(by_odds).collect()
+impl<'r> From<&'r Rule> for Counted<'r> {
+    fn from(rule: &'r Rule) -> Self {
+        let Rule { group, name, score, text, .. } = rule;
+        Self { group, cap: GROUP_MAX, name, score: *score, text }
+    }
 }
 
-/// The weights of rules that hold, those of each group up to its bound. What is worth nothing is not told.
-fn capped<'r>(holding: impl Iterator<Item = &'r Rule>) -> Vec<Reason> {
+/// The points of rules that hold, those of each group up to its cap. What is worth nothing is not told.
+pub(super) fn capped<'r>(holding: impl Iterator<Item = Counted<'r>>) -> Vec<Reason> {
     let mut of_group: HashMap<&str, Score> = HashMap::new();
     let mut reasons = Vec::new();
-    for rule in holding {
-        let so_far = of_group.entry(rule.group).or_insert(Score::ZERO);
-        let most = weights::GROUP_MAX.0;
-        let score = Score((so_far.0 + weights::of(rule.name).0).clamp(-most, most) - so_far.0);
+    for Counted { group, cap, name, score, text } in holding {
+        let so_far = of_group.entry(group).or_insert(Score::ZERO);
+        let score = Score((so_far.0 + score.0).clamp(-cap.0, cap.0) - so_far.0);
         if score != Score::ZERO {
             so_far.0 += score.0;
-            reasons.push(reason(rule.name, score, rule.text));
+            reasons.push(reason(name, score, text));
         }
     }
     reasons

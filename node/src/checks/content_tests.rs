@@ -2,7 +2,7 @@
 
 use proto::{policy::PolicyLayer, score::Score};
 
-use super::{analyse, by_odds, capped};
+use super::{Counted, analyse, by_odds, capped};
 use crate::checks::{
     criteria::{
         holding, rules,
@@ -19,8 +19,9 @@ use crate::policy::{
 const HEADER: &str = "Date: Wed, 18 Nov 2026 11:06:40 +0000\nMessage-ID: <1@sender.test>\nTo: anna@interior.gov.test\n";
 
 fn judge(text: &str) -> (Score, Vec<String>) {
-    let transaction = transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]);
-    let reasons = analyse(&message(text), &transaction).reasons;
+    let (message, transaction) =
+        (message(text), transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]));
+    let reasons = analyse(&Facts::of(&message, &transaction)).reasons;
     (total(&reasons), reasons.into_iter().map(|reason| reason.rule).collect())
 }
 
@@ -121,7 +122,7 @@ fn no_group_decides_alone() {
     assert!(groups.len() >= 15, "{groups:?}");
     assert!(GROUP_MAX < Score::points(6, 0), "less than the built-in policy quarantines at");
     for group in groups {
-        let all = capped(rules.iter().filter(|rule| rule.group == group));
+        let all = capped(rules.iter().filter(|rule| rule.group == group).map(Counted::from));
         assert!(total(&all) <= GROUP_MAX, "{group}: {all:?}");
     }
 }

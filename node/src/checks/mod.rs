@@ -14,6 +14,7 @@ pub mod kinds;
 pub mod listing;
 pub mod lists;
 pub mod names;
+pub mod own_rules;
 pub mod phrases;
 pub mod virus;
 pub mod volume;

@@ -87,10 +87,13 @@ impl Views {
     }
 
     fn publish(&mut self, next: View) {
-        let (index, policy_version) = (next.index, next.policy_version);
+        let (index, policy_version, rules) = (next.index, next.policy_version, Arc::clone(&next.rules));
         let old = self.view.send_replace(Arc::new(next));
         if !self.known || old.policy_version != policy_version {
             tracing::info!(index, policy_version, "a new view is in force");
+            if let Some(problem) = rules.warning() {
+                tracing::warn!(%problem, "not all rules of the policy are in force at this node: update it, or change them");
+            }
         }
         self.known = true;
         self.retired.push(old);

@@ -196,6 +196,11 @@ impl Message {
         self.header.named(name).next().map(|field| field.text(&self.bytes))
     }
 
+    /// The fields of this name, in lower case, as a reader sees them: decoded, on one line, without control characters.
+    pub fn decoded<'m>(&'m self, name: &'m str) -> impl Iterator<Item = String> + 'm {
+        self.header.named(name).map(|field| decoded(field, &self.bytes))
+    }
+
     /// How often this host says that it received the message (`by HOST` in Received fields).
     #[must_use]
     pub fn received_by(&self, host: &str) -> usize {
@@ -226,12 +231,16 @@ fn header_defects(header: &Header, limits: &Limits) -> Vec<Defect> {
 }
 
 fn subject(field: &Field, bytes: &[u8]) -> String {
+    decoded(field, bytes).chars().take(SUBJECT_CHARS_MAX).collect()
+}
+
+fn decoded(field: &Field, bytes: &[u8]) -> String {
     let mut line = field.value(bytes).to_vec();
     if !line.ends_with(b"\n") {
         line.push(b'\n');
     }
     let decoded = MessageStream::new(&line).parse_unstructured().into_text();
-    without_controls(&decoded.unwrap_or_default()).trim().chars().take(SUBJECT_CHARS_MAX).collect()
+    without_controls(&decoded.unwrap_or_default()).trim().to_owned()
 }
 
 /// Without control characters and those that change the direction of text (threats 22 and 41).

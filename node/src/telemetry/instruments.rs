@@ -48,6 +48,21 @@ pub fn observe_view_age(age: impl Fn() -> Duration + Send + Sync + 'static) {
         .build();
 }
 
+/// `postern.rules`: rules that people have written, those that are in force and those that the node had to leave out (`state`);
+/// asked at each export.
+pub fn observe_rules(counts: impl Fn() -> [(&'static str, u64); 2] + Send + Sync + 'static) {
+    global::meter("postern")
+        .u64_observable_gauge("postern.rules")
+        .with_unit("{rule}")
+        .with_description("Rules of the policy.")
+        .with_callback(move |gauge| {
+            for (state, count) in counts() {
+                gauge.observe(count, &[KeyValue::new("state", state)]);
+            }
+        })
+        .build();
+}
+
 /// `postern.certificate.lifetime` in seconds: how long a certificate in use (`listeners`, `cluster`) is still valid, below zero
 /// when its time is over; asked at each export.
 pub fn observe_lifetimes(left_s: impl Fn() -> Vec<(&'static str, i64)> + Send + Sync + 'static) {

@@ -18,6 +18,10 @@ mod statistics;
 mod subject;
 pub mod weights;
 
+use std::sync::LazyLock;
+
+use proto::score::Score;
+
 use super::{
     facts::Facts,
     phrases::{self, TOPICS},
@@ -100,7 +104,7 @@ pub const GROUPS: &[Group] = &[
 ];
 
 /// The group of phrases, which have a table of their own.
-pub const PHRASES: &str = "phrases";
+pub const PHRASES: (&str, &str) = ("phrases", "what it is about, by what it says");
 
 /// A rule, as people list it.
 #[derive(Clone, Copy, Debug)]
@@ -109,22 +113,47 @@ pub struct Rule {
     pub group: &'static str,
     /// Its own name.
     pub name: &'static str,
+    /// What it is worth; of a classifier one unit of its odds.
+    pub score: Score,
     /// In words, for the verdict.
     pub text: &'static str,
     /// Which way it can count.
     pub sense: Sense,
 }
 
-/// All rules, in the order in which [`holding`] counts them.
-#[must_use]
-pub fn rules() -> Vec<Rule> {
+impl Rule {
+    fn new(group: &'static str, (name, text): (&'static str, &'static str), sense: Sense) -> Self {
+        Self { group, name, score: weights::of(name), text, sense }
+    }
+}
+
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let criteria = GROUPS.iter().flat_map(|group| group.criteria.iter().map(|criterion| (group.name, criterion)));
-    let criteria =
-        criteria.map(|(group, Criterion { rule, text, sense, .. })| Rule { group, name: rule, text, sense: *sense });
+    let criteria = criteria.map(|(group, one)| Rule::new(group, (one.rule, one.text), one.sense));
     let phrases = TOPICS.iter().flat_map(|topic| {
-        [topic.rule, topic.rule_more].map(|name| Rule { group: PHRASES, name, text: topic.text, sense: Sense::Bad })
+        [topic.rule, topic.rule_more].map(|name| Rule::new(PHRASES.0, (name, topic.text), Sense::Bad))
     });
     criteria.chain(phrases).collect()
+});
+
+/// All rules, in the order in which [`holding`] counts them.
+#[must_use]
+pub fn rules() -> &'static [Rule] {
+    &RULES
+}
+
+/// The rules of the classifiers, whose odds count and not whether they hold.
+pub fn by_odds() -> impl Iterator<Item = Rule> {
+    [("words", weights::WORDS), ("form", weights::FORM)].into_iter().flat_map(|(group, rules)| {
+        let good = Rule::new(group, rules.good, Sense::Good);
+        [Rule::new(group, rules.bad, Sense::Bad), Rule { score: Score(-good.score.0), ..good }]
+    })
+}
+
+/// All groups, each with what it looks at.
+pub fn groups() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let classifiers = [("words", "its words, by a classifier"), ("form", "how it is made, by a classifier")];
+    GROUPS.iter().map(|group| (group.name, group.about)).chain([PHRASES]).chain(classifiers)
 }
 
 /// Places in [`rules`] of those that hold, in ascending order.
