@@ -13,6 +13,7 @@ mod office;
 mod ole;
 mod packed;
 mod pdf;
+mod pdf_filters;
 mod pdf_tokens;
 mod rtf;
 mod seven_zip;

@@ -66,8 +66,21 @@ impl<'t> Tag<'t> {
     }
 }
 
-/// Longest entity, in bytes.
-const ENTITY_BYTES_MAX: usize = 12;
+/// Entities of HTML that hide what matters here, each also where browsers do without its semicolon.
+const ENTITIES: [(&str, char); 12] = [
+    ("amp;", '&'),
+    ("amp", '&'),
+    ("lt;", '<'),
+    ("gt;", '>'),
+    ("quot;", '"'),
+    ("apos;", '\''),
+    ("colon;", ':'),
+    ("Tab;", '\t'),
+    ("NewLine;", '\n'),
+    ("lpar;", '('),
+    ("rpar;", ')'),
+    ("sol;", '/'),
+];
 
 /// Text with its entities undone: those by number, and those that hide what matters here.
 pub(super) fn unescaped(text: &str) -> String {
@@ -76,16 +89,12 @@ pub(super) fn unescaped(text: &str) -> String {
     while let Some((before, after)) = rest.split_once('&') {
         plain.push_str(before);
         rest = after;
-        let near = &after[..after.floor_char_boundary(ENTITY_BYTES_MAX)];
-        let end = near.find(';');
-        let entity = &near[..end.unwrap_or(near.len())];
-        if let Some(c) = entity_of(entity) {
+        if let Some((c, after)) = numbered(after) {
             plain.push(c);
-            let digits = entity
-                .starts_with('#')
-                .then(|| entity.find(|c: char| c != '#' && !c.is_ascii_alphanumeric()))
-                .flatten();
-            rest = &after[end.map_or(digits.unwrap_or(entity.len()), |end| end + 1)..];
+            rest = after;
+        } else if let Some((name, c)) = ENTITIES.iter().find(|(name, _)| after.starts_with(name)) {
+            plain.push(*c);
+            rest = &after[name.len()..];
         } else {
             plain.push('&');
         }
@@ -94,28 +103,18 @@ pub(super) fn unescaped(text: &str) -> String {
     plain
 }
 
-fn entity_of(entity: &str) -> Option<char> {
-    if let Some(number) = entity.strip_prefix('#') {
-        let hexadecimal = number.strip_prefix(['x', 'X']);
-        let code = match hexadecimal {
-            Some(digits) => u32::from_str_radix(digits, 16).ok()?,
-            None => number.parse().ok()?,
-        };
-        return char::from_u32(code);
-    }
-    let named = [
-        ("amp", '&'),
-        ("lt", '<'),
-        ("gt", '>'),
-        ("quot", '"'),
-        ("apos", '\''),
-        ("colon", ':'),
-        ("Tab", '\t'),
-        ("NewLine", '\n'),
-        ("lpar", '('),
-        ("sol", '/'),
-    ];
-    named.iter().find(|(name, _)| *name == entity).map(|(_, c)| *c)
+/// A character by its number, and what follows it: any number of zeros may stand before it, and it ends with its digits, with
+/// or without a semicolon (HTML section 13.2.5.75).
+fn numbered(after: &str) -> Option<(char, &str)> {
+    let number = after.strip_prefix('#')?;
+    let (digits, radix) = number.strip_prefix(['x', 'X']).map_or((number, 10), |digits| (digits, 16));
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let digits_only = digits.get(..end).filter(|digits| !digits.is_empty())?;
+    let value = digits_only.chars().filter_map(|digit| digit.to_digit(radix));
+    let value = value.fold(0_u32, |value, digit| value.saturating_mul(radix).saturating_add(digit));
+    let rest = digits.get(end..).unwrap_or_default();
+    let c = char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER);
+    Some((c, rest.strip_prefix(';').unwrap_or(rest)))
 }
 
 #[cfg(test)]
@@ -133,8 +132,10 @@ mod tests {
         assert_eq!(tags[1].attribute("id").as_deref(), Some("1"));
         assert_eq!(tags[1].attribute("target").as_deref(), Some("x&y"));
         assert_eq!(unescaped(tags[1].text), "text");
-        assert_eq!(unescaped("a & b &unknown; &#106avascript: &"), "a & b &unknown; &#106avascript: &");
-        assert_eq!(unescaped("java&Tab;script&colon;&#40"), "java\tscript:(");
+        assert_eq!(unescaped("a & b &unknown; &#; &#x; &#zz &"), "a & b &unknown; &#; &#x; &#zz &");
+        assert_eq!(unescaped("&#106avascript:&#x6A;&#X6ay&#0000000000000106;"), "javascript:jjyj");
+        assert_eq!(unescaped("&#xd800;&#99999999999;&#x6aa"), "\u{fffd}\u{fffd}\u{6aa}");
+        assert_eq!(unescaped("java&Tab;script&colon;&#40&amp&lt;"), "java\tscript:(&<");
         assert_eq!(text_of(b"\xff\xfe<\0a\0"), "<a");
         assert_eq!(text_of(b"<\0a\0"), "<a");
     }
