@@ -24,7 +24,8 @@ mod zip;
 
 use std::collections::BTreeSet;
 
-use budget::{Budget, length_of};
+pub use budget::Budget;
+use budget::length_of;
 pub use findings::Analysis;
 use findings::quoted;
 use format::Format;
@@ -43,7 +44,13 @@ const RAR_WITHIN_BYTES: usize = 1024 * 1024;
 #[must_use]
 pub fn analyse(message: &Message, fingerprints: &BTreeSet<Fingerprint>) -> Analysis {
     let bytes = message.parts.iter().map(|part| length_of(part.content.len())).sum();
-    let mut look = Look { analysis: Analysis::default(), budget: Budget::of(bytes), fingerprints };
+    analyse_within(message, fingerprints, Budget::of(bytes))
+}
+
+/// The same with another budget. With less the analysis is the same or says that it holds more than is looked into.
+#[must_use]
+pub fn analyse_within(message: &Message, fingerprints: &BTreeSet<Fingerprint>, budget: Budget) -> Analysis {
+    let mut look = Look { analysis: Analysis::default(), budget, fingerprints };
     for part in &message.parts {
         look.look(&Place::of(part), &part.content);
     }

@@ -11,7 +11,7 @@ mod clamd;
 mod fake;
 mod memory;
 mod nest;
-mod reply;
+pub mod reply;
 mod rest;
 #[cfg(test)]
 mod tests;
