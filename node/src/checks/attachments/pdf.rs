@@ -201,8 +201,7 @@ impl Document {
         let is_file = || {
             // Whether a stream without a type begins as a program or archive does.
             let head = object.filters.undo(packed, PEEK_BYTES, budget).content;
-            let is_program = matches!(kinds::of_content(&head), Some((ContentKind::Executable, _)));
-            is_program || Format::of(&head).is_some()
+            kinds::by_signature(&head).is_some() || Format::of(&head).is_some()
         };
         if object.is_embedded || (!object.is_no_file && is_file()) {
             let undone = object.filters.undo(packed, u64::MAX, budget);

@@ -21,19 +21,51 @@ pub(super) fn text_of(content: &[u8]) -> Cow<'_, str> {
 /// A tag: what stands between `<` and `>`, and the text after it up to the next one.
 pub(super) struct Tag<'t> {
     inner: &'t str,
+    /// The tag and all that follows it.
+    rest: &'t str,
     /// Not unescaped.
     pub(super) text: &'t str,
 }
 
 /// All tags; comments and what is quoted in them too, since readers differ about where those end.
 pub(super) fn tags(text: &str) -> impl Iterator<Item = Tag<'_>> {
-    text.split('<').skip(1).map(|piece| {
+    text.match_indices('<').filter_map(|(at, _)| {
+        let rest = text.get(at + 1..)?;
+        let piece = rest.split('<').next()?;
         let (inner, text) = piece.split_once('>').unwrap_or((piece, ""));
-        Tag { inner, text }
+        Some(Tag { inner, rest, text })
     })
 }
 
+/// So long a tag may be of which a value holds `<` or `>`.
+const QUOTED_BYTES_MAX: usize = 1024;
+
 impl<'t> Tag<'t> {
+    /// The tag as a browser reads it, when a value goes on behind the first `<` or `>` because it is in quotes. Takes as long as
+    /// `QUOTED_BYTES_MAX` at most.
+    pub(super) fn quoted(&self) -> Option<Tag<'t>> {
+        let is_open = |quote: char| {
+            let after_equals = self.inner.split('=').skip(1).map(str::trim_start);
+            self.inner.matches(quote).count() % 2 == 1 && after_equals.into_iter().any(|value| value.starts_with(quote))
+        };
+        if !is_open('"') && !is_open('\'') {
+            return None;
+        }
+        let near = &self.rest[..self.rest.floor_char_boundary(QUOTED_BYTES_MAX)];
+        let (mut within, mut after_equals) = (None, false);
+        for (at, c) in near.char_indices() {
+            match (within, c) {
+                (Some(quote), c) if c == quote => within = None,
+                (Some(_), _) => {}
+                (None, '"' | '\'') if after_equals => within = Some(c),
+                (None, '>') => return Some(Tag { inner: &near[..at], rest: self.rest, text: "" }),
+                (None, _) => {}
+            }
+            after_equals = within.is_none() && (c == '=' || after_equals && c.is_whitespace());
+        }
+        Some(Tag { inner: near, rest: self.rest, text: "" })
+    }
+
     /// Its name without the prefix of a namespace; a closing one begins with `/`.
     pub(super) fn name(&self) -> &'t str {
         let ends = |c: char| c.is_whitespace() || c == '>' || c == '/';
