@@ -41,6 +41,6 @@ fn is_read_as_written(bytes: &[u8]) {
     assert_eq!(hexadecimal(&written.join(" ")).as_deref(), Ok(bytes));
     let text = String::from_utf8_lossy(bytes);
     let digits = text.chars().filter(|c| !c.is_whitespace());
-    let are_pairs = digits.clone().count() % 2 == 0 && digits.clone().all(|c| c.is_ascii_hexdigit());
+    let are_pairs = digits.clone().count().is_multiple_of(2) && digits.clone().all(|c| c.is_ascii_hexdigit());
     assert_eq!(hexadecimal(&text).is_ok(), are_pairs, "{text:?}");
 }
