@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use proto::{policy::VirusScan, reputation::Subject, time::UnixMs, verdict::Verdict};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::info_span;
 
 use crate::{
@@ -73,38 +76,30 @@ impl Examiner {
         Examined { message, evidence, verdicts }
     }
 
+    /// A message that nobody had time for is not read; one on which the parser failed, or is too slow, is not to be read.
     async fn parse(&self, bytes: Bytes) -> Message {
+        let ends = Instant::now() + self.limits.checks_time_max;
+        let Ok(place) = timeout_at(ends, self.place()).await else { return Message::unread(bytes) };
         let (limits, host, whole) = (self.limits.clone(), self.host.clone(), bytes.clone());
-        let parsing = self.on_a_thread(whole.len(), move || read(bytes, &limits, &host));
-        let parsed = timeout(self.limits.checks_time_max, parsing).await;
+        let parsing = on_a_thread(place, whole.len(), move || read(bytes, &limits, &host));
+        let parsed = timeout_at(ends, parsing).await;
         parsed.ok().flatten().unwrap_or_else(|| Message::unparsable(whole))
     }
 
-    /// Hostile bytes are read on a thread, where a panic is a failed attempt: `None`. One that is given up goes on to its end
-    /// and keeps its place until then, so that slow messages cannot take more than `Limits::analyses_max` threads.
-    ///
-    /// Of a short one the thread would cost more than the work: it is read here, where a panic is as much as there.
-    async fn on_a_thread<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let place = self.places.clone().acquire_owned().await.ok()?;
-        if bytes <= SHORT_BYTES_MAX {
-            return catch_unwind(AssertUnwindSafe(work)).ok();
-        }
-        let working = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            work()
-        });
-        working.await.ok()
+    /// A place among the analyses; `None` when there is none any more.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().acquire_owned().await.ok()
     }
 
     /// The pure analyses.
     async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> Evidence {
+        let ends = Instant::now() + self.limits.checks_time_max;
+        let Ok(place) = timeout_at(ends, self.place()).await else {
+            return Evidence { no_room: true, ..Evidence::nothing() };
+        };
         // What may have to be unpacked is never short.
         let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
-        let analysing = self.on_a_thread(bytes, move || {
+        let analysing = on_a_thread(place, bytes, move || {
             let recipients = transaction.recipients.iter();
             let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
             let attachments = attachments::analyse(&message, &fingerprints);
@@ -117,12 +112,15 @@ impl Examiner {
             let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
             Evidence { kinds, fingerprints, opaque, content, analysed: true, ..Evidence::nothing() }
         });
-        analysing.await.unwrap_or_else(Evidence::nothing)
+        timeout_at(ends, analysing).await.ok().flatten().unwrap_or_else(Evidence::nothing)
     }
 
     /// Scans each part that we decode, and the message as it came: the scanner and a mail program may take an odd encoding
     /// differently. What is too broken for us is not handed to a scanner that might spend minutes on it.
     async fn scan(&self, message: &Message) -> Virus {
+        if message.defects.contains(&Defect::Unread) {
+            return Virus::Unavailable { why: "there was no room to read the message".to_owned() };
+        }
         if message.defects.iter().any(|defect| defect.breaks()) {
             return Virus::Unscannable { why: "the message is broken or too complex".to_owned() };
         }
@@ -161,13 +159,12 @@ impl Examiner {
             }
         };
         let time_max = self.limits.checks_time_max;
-        let (virus, authentication, analyses) = tokio::join!(
+        let (virus, authentication, mut evidence) = tokio::join!(
             timeout(time_max, virus),
             timeout(time_max, authentication),
-            timeout(time_max, self.analyses(message.clone(), transaction.clone())),
+            self.analyses(message.clone(), transaction.clone()),
         );
         let late = "the checks did not end in time";
-        let mut evidence = analyses.unwrap_or_else(|_| Evidence::nothing());
         evidence.virus = virus.unwrap_or_else(|_| Virus::Unavailable { why: late.to_owned() });
         if let Virus::Unavailable { why } = &evidence.virus {
             tracing::warn!(%why, "a message could not be scanned for malware: see that clamd runs and answers");
@@ -180,6 +177,26 @@ impl Examiner {
         }
         evidence
     }
+}
+
+/// Hostile bytes are read on a thread, where a panic is a failed attempt: `None`. One that is given up goes on to its end
+/// and keeps its place until then, so that slow messages cannot take more than `Limits::analyses_max` threads.
+///
+/// Of a short one the thread would cost more than the work: it is read here, where a panic is as much as there.
+async fn on_a_thread<T: Send + 'static>(
+    place: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let place = place?;
+    if bytes <= SHORT_BYTES_MAX {
+        return catch_unwind(AssertUnwindSafe(work)).ok();
+    }
+    let working = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work()
+    });
+    working.await.ok()
 }
 
 /// Who answers for a message from the Internet.
@@ -220,7 +237,7 @@ mod tests {
         verdict::Disposition,
     };
 
-    use super::{Examined, Examiner, SHORT_BYTES_MAX};
+    use super::{Examined, Examiner, SHORT_BYTES_MAX, on_a_thread};
     use crate::{
         checks::{
             authentication::{Authenticator, resolver},
@@ -292,8 +309,10 @@ mod tests {
         let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
         let text = "From: a@sender.test\n\nx\n";
         let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
-        assert_eq!(examined.verdicts[0].1.disposition, Disposition::Quarantine);
-        assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNPARSABLE");
+        assert_eq!(examined.verdicts[0].1.disposition, Disposition::Defer, "the sender comes again");
+        assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNREAD");
+        // What was held and released is tried again, too: another time there is room.
+        assert_eq!(examiner.scan_held(Bytes::from_static(text.as_bytes())).await.as_str(), "unavailable");
         drop(places);
         let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
         assert_eq!(examined.verdicts[0].1.disposition, Disposition::Accept);
@@ -303,8 +322,9 @@ mod tests {
     async fn a_panic_over_a_message_is_a_failed_attempt_however_short_it_is() {
         let examiner = examiner().await;
         for bytes in [1, SHORT_BYTES_MAX + 1] {
-            assert_eq!(examiner.on_a_thread(bytes, || -> u8 { panic!("as told") }).await, None);
-            assert_eq!(examiner.on_a_thread(bytes, || 7).await, Some(7));
+            let place = || examiner.place();
+            assert_eq!(on_a_thread(place().await, bytes, || -> u8 { panic!("as told") }).await, None);
+            assert_eq!(on_a_thread(place().await, bytes, || 7).await, Some(7));
         }
     }
 
@@ -312,7 +332,7 @@ mod tests {
     async fn a_thread_that_is_late_keeps_its_place() {
         let examiner = examiner().await;
         let (end, wait) = std::sync::mpsc::sync_channel::<()>(1);
-        let late = examiner.on_a_thread(SHORT_BYTES_MAX + 1, move || wait.recv());
+        let late = on_a_thread(examiner.place().await, SHORT_BYTES_MAX + 1, move || wait.recv());
         assert!(tokio::time::timeout(Duration::from_millis(20), late).await.is_err());
         assert_eq!(examiner.places.available_permits(), examiner.limits.analyses_max - 1);
         end.send(()).expect("it waits");

@@ -180,6 +180,8 @@ pub struct Evidence {
     pub content: Vec<Reason>,
     /// Whether the analyses of the content came to an end.
     pub analysed: bool,
+    /// Whether there was no room to analyse it: another time there will be.
+    pub no_room: bool,
 }
 
 impl Evidence {
@@ -196,6 +198,7 @@ impl Evidence {
             opaque: Vec::new(),
             content: Vec::new(),
             analysed: false,
+            no_room: false,
         }
     }
 }
