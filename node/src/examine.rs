@@ -15,7 +15,10 @@ use proto::{
     time::UnixMs,
     verdict::{Reason, Verdict},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::info_span;
 
 use crate::{
@@ -96,63 +99,33 @@ impl Examiner {
         Examined { message, evidence, verdicts }
     }
 
+    /// A message that nobody had time for is not read; one on which the parser failed, or is too slow, is not to be read.
     async fn parse(&self, bytes: Bytes) -> Message {
+        let ends = Instant::now() + self.limits.checks_time_max;
+        let Ok(place) = timeout_at(ends, self.place()).await else { return Message::unread(bytes) };
         let (limits, host, whole) = (self.limits.clone(), self.host.clone(), bytes.clone());
-        let parsing = self.on_a_thread(whole.len(), move || read(bytes, &limits, &host));
-        let parsed = timeout(self.limits.checks_time_max, parsing).await;
+        let parsing = on_a_thread(place, whole.len(), move || read(bytes, &limits, &host));
+        let parsed = timeout_at(ends, parsing).await;
         parsed.ok().flatten().unwrap_or_else(|| Message::unparsable(whole))
     }
 
-    /// Hostile bytes are read on a thread, where a panic is a failed attempt: `None`. One that is given up goes on to its end
-    /// and keeps its place until then, so that slow messages cannot take more than `Limits::analyses_max` threads.
-    ///
-    /// Of a short one the thread would cost more than the work: it is read here, where a panic is as much as there.
-    async fn on_a_thread<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let place = self.places.clone().acquire_owned().await.ok()?;
-        if bytes <= SHORT_BYTES_MAX {
-            return catch_unwind(AssertUnwindSafe(work)).ok();
-        }
-        let working = tokio::task::spawn_blocking(move || {
-            let _place = place;
-            work()
-        });
-        working.await.ok()
+    /// A place among the analyses; `None` when there is none any more.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.places.clone().acquire_owned().await.ok()
     }
 
     /// The pure analyses; beside them what the rules that people have written look for, which they judge when the other checks
     /// have ended.
     async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> (Evidence, Option<Found>) {
+        let ends = Instant::now() + self.limits.checks_time_max;
+        let Ok(place) = timeout_at(ends, self.place()).await else {
+            return (Evidence { no_room: true, ..Evidence::nothing() }, None);
+        };
         // What may have to be unpacked is never short.
         let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
         let now = UnixMs::now();
-        let analysing = self.on_a_thread(bytes, move || {
-            let recipients = transaction.recipients.iter();
-            let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
-            let attachments = attachments::analyse(&message, &fingerprints);
-            let kinds = attachments.found;
-            let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
-            let mut evidence = Evidence { kinds, fingerprints, opaque, analysed: true, ..Evidence::nothing() };
-            let mut found = None;
-            // Only what comes from the Internet is scored.
-            if class(&transaction) == Some(TrustClass::Internet) {
-                let facts = Facts::of(&message, &transaction);
-                let content = content::analyse(&facts);
-                evidence.content = content.reasons;
-                evidence.content.extend(content.copies.reason(&transaction.view.reputation, now));
-                (evidence.copies, evidence.hosts) = (content.copies.into_subjects(), content.hosts);
-                let searched = own_rules::search(&transaction.view.rules, &facts);
-                // What was not looked through to its end was not analysed.
-                evidence.analysed = !searched.is_cut;
-                found = Some(searched);
-            }
-            evidence.content.extend(attachments.reasons);
-            (evidence, found)
-        });
-        analysing.await.unwrap_or_else(|| (Evidence::nothing(), None))
+        let analysing = on_a_thread(place, bytes, move || analysed(&message, &transaction, now));
+        timeout_at(ends, analysing).await.ok().flatten().unwrap_or_else(|| (Evidence::nothing(), None))
     }
 
     /// The pure analyses, and what lists say of the names that they find.
@@ -168,6 +141,9 @@ impl Examiner {
     /// Scans each part that we decode, and the message as it came: the scanner and a mail program may take an odd encoding
     /// differently. What is too broken for us is not handed to a scanner that might spend minutes on it.
     async fn scan(&self, message: &Message) -> Virus {
+        if message.defects.contains(&Defect::Unread) {
+            return Virus::Unavailable { why: "there was no room to read the message".to_owned() };
+        }
         if message.defects.iter().any(|defect| defect.breaks()) {
             return Virus::Unscannable { why: "the message is broken or too complex".to_owned() };
         }
@@ -206,13 +182,12 @@ impl Examiner {
             }
         };
         let time_max = self.limits.checks_time_max;
-        let (virus, authentication, analyses) = tokio::join!(
+        let (virus, authentication, (mut evidence, found)) = tokio::join!(
             timeout(time_max, virus),
             timeout(time_max, authentication),
-            timeout(time_max, self.analyses_and_lists(message, transaction)),
+            self.analyses_and_lists(message, transaction),
         );
         let late = "the checks did not end in time";
-        let (mut evidence, found) = analyses.unwrap_or_else(|_| (Evidence::nothing(), None));
         evidence.virus = virus.unwrap_or_else(|_| Virus::Unavailable { why: late.to_owned() });
         if let Virus::Unavailable { why } = &evidence.virus {
             tracing::warn!(%why, "a message could not be scanned for malware: see that clamd runs and answers");
@@ -231,6 +206,31 @@ impl Examiner {
         }
         evidence
     }
+}
+
+/// What the analyses find, which ask nobody.
+fn analysed(message: &Message, transaction: &Transaction, now: UnixMs) -> (Evidence, Option<Found>) {
+    let recipients = transaction.recipients.iter();
+    let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
+    let attachments = attachments::analyse(message, &fingerprints);
+    let kinds = attachments.found;
+    let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
+    let mut evidence = Evidence { kinds, fingerprints, opaque, analysed: true, ..Evidence::nothing() };
+    let mut found = None;
+    // Only what comes from the Internet is scored.
+    if class(transaction) == Some(TrustClass::Internet) {
+        let facts = Facts::of(message, transaction);
+        let content = content::analyse(&facts);
+        evidence.content = content.reasons;
+        evidence.content.extend(content.copies.reason(&transaction.view.reputation, now));
+        (evidence.copies, evidence.hosts) = (content.copies.into_subjects(), content.hosts);
+        let searched = own_rules::search(&transaction.view.rules, &facts);
+        // What was not looked through to its end was not analysed.
+        evidence.analysed = !searched.is_cut;
+        found = Some(searched);
+    }
+    evidence.content.extend(attachments.reasons);
+    (evidence, found)
 }
 
 /// Lists together count no more than any other group, either way.
@@ -252,6 +252,26 @@ fn by_rules(found: &Found, checked: &Authentication, transaction: &Transaction) 
         tracing::warn!(id = %transaction.id, "a message was too complex for the rules of the policy: it counts as unparsable");
     }
     own_rules::reasons(&transaction.view.rules, found, checked, &transaction.client)
+}
+
+/// Hostile bytes are read on a thread, where a panic is a failed attempt: `None`. One that is given up goes on to its end
+/// and keeps its place until then, so that slow messages cannot take more than `Limits::analyses_max` threads.
+///
+/// Of a short one the thread would cost more than the work: it is read here, where a panic is as much as there.
+async fn on_a_thread<T: Send + 'static>(
+    place: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let place = place?;
+    if bytes <= SHORT_BYTES_MAX {
+        return catch_unwind(AssertUnwindSafe(work)).ok();
+    }
+    let working = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        work()
+    });
+    working.await.ok()
 }
 
 /// Who answers for a message from the Internet.

@@ -1,17 +1,14 @@
 //! Messages on their way through all checks, with a name server that is never reached.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proto::{
     policy::{PolicyLayer, VirusScan},
-    rules::{Condition, Rule, RuleSet},
-    score::Score,
-    verdict::{Disposition, Reason},
-    view::{StateSettings, ViewChange},
+    verdict::Disposition,
 };
 
-use super::{Examined, Examiner, SHORT_BYTES_MAX};
+use super::{Examined, Examiner, SHORT_BYTES_MAX, on_a_thread};
 use crate::{
     checks::{
         authentication::{Authenticator, resolver},
@@ -60,39 +57,6 @@ async fn without_clamd_only_a_recipient_whose_policy_says_off_gets_it() {
 }
 
 #[tokio::test]
-async fn rules_that_people_have_written_judge_by_text_and_by_what_the_checks_found() {
-    let rule = |name: &str, conditions: &[(&str, &str)]| Rule {
-        name: name.into(),
-        group: "own".into(),
-        score: Score::points(2, 0),
-        text: "a test".into(),
-        all: conditions
-            .iter()
-            .map(|(field, value)| Condition { field: (*field).into(), value: (*value).into() })
-            .collect(),
-        any: Vec::new(),
-        none: Vec::new(),
-    };
-    // The name server does not answer.
-    let both = [rule("OWN_A", &[("subject", "tombola"), ("spf", "temperror")]), rule("OWN_B", &[("spf", "pass")])];
-    let rules = Some(Arc::new(RuleSet { rules: both.to_vec(), ..RuleSet::default() }));
-    let settings = Some(StateSettings { rules, ..StateSettings::default() });
-    let change = ViewChange { index: 10, policy_version: 8, settings, ..ViewChange::default() };
-    let view = view(PolicyLayer::default()).after(change);
-    for (class, expected) in [(TrustClass::Internet, 1), (TrustClass::Interdepartmental, 0)] {
-        let mut transaction = transaction(view.clone(), &TO);
-        if class != TrustClass::Internet {
-            transaction = from_department(transaction, "health", class);
-        }
-        let text = "From: a@sender.test\r\nSubject: The TOMBOLA\r\n\r\nx\r\n";
-        let examined = examiner().await.examine(&transaction, Bytes::from(text)).await;
-        let own = |reason: &&Reason| reason.rule.starts_with("OWN_");
-        let reasons: Vec<&Reason> = examined.verdicts[0].1.reasons.iter().filter(own).collect();
-        assert!(reasons.len() == expected && reasons.iter().all(|reason| reason.rule == "OWN_A"), "{reasons:?}");
-    }
-}
-
-#[tokio::test]
 async fn what_is_settled_is_not_checked() {
     let examined = examine("From: a@interior.gov.test\n\nx\n", TrustClass::Internet, PolicyLayer::default()).await;
     assert_eq!(examined.evidence.virus.as_str(), "not-scanned");
@@ -116,8 +80,10 @@ async fn a_message_that_no_thread_is_free_for_is_no_pass() {
     let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
     let text = "From: a@sender.test\n\nx\n";
     let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
-    assert_eq!(examined.verdicts[0].1.disposition, Disposition::Quarantine);
-    assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNPARSABLE");
+    assert_eq!(examined.verdicts[0].1.disposition, Disposition::Defer, "the sender comes again");
+    assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNREAD");
+    // What was held and released is tried again, too: another time there is room.
+    assert_eq!(examiner.scan_held(Bytes::from_static(text.as_bytes())).await.as_str(), "unavailable");
     drop(places);
     let examined = examine_by(&examiner, text, TrustClass::Internet, off()).await;
     assert_eq!(examined.verdicts[0].1.disposition, Disposition::Accept);
@@ -127,8 +93,9 @@ async fn a_message_that_no_thread_is_free_for_is_no_pass() {
 async fn a_panic_over_a_message_is_a_failed_attempt_however_short_it_is() {
     let examiner = examiner().await;
     for bytes in [1, SHORT_BYTES_MAX + 1] {
-        assert_eq!(examiner.on_a_thread(bytes, || -> u8 { panic!("as told") }).await, None);
-        assert_eq!(examiner.on_a_thread(bytes, || 7).await, Some(7));
+        let place = || examiner.place();
+        assert_eq!(on_a_thread(place().await, bytes, || -> u8 { panic!("as told") }).await, None);
+        assert_eq!(on_a_thread(place().await, bytes, || 7).await, Some(7));
     }
 }
 
@@ -136,7 +103,7 @@ async fn a_panic_over_a_message_is_a_failed_attempt_however_short_it_is() {
 async fn a_thread_that_is_late_keeps_its_place() {
     let examiner = examiner().await;
     let (end, wait) = std::sync::mpsc::sync_channel::<()>(1);
-    let late = examiner.on_a_thread(SHORT_BYTES_MAX + 1, move || wait.recv());
+    let late = on_a_thread(examiner.place().await, SHORT_BYTES_MAX + 1, move || wait.recv());
     assert!(tokio::time::timeout(Duration::from_millis(20), late).await.is_err());
     assert_eq!(examiner.places.available_permits(), examiner.limits.analyses_max - 1);
     end.send(()).expect("it waits");

@@ -45,3 +45,33 @@ fn answers_of_next_hops_that_the_fuzzer_found_are_bounded_and_clean() {
 fn rules_that_the_fuzzer_found_hold_among_others_as_they_do_alone() {
     replay("rules", bodies::rules);
 }
+
+#[test]
+fn structures_of_messages_that_the_fuzzer_found_are_judged() {
+    replay("mime", bodies::mime);
+}
+
+#[test]
+fn values_of_header_fields_that_the_fuzzer_found_are_read_and_make_no_field() {
+    replay("words", bodies::words);
+}
+
+#[test]
+fn archives_that_the_fuzzer_found_are_looked_into_or_said_not_to_be_known() {
+    replay("archives", bodies::archives);
+}
+
+#[test]
+fn documents_that_the_fuzzer_found_are_looked_into_or_said_not_to_be_known() {
+    replay("documents", bodies::documents);
+}
+
+#[test]
+fn formats_of_people_that_the_fuzzer_found_fit_as_they_are_written() {
+    replay("fingerprints", bodies::fingerprints);
+}
+
+#[test]
+fn answers_of_clamd_that_the_fuzzer_found_are_the_exact_words_or_none() {
+    replay("clamd", bodies::clamd);
+}

@@ -2,7 +2,7 @@
 
 #[path = "../../tests/conversations/fixture.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
-mod fixture;
+pub(crate) mod fixture;
 #[path = "../../tests/conversations/machine.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod machine;

@@ -80,6 +80,39 @@ fn forged_results_in_our_name_are_removed_in_every_spelling() {
 }
 
 #[test]
+fn no_spelling_of_our_own_fields_gets_through() {
+    let ours = [
+        "Authentication-Results",
+        "X-Postern-Verdict",
+        "X-Postern-Reasons",
+        "X-Postern-Tag",
+        "X-Postern-Virus",
+        "X-Postern-New",
+    ];
+    let spellings: [fn(&str) -> String; 7] = [
+        |name| format!("{name}: mx.gov.test; forged"),
+        |name| format!("{}:mx.gov.test; forged", name.to_ascii_lowercase()),
+        |name| format!("{}: mx.gov.test; forged", name.to_ascii_uppercase()),
+        |name| format!("{name} : mx.gov.test; forged"),
+        |name| format!("{name}\t \t: mx.gov.test; forged"),
+        |name| format!("{name}:\n\tmx.gov.test;\n forged"),
+        |name| format!("{name}: (comment)\n \n\t=?utf-8?q?mx.gov.test?=; forged"),
+    ];
+    for (name, spelled) in ours.iter().flat_map(|name| spellings.iter().map(move |spelled| (name, spelled(name)))) {
+        let text =
+            format!("Received: from x by y; z\n{spelled}\nFrom: a@b.test\n{spelled}\nSubject: s\n{spelled}\n\nbody\n");
+        let stamped = stamp(&message(&text), &clean(), "r", "h.test");
+        let text = String::from_utf8_lossy(&stamped.bytes);
+        assert!(!text.contains("forged"), "{spelled:?}: {text}");
+        assert!(stamped.header.count(&name.to_ascii_lowercase()) <= 1, "{spelled:?}");
+        assert_eq!(stamped.header.fields.len(), 6 + 3, "{spelled:?}");
+    }
+    // What others have sealed stays as it is.
+    let sealed = "ARC-Authentication-Results: i=1; mx.other.test; spf=pass\nFrom: a@b.test\n\nx\n";
+    assert_eq!(stamp(&message(sealed), &clean(), "r", "h.test").header.count("arc-authentication-results"), 1);
+}
+
+#[test]
 fn department_mail_has_no_results_to_tell() {
     let transaction = transaction(view(PolicyLayer::default()), &["a@interior.gov.test"]);
     let class = TrustClass::Interdepartmental;

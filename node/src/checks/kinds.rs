@@ -37,10 +37,17 @@ const ARCHIVE: [(Magic, &str); 12] = [
     ((7, b"**ACE**"), "an ACE archive"),
 ];
 
-const IMAGE: [(Magic, &str); 8] = [
+const IMAGE: [(Magic, &str); 14] = [
     ((0x8001, b"CD001"), "an ISO disk image"),
+    // With the whole sectors of a CD, of its two modes.
+    ((0x9311, b"CD001"), "an ISO disk image"),
+    ((0x9319, b"CD001"), "an ISO disk image"),
     ((0x8001, b"BEA01"), "a UDF disk image"),
     ((0x8001, b"NSR0"), "a UDF disk image"),
+    ((0x8801, b"NSR0"), "a UDF disk image"),
+    ((0x9001, b"NSR0"), "a UDF disk image"),
+    ((512, b"EFI PART"), "a copy of a disk"),
+    ((0, b"hsqs"), "a file system"),
     ((0, b"conectix"), "a virtual disk"),
     ((0, b"vhdxfile"), "a virtual disk"),
     ((0, b"KDMV"), "a virtual disk"),
@@ -59,6 +66,24 @@ const SCRIPT: [(&[u8], &str); 5] = [
 /// What the bytes are, with words for it; `None` when they are none of the kinds.
 #[must_use]
 pub fn of_content(content: &[u8]) -> Option<(ContentKind, &'static str)> {
+    if let Some(found) = by_signature(content) {
+        return Some(found);
+    }
+    if let Some(words) = by_header(content) {
+        return Some((ContentKind::Archive, words));
+    }
+    if let Some(words) = disk_image(content) {
+        return Some((ContentKind::Image, words));
+    }
+    if let Some(words) = script(content) {
+        return Some((ContentKind::Script, words));
+    }
+    by_infer(content)
+}
+
+/// What the bytes are by signatures that chance does not make.
+#[must_use]
+pub fn by_signature(content: &[u8]) -> Option<(ContentKind, &'static str)> {
     if is_dos_program(content) {
         return Some((ContentKind::Executable, "a Windows program"));
     }
@@ -70,16 +95,34 @@ pub fn of_content(content: &[u8]) -> Option<(ContentKind, &'static str)> {
             return Some((kind, words));
         }
     }
-    if let Some(words) = by_header(content) {
-        return Some((ContentKind::Archive, words));
+    None
+}
+
+/// Images that have their mark at the end, and copies of whole disks, which begin with what starts a machine from them.
+fn disk_image(content: &[u8]) -> Option<&'static str> {
+    let (body, trailer) = content.split_last_chunk::<512>()?;
+    if body.is_empty() {
+        return None;
     }
-    if content.len() > 512 && content[content.len() - 512..].starts_with(b"koly") {
-        return Some((ContentKind::Image, "an Apple disk image"));
+    if trailer.starts_with(b"koly") {
+        return Some("an Apple disk image");
     }
-    if let Some(words) = script(content) {
-        return Some((ContentKind::Script, words));
+    // Old ones end a byte before.
+    if trailer.starts_with(b"conectix") || content.get(content.len() - 511..)?.starts_with(b"conectix") {
+        return Some("a virtual disk");
     }
-    by_infer(content)
+    let boot = content.first_chunk::<512>()?;
+    if !boot.ends_with(b"\x55\xaa") {
+        return None;
+    }
+    let has = |at: usize, name: &[u8]| boot.get(at..).is_some_and(|rest| rest.starts_with(name));
+    let is_volume = matches!(boot, [0xeb, _, 0x90, ..] | [0xe9, ..])
+        && (has(3, b"NTFS    ") || has(3, b"EXFAT   ") || has(54, b"FAT") || has(82, b"FAT32"));
+    let partitions = boot[446..510].as_chunks::<16>().0;
+    let is_sound = |partition: &[u8; 16]| matches!(partition[0], 0 | 0x80);
+    let is_used = |partition: &[u8; 16]| partition[4] != 0 && partition[12..] != [0; 4];
+    let is_disk = partitions.iter().all(is_sound) && partitions.iter().any(is_used);
+    (is_volume || is_disk).then_some("a copy of a disk")
 }
 
 /// Archives whose signature is two bytes, which chance makes as well: what follows must make sense.
@@ -230,6 +273,38 @@ mod tests {
         ];
         for (content, expected) in cases {
             assert_eq!(of_content(content).map(|(kind, _)| kind), expected, "{:?}", &content[..content.len().min(20)]);
+        }
+    }
+
+    #[test]
+    fn disk_images_are_told_by_their_ends_and_by_what_starts_a_machine() {
+        let mut boot = vec![0; 2048];
+        boot[510..512].copy_from_slice(b"\x55\xaa");
+        let with = |at: usize, bytes: &[u8]| {
+            let mut image = boot.clone();
+            image[at..at + bytes.len()].copy_from_slice(bytes);
+            image
+        };
+        let end = |mark: &[u8], behind: usize| [&[1; 3000][..], mark, &vec![0; behind]].concat();
+        let mut fat = with(54, b"FAT12   ");
+        fat[..3].copy_from_slice(b"\xeb\x3c\x90");
+        let images = [
+            end(b"conectix", 504),
+            end(b"conectix", 503),
+            end(b"koly", 508),
+            b"conectix".repeat(100),
+            b"vhdxfile".repeat(100),
+            [vec![0; 0x9319], b"CD001".to_vec()].concat(),
+            [vec![0; 0x8801], b"NSR02".to_vec()].concat(),
+            with(512, b"EFI PART"),
+            with(446, &[0x80, 1, 1, 0, 7, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0]),
+            fat,
+        ];
+        for image in images {
+            assert_eq!(of_content(&image).map(|(kind, _)| kind), Some(ContentKind::Image), "{} bytes", image.len());
+        }
+        for harmless in [boot.clone(), end(b"conectix", 300), with(446, &[7; 16]), with(54, b"FAT12   ")] {
+            assert_eq!(of_content(&harmless), None, "{} bytes", harmless.len());
         }
     }
 

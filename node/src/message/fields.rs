@@ -8,6 +8,8 @@ use std::ops::Range;
 pub struct Field {
     /// Its name in lower case; white space before the colon is taken off.
     pub name: String,
+    /// Whether there was such white space.
+    pub has_blank: bool,
     /// Where the whole field is, name to the last CRLF of its folded lines.
     pub span: Range<usize>,
     /// Where the value begins, after the colon; it ends with the span.
@@ -89,9 +91,10 @@ impl Header {
             self.invalid_lines = true;
             return;
         }
-        self.invalid_lines |= trimmed.len() != name.len();
+        let has_blank = trimmed.len() != name.len();
+        self.invalid_lines |= has_blank;
         let name = String::from_utf8_lossy(trimmed).to_ascii_lowercase();
-        self.fields.push(Field { name, value_at: span.start + colon + 1, span });
+        self.fields.push(Field { name, has_blank, value_at: span.start + colon + 1, span });
     }
 
     /// The fields of a name, in lower case.

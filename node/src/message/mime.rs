@@ -5,17 +5,22 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use mail_parser::{
-    ContentType,
-    decoders::{base64::base64_decode, charsets::map::charset_decoder, quoted_printable::quoted_printable_decode},
-    parsers::MessageStream,
-};
+use mail_parser::{ContentType, decoders::charsets::map::charset_decoder, parsers::MessageStream};
 
-use super::{Defect, fields::Header, text::TEXT_BYTES_MAX};
+use super::{
+    Defect,
+    encodings::{is_identity, undone},
+    fields::{Field, Header},
+    names::names,
+    text::TEXT_BYTES_MAX,
+};
 use crate::limits::Limits;
 
 /// Bytes of a text part that are converted: enough for `TEXT_BYTES_MAX` from any character set.
 const CONVERTED_BYTES_MAX: usize = 4 * TEXT_BYTES_MAX;
+
+/// Longest Content-Type or Content-Disposition field that is read: their parser takes time with the square of it.
+const PARAMETERS_BYTES_MAX: usize = 8 * 1024;
 
 /// A part that holds no other parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,20 +98,35 @@ impl Walk {
         if header.count("content-transfer-encoding") > 1 {
             self.note(Defect::DuplicateTransferEncoding);
         }
-        let declared = header.named("content-type").next().map(|field| field.value(&entity.bytes).to_vec());
+        let is_long = |name: &str| header.named(name).any(|field| field.span.len() > PARAMETERS_BYTES_MAX);
+        if is_long("content-type") || is_long("content-disposition") {
+            self.note(Defect::HeaderTooLong);
+        }
+        let declared = header.named("content-type").next().map(|field| parameters(field, &entity.bytes).to_vec());
         let content_type = declared.as_deref().and_then(content_type);
         let kind = content_type.as_ref().map_or_else(|| entity.default_type.to_owned(), media_type);
         let encoding =
             header.named("content-transfer-encoding").next().map(|field| field.text(&entity.bytes)).unwrap_or_default();
         let body = entity.bytes.slice(header.body_at..);
         if kind.starts_with("multipart/") {
+            if is_unclear(declared.as_deref().unwrap_or_default(), content_type.as_ref()) {
+                self.note(Defect::UnclearBoundary);
+            }
             self.multipart(&kind, content_type.as_ref(), &encoding, &body, entity.depth, room, entities);
         } else {
-            let content = self.decoded(&encoding, body);
-            if matches!(kind.as_str(), "message/rfc822" | "message/global") {
-                entities.push(Entity { bytes: content, depth: entity.depth + 1, default_type: "text/plain" });
-            } else {
-                self.leaf_of(&header, &entity.bytes, content_type.as_ref(), &kind, content);
+            let (views, defect) = undone(&encoding, body);
+            if let Some(defect) = defect {
+                self.note(defect);
+            }
+            if kind == "message/partial" {
+                self.note(Defect::Partial);
+            }
+            for content in views {
+                if matches!(kind.as_str(), "message/rfc822" | "message/global") {
+                    entities.push(Entity { bytes: content, depth: entity.depth + 1, default_type: "text/plain" });
+                } else {
+                    self.leaf_of(&header, &entity.bytes, content_type.as_ref(), &kind, content);
+                }
             }
         }
     }
@@ -117,6 +137,10 @@ impl Walk {
         }
         if header.nul {
             self.note(Defect::NulInHeader);
+        }
+        // A reader may not take such a field for one, and then the part is another one to it.
+        if header.fields.iter().any(|field| field.has_blank && field.name.starts_with("content-")) {
+            self.note(Defect::InvalidHeaderLine);
         }
     }
 
@@ -143,7 +167,10 @@ impl Walk {
             self.leaf(&Header::default(), None, "text/plain", body.clone());
             return;
         }
-        let (children, ended) = children(body, boundary.as_bytes(), room);
+        let Children { parts: children, ended, is_unclear } = Children::of(body, boundary.as_bytes(), room);
+        if is_unclear {
+            self.note(Defect::UnclearBoundary);
+        }
         if children.len() >= room {
             self.note(Defect::TooManyParts);
         }
@@ -151,6 +178,10 @@ impl Walk {
             self.note(Defect::Unterminated);
         }
         if children.is_empty() {
+            // Some readers show nothing of it, others all of it as text, and who reads another boundary sees its parts.
+            if !body.trim_ascii().is_empty() {
+                self.note(Defect::NoBoundary);
+            }
             self.leaf(&Header::default(), None, "text/plain", body.clone());
         }
         let default_type = if kind == "multipart/digest" { "message/rfc822" } else { "text/plain" };
@@ -171,18 +202,15 @@ impl Walk {
         content: Bytes,
     ) {
         // Readers disagree about which of several counts: every name of each of them may be shown.
-        let values: Vec<_> = header.named("content-disposition").map(|field| field.value(bytes).to_vec()).collect();
+        let values: Vec<_> = header.named("content-disposition").map(|field| parameters(field, bytes)).collect();
         let dispositions: Vec<_> = values.iter().filter_map(|value| self::content_type(value)).collect();
         let mut names: Vec<String> = Vec::new();
-        for declared in dispositions.iter().chain(content_type) {
-            let candidates = declared.attributes().unwrap_or_default().iter();
-            names.extend(
-                candidates
-                    .filter(|attribute| attribute.name.starts_with("filename") || attribute.name.starts_with("name"))
-                    .map(|attribute| decoded_words(attribute.value.as_bytes())),
-            );
+        let types = header.named("content-type").map(|field| parameters(field, bytes));
+        for name in values.iter().copied().chain(types).flat_map(self::names) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
-        names.dedup();
         // What only some readers take for an attachment is read as text all the same.
         let attached = !dispositions.is_empty()
             && dispositions.iter().all(|declared| declared.ctype().eq_ignore_ascii_case("attachment"));
@@ -191,36 +219,19 @@ impl Walk {
             .then(|| content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8").to_owned());
         self.parts.push(Part { declared: kind.to_owned(), names, attached, content, charset });
     }
-
-    fn decoded(&mut self, encoding: &str, body: Bytes) -> Bytes {
-        if is_identity(encoding) {
-            return body;
-        }
-        if encoding.eq_ignore_ascii_case("base64") {
-            return base64_decode(&body).map_or_else(
-                || {
-                    self.note(Defect::Undecodable);
-                    lenient_base64(&body)
-                },
-                Bytes::from,
-            );
-        }
-        if encoding.eq_ignore_ascii_case("quoted-printable") {
-            return quoted_printable_decode(&body).map_or_else(
-                || {
-                    self.note(Defect::Undecodable);
-                    body
-                },
-                Bytes::from,
-            );
-        }
-        self.note(Defect::UnknownEncoding);
-        body
-    }
 }
 
-fn is_identity(encoding: &str) -> bool {
-    ["", "7bit", "8bit", "binary"].iter().any(|known| encoding.eq_ignore_ascii_case(known))
+/// The value of a field of parameters, as far as it is read.
+fn parameters<'b>(field: &Field, bytes: &'b [u8]) -> &'b [u8] {
+    let value = field.value(bytes);
+    &value[..value.len().min(PARAMETERS_BYTES_MAX)]
+}
+
+/// Whether readers may take another boundary than we do: there are two, or it is in sections or percent signs.
+fn is_unclear(declared: &[u8], content_type: Option<&ContentType<'_>>) -> bool {
+    let attributes = content_type.and_then(ContentType::attributes).unwrap_or_default();
+    let boundaries = attributes.iter().filter(|attribute| attribute.name == "boundary").count();
+    boundaries > 1 || memchr::memmem::find(&declared.to_ascii_lowercase(), b"boundary*").is_some()
 }
 
 fn content_type(value: &[u8]) -> Option<ContentType<'_>> {
@@ -231,14 +242,6 @@ fn media_type(declared: &ContentType<'_>) -> String {
     format!("{}/{}", declared.ctype(), declared.subtype().unwrap_or_default()).to_ascii_lowercase()
 }
 
-/// Undoes RFC 2047, which many senders use in parameters against RFC 2231.
-fn decoded_words(value: &[u8]) -> String {
-    let mut line = value.to_vec();
-    line.push(b'\n');
-    let text = MessageStream::new(&line).parse_unstructured().into_text().map(Cow::into_owned);
-    text.unwrap_or_else(|| String::from_utf8_lossy(value).into_owned())
-}
-
 fn in_charset<'b>(charset: &str, content: &'b [u8]) -> Cow<'b, str> {
     match (charset.eq_ignore_ascii_case("utf-8"), charset_decoder(charset.as_bytes())) {
         (false, Some(decode)) => Cow::Owned(decode(content)),
@@ -246,42 +249,54 @@ fn in_charset<'b>(charset: &str, content: &'b [u8]) -> Cow<'b, str> {
     }
 }
 
-/// Reads base64 as most readers do: whatever is not of the alphabet is skipped.
-fn lenient_base64(body: &[u8]) -> Bytes {
-    let alphabet: Vec<u8> =
-        body.iter().copied().filter(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/')).collect();
-    let whole = alphabet.len() - alphabet.len() % 4;
-    base64_decode(&alphabet[..whole]).map(Bytes::from).unwrap_or_default()
+/// What stands between the delimiters of a multipart (RFC 2046 section 5.1.1).
+#[derive(Default)]
+struct Children {
+    /// At most as many as there was room for.
+    parts: Vec<Bytes>,
+    /// Whether the closing delimiter was there.
+    ended: bool,
+    /// Whether readers may see others: lines begin as a delimiter and go on as none, or parts follow the end.
+    is_unclear: bool,
 }
 
-/// The bodies between the delimiters (RFC 2046 section 5.1.1), at most `room`, and whether the closing one was there.
-fn children(body: &Bytes, boundary: &[u8], room: usize) -> (Vec<Bytes>, bool) {
-    let mut children = Vec::new();
-    let mut open: Option<usize> = None;
-    let mut at = 0;
-    while at < body.len() {
-        let end = memchr::memchr(b'\n', &body[at..]).map_or(body.len(), |line| at + line + 1);
-        let line = body[at..end].trim_ascii_end();
-        if let Some(tail) = line.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary))
-            && matches!(tail, b"" | b"--")
-        {
-            if let Some(from) = open {
-                children.push(body.slice(from..before_line_end(body, from, at)));
+impl Children {
+    fn of(body: &Bytes, boundary: &[u8], room: usize) -> Self {
+        let mut children = Self::default();
+        let mut open: Option<usize> = None;
+        let mut at = 0;
+        while at < body.len() {
+            let end = memchr::memchr(b'\n', &body[at..]).map_or(body.len(), |line| at + line + 1);
+            let line = body[at..end].trim_ascii_end();
+            let tail = line.strip_prefix(b"--").and_then(|rest| rest.strip_prefix(boundary));
+            match tail {
+                // Those of another boundary that begins with this one go on with a sign that a boundary may have.
+                Some([first, ..]) if !is_of_boundary(*first) => children.is_unclear = true,
+                Some(tail @ (b"" | b"--")) => {
+                    children.is_unclear |= children.ended && tail.is_empty();
+                    if let Some(from) = open.take() {
+                        children.parts.push(body.slice(from..before_line_end(body, from, at)));
+                    }
+                    children.ended |= tail == b"--";
+                    if children.parts.len() >= room {
+                        return children;
+                    }
+                    open = (!children.ended).then_some(end);
+                }
+                Some(_) | None => {}
             }
-            if tail == b"--" {
-                return (children, true);
-            }
-            if children.len() >= room {
-                return (children, false);
-            }
-            open = Some(end);
+            at = end;
         }
-        at = end;
+        if let Some(from) = open {
+            children.parts.push(body.slice(from..));
+        }
+        children
     }
-    if let Some(from) = open {
-        children.push(body.slice(from..));
-    }
-    (children, false)
+}
+
+/// Whether a boundary may have this sign (RFC 2046 section 5.1.1).
+fn is_of_boundary(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte)
 }
 
 /// The CRLF before a delimiter belongs to the delimiter.

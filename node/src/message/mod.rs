@@ -1,9 +1,11 @@
 //! The parsed mail: what the checks, the decision and the record need to know of a message, read once under limits.
 
+mod encodings;
 pub mod fields;
 pub mod html;
 mod mailbox;
 pub mod mime;
+mod names;
 pub mod text;
 
 use bytes::Bytes;
@@ -23,6 +25,8 @@ pub const SUBJECT_CHARS_MAX: usize = 200;
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Defect {
+    /// Nobody had room to read it. Another time somebody will.
+    Unread,
     /// The parser failed on it or took too long.
     ParserFailed,
     /// The header section is over its limit.
@@ -53,8 +57,13 @@ pub enum Defect {
     DuplicateTransferEncoding,
     /// A multipart under base64 or quoted-printable (forbidden by RFC 2045 section 6.4).
     EncodedMultipart,
-    /// A multipart without a boundary.
+    /// A multipart without a boundary, or in whose body it does not occur.
     NoBoundary,
+    /// A multipart of which readers see other parts than we do: two boundaries, one in sections, lines that are nearly its
+    /// delimiters, parts behind its end.
+    UnclearBoundary,
+    /// A piece of a message (RFC 2046 section 5.2.2): what it is nobody knows before all are there.
+    Partial,
     /// A multipart without its closing delimiter.
     Unterminated,
     /// A transfer encoding that nobody knows.
@@ -69,7 +78,8 @@ impl Defect {
     #[must_use]
     pub const fn breaks(self) -> bool {
         match self {
-            Self::ParserFailed
+            Self::Unread
+            | Self::ParserFailed
             | Self::HeaderTooLong
             | Self::TooManyParts
             | Self::TooDeep
@@ -82,7 +92,9 @@ impl Defect {
             | Self::DuplicateContentType
             | Self::DuplicateTransferEncoding
             | Self::EncodedMultipart
-            | Self::NoBoundary => true,
+            | Self::NoBoundary
+            | Self::UnclearBoundary
+            | Self::Partial => true,
             // A loop has its own rule.
             Self::TooManyHops | Self::MissingFrom | Self::Unterminated | Self::UnknownEncoding | Self::Undecodable => {
                 false
@@ -94,6 +106,7 @@ impl Defect {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Unread => "there was no room to read it",
             Self::ParserFailed => "it could not be read",
             Self::HeaderTooLong => "its header is too long",
             Self::TooManyParts => "it has too many parts",
@@ -110,6 +123,8 @@ impl Defect {
             Self::DuplicateTransferEncoding => "a part has more than one encoding",
             Self::EncodedMultipart => "a multipart is encoded",
             Self::NoBoundary => "a multipart has no boundary",
+            Self::UnclearBoundary => "the parts of a multipart are not clear",
+            Self::Partial => "it is a piece of a message",
             Self::Unterminated => "a multipart has no end",
             Self::UnknownEncoding => "a part has an unknown encoding",
             Self::Undecodable => "a part does not decode",
@@ -146,7 +161,7 @@ impl Message {
     pub fn parse(bytes: Bytes, limits: &Limits) -> Self {
         let header = Header::split(&bytes, limits.header_bytes_max);
         let Walk { parts, defects } = Walk::new(&bytes, limits);
-        let mut message = Self::unread(bytes);
+        let mut message = Self::of(bytes);
         let bytes = message.bytes.clone();
         let (from, from_unclear) = mailboxes(&header, &bytes, "from");
         let (sender, sender_unclear) = mailboxes(&header, &bytes, "sender");
@@ -167,10 +182,16 @@ impl Message {
     /// A message that the parser failed on: only its bytes are known.
     #[must_use]
     pub fn unparsable(bytes: Bytes) -> Self {
-        Self { defects: vec![Defect::ParserFailed], ..Self::unread(bytes) }
+        Self { defects: vec![Defect::ParserFailed], ..Self::of(bytes) }
     }
 
-    fn unread(bytes: Bytes) -> Self {
+    /// A message that there was no room to read: only its bytes are known.
+    #[must_use]
+    pub fn unread(bytes: Bytes) -> Self {
+        Self { defects: vec![Defect::Unread], ..Self::of(bytes) }
+    }
+
+    fn of(bytes: Bytes) -> Self {
         Self {
             bytes,
             header: Header::default(),
@@ -255,5 +276,9 @@ pub const fn is_direction(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+#[cfg(test)]
+mod corpus_tests;
+#[cfg(test)]
+mod differential_tests;
 #[cfg(test)]
 mod tests;

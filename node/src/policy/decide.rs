@@ -180,6 +180,10 @@ fn structural(message: &Message, transaction: &Transaction, policy: &Policy, cla
     if let Some(text) = forged_department(message, transaction, class) {
         hard.push((Disposition::Reject, "FORGED_DEPARTMENT", text));
     }
+    if message.defects.contains(&Defect::Unread) {
+        hard.push((Disposition::Defer, "UNREAD", Defect::Unread.as_str().to_owned()));
+        return hard;
+    }
     let broken: Vec<_> =
         message.defects.iter().filter(|defect| defect.breaks()).map(|defect| defect.as_str()).collect();
     if !broken.is_empty() {
@@ -212,7 +216,10 @@ fn forged_department(message: &Message, transaction: &Transaction, class: TrustC
 fn found(message: &Message, evidence: &Evidence, policy: &Policy, class: TrustClass) -> Vec<Hard> {
     let mut hard = Vec::new();
     hard.extend(malware(evidence, policy));
-    if !evidence.analysed && !message.defects.contains(&Defect::ParserFailed) {
+    let is_told = message.defects.iter().any(|known| matches!(known, Defect::ParserFailed | Defect::Unread));
+    if evidence.no_room && !is_told {
+        hard.push((Disposition::Defer, "UNREAD", Defect::Unread.as_str().to_owned()));
+    } else if !evidence.analysed && !is_told {
         let text = "its content could not be examined".to_owned();
         hard.push((refusal(policy.unparsable.value), "UNPARSABLE", text));
     }

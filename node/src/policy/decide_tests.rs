@@ -10,6 +10,7 @@ use proto::{
 
 use super::{decide, is_scanned_again, settled};
 use crate::{
+    message::Message,
     policy::{
         evidence::{Asked, AuthResult, Authentication, Evidence, Found, Virus},
         samples::{clean, from_department, message, transaction, view},
@@ -114,6 +115,19 @@ fn a_message_that_cannot_be_read_or_examined_gets_the_unparsable_verdict() {
     let unexamined = Evidence { analysed: false, ..clean() };
     let reject = PolicyLayer { unparsable: Some(Refusal::Reject), ..PolicyLayer::default() };
     assert_eq!(one(HAM, &unexamined, reject).disposition, Disposition::Reject);
+}
+
+#[test]
+fn a_message_that_there_was_no_room_for_is_put_off_whatever_the_policy_says() {
+    let reject = || PolicyLayer { unparsable: Some(Refusal::Reject), ..PolicyLayer::default() };
+    let transaction = transaction(view(reject()), &TO[..1]);
+    let unread = Message::unread(message(HAM).bytes);
+    let unanalysed = Evidence { no_room: true, analysed: false, ..clean() };
+    for (message, evidence) in [(unread, Evidence::nothing()), (message(HAM), unanalysed)] {
+        let verdict = decide(&message, &evidence, &transaction).remove(0).1;
+        assert_eq!(verdict.disposition, Disposition::Defer);
+        assert!(rules(&verdict).contains(&"UNREAD") && !rules(&verdict).contains(&"UNPARSABLE"), "{verdict:?}");
+    }
 }
 
 #[test]

@@ -190,6 +190,8 @@ pub struct Evidence {
     pub hosts: Vec<String>,
     /// Whether the analyses of the content came to an end.
     pub analysed: bool,
+    /// Whether there was no room to analyse it: another time there will be.
+    pub no_room: bool,
 }
 
 impl Evidence {
@@ -208,6 +210,7 @@ impl Evidence {
             copies: Vec::new(),
             hosts: Vec::new(),
             analysed: false,
+            no_room: false,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod decide;
 pub mod evidence;
+#[cfg(test)]
+mod hostile_tests;
 pub mod resolve;
 #[cfg(test)]
 pub(crate) mod samples;

@@ -30,7 +30,7 @@ const CHUNK_BYTES: usize = 32 * 1024;
 
 /// What is left. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Budget(Rc<Left>);
+pub struct Budget(Rc<Left>);
 
 #[derive(Debug)]
 struct Left {
@@ -52,14 +52,21 @@ impl From<Spent> for io::Error {
 }
 
 impl Budget {
+    /// So many bytes that are unpacked, so many entries, so much work.
+    #[must_use]
+    pub fn new(unpacked: u64, entries: u64, work: u64) -> Self {
+        let [unpacked, entries, work] = [unpacked, entries, work].map(Cell::new);
+        Self(Rc::new(Left { unpacked, entries, work, is_spent: Cell::new(false) }))
+    }
+
     /// For a message whose parts have so many bytes together.
-    pub(super) fn of(bytes: u64) -> Self {
-        Self(Rc::new(Left {
-            unpacked: Cell::new(bytes.saturating_mul(RATIO_MAX).clamp(RATIO_FROM_BYTES, UNPACKED_BYTES_MAX)),
-            entries: Cell::new(ENTRIES_MAX),
-            work: Cell::new(bytes.saturating_mul(WORK_PER_BYTE_MAX).clamp(WORK_FROM, WORK_MAX)),
-            is_spent: Cell::new(false),
-        }))
+    #[must_use]
+    pub fn of(bytes: u64) -> Self {
+        Self::new(
+            bytes.saturating_mul(RATIO_MAX).clamp(RATIO_FROM_BYTES, UNPACKED_BYTES_MAX),
+            ENTRIES_MAX,
+            bytes.saturating_mul(WORK_PER_BYTE_MAX).clamp(WORK_FROM, WORK_MAX),
+        )
     }
 
     fn take(&self, from: &Cell<u64>, amount: u64) -> Result<(), Spent> {

@@ -49,6 +49,18 @@ impl Analysis {
     }
 }
 
+/// Longest name that is kept, in bytes.
+const NAME_BYTES_MAX: usize = 4096;
+
+/// A name as it is written in an archive; of a longer one beginning and end, for the end says what it is.
+pub(super) fn shortened(name: &[u8]) -> String {
+    if name.len() <= NAME_BYTES_MAX {
+        return String::from_utf8_lossy(name).into_owned();
+    }
+    let (begin, end) = (&name[..NAME_BYTES_MAX / 2], &name[name.len() - NAME_BYTES_MAX / 2..]);
+    format!("{}{}", String::from_utf8_lossy(begin), String::from_utf8_lossy(end))
+}
+
 /// A hostile name as text: on one line, short, in quotes.
 pub(super) fn quoted(name: &str) -> String {
     let name: String = without_controls(name).chars().take(80).collect();

@@ -12,6 +12,8 @@ use super::{
 
 /// So far into a file it is asked whether it is markup.
 const HEAD_BYTES: usize = 4096;
+/// What it costs to read a tag once more.
+const QUOTED_COST: u64 = 4096;
 /// Endings of what browsers and Windows open as markup.
 const ENDINGS: [&str; 17] = [
     "html", "htm", "xhtml", "xht", "shtml", "svg", "svgz", "hta", "mht", "mhtml", "xml", "xsl", "xslt", "mml", "url",
@@ -52,7 +54,18 @@ impl Look<'_> {
         }
         let text = text_of(content);
         let is_page = is_page(&text, &place.names);
-        let found = tags(&text).find_map(|tag| runs(&tag).filter(|what| is_page || what == "<script>"));
+        let is_run = |tag: &Tag<'_>| runs(tag).filter(|what| is_page || what == "<script>");
+        let mut found = None;
+        for tag in tags(&text) {
+            let quoted = tag.quoted();
+            if quoted.is_some() && self.budget.work(QUOTED_COST).is_err() {
+                return;
+            }
+            found = is_run(&tag).or_else(|| is_run(&quoted?));
+            if found.is_some() {
+                break;
+            }
+        }
         if let Some(what) = found {
             let text = format!("{} runs what is in it when it is opened: {}", place.shown, quoted(&what));
             self.analysis.found(ContentKind::Active, "ACTIVE_MARKUP", text);
@@ -116,6 +129,22 @@ mod tests {
     use super::{runs, tags};
 
     #[test]
+    fn a_tag_goes_on_behind_what_a_value_holds_in_quotes() {
+        for text in [
+            "<img alt='>' src=x onerror=y>",
+            "<img alt=\"a<b>c\" src=x onerror=y>",
+            "<a title = '\">' href=javascript:x>",
+        ] {
+            assert!(tags(text).any(|tag| tag.quoted().is_some_and(|tag| runs(&tag).is_some())), "{text}");
+        }
+        for text in ["<p title='x'>onload=y</p>", "<p>it's > onload=y", "<p x=1>\" onload=y"] {
+            assert!(!tags(text).any(|tag| tag.quoted().is_some_and(|tag| runs(&tag).is_some())), "{text}");
+        }
+        let mut open = tags("<a b='").map(|tag| tag.quoted().is_some());
+        assert_eq!(open.next(), Some(true));
+    }
+
+    #[test]
     fn what_runs_is_told_from_what_is_shown() {
         for text in [
             "<svg><script>x</script>",
@@ -123,6 +152,12 @@ mod tests {
             "<ScRiPt src=x>",
             "<svg:script>",
             "<a xlink:href='java&#115;cript:x'>",
+            "<a href='&#106avascript:x'>",
+            "<a href='&#x6A;avascript:x'>",
+            "<a href='&#x000000000006a&#97vascript&colon;x'>",
+            "<a href=java&Tab;scr&NewLine;ipt&colon;x>",
+            "<a href='\u{1}\u{b} java\u{0}script\t:x'>",
+            "<a href=' &#1;&#14;javascript:x'>",
             "<a href=\"java\nscript:x\">",
             "<iframe srcdoc='x'>",
             "<foreignObject>",

@@ -13,6 +13,7 @@ mod office;
 mod ole;
 mod packed;
 mod pdf;
+mod pdf_filters;
 mod pdf_tokens;
 mod rtf;
 mod seven_zip;
@@ -23,7 +24,8 @@ mod zip;
 
 use std::collections::BTreeSet;
 
-use budget::{Budget, length_of};
+pub use budget::Budget;
+use budget::length_of;
 pub use findings::Analysis;
 use findings::quoted;
 use format::Format;
@@ -34,15 +36,19 @@ use crate::message::{Message, mime::Part};
 
 /// Archives in archives, documents and mail in each other: so deep is looked.
 const DEPTH_MAX: usize = 6;
-/// So far into a file an unpacker looks for a RAR archive behind other bytes.
-const RAR_WITHIN_BYTES: usize = 1024 * 1024;
 
 /// Looks at every part, and in it at all that can be unpacked. `fingerprints` are the formats that recipients of the message
 /// refuse beside the kinds that are known here.
 #[must_use]
 pub fn analyse(message: &Message, fingerprints: &BTreeSet<Fingerprint>) -> Analysis {
     let bytes = message.parts.iter().map(|part| length_of(part.content.len())).sum();
-    let mut look = Look { analysis: Analysis::default(), budget: Budget::of(bytes), fingerprints };
+    analyse_within(message, fingerprints, Budget::of(bytes))
+}
+
+/// The same with another budget. With less the analysis is the same or says that it holds more than is looked into.
+#[must_use]
+pub fn analyse_within(message: &Message, fingerprints: &BTreeSet<Fingerprint>, budget: Budget) -> Analysis {
+    let mut look = Look { analysis: Analysis::default(), budget, fingerprints };
     for part in &message.parts {
         look.look(&Place::of(part), &part.content);
     }
@@ -146,15 +152,14 @@ impl Look<'_> {
 
     /// What has no signature.
     fn text(&mut self, place: &Place, content: &[u8]) {
-        if place.depth >= DEPTH_MAX {
-            if mail::is_mail(content) {
-                self.analysis.opaque(format!("{} lies too deep in archives", place.shown));
-            }
-            return;
-        }
         if !place.is_body {
             if mail::is_mail(content) {
-                return self.mail(place, content);
+                if place.depth < DEPTH_MAX {
+                    self.mail(place, content);
+                } else {
+                    self.analysis.opaque(format!("{} lies too deep in archives", place.shown));
+                }
+                return;
             }
             if markup::is_markup(content, &place.names) {
                 self.markup(place, content);
@@ -201,33 +206,37 @@ impl Look<'_> {
         }
     }
 
-    /// Archives behind other bytes, as in programs that unpack themselves: unpackers look for them there.
+    /// Archives behind other bytes, as in programs that unpack themselves: unpackers look for them there. What lies behind a
+    /// compound file is found once its streams are known.
     fn hidden(&mut self, place: &Place, content: &[u8], format: Option<Format>) {
-        let behind = |what: &str| format!("{} is a {what} archive behind other bytes", place.shown);
         if !matches!(format, Some(Format::Zip | Format::Tar | Format::Compound)) && zip::is_hidden(content) {
-            self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind("ZIP"));
-            if place.depth < DEPTH_MAX {
-                self.zip(place, content, false);
-            } else {
-                self.analysis.opaque(format!("{} lies too deep in archives", place.shown));
-            }
+            self.hidden_zip(place, content);
         }
         if format != Some(Format::SevenZip)
             && let Some(archive) = seven_zip::hidden(content)
         {
-            self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind("7z"));
+            self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind(place, "7z"));
             self.open(place, archive, Format::SevenZip);
         }
-        let near = content.get(1..content.len().min(RAR_WITHIN_BYTES)).unwrap_or_default();
+        let rest = content.get(1..).unwrap_or_default();
         if [&b"Rar!\x1a\x07\0"[..], b"Rar!\x1a\x07\x01\0"]
             .iter()
-            .any(|magic| memchr::memmem::find(near, magic).is_some())
+            .any(|magic| memchr::memmem::find(rest, magic).is_some())
         {
-            self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind("RAR"));
-            self.analysis.opaque(format!("{}, which is not opened", behind("RAR")));
+            self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind(place, "RAR"));
+            self.analysis.opaque(format!("{}, which is not opened", behind(place, "RAR")));
         }
         if content.starts_with(b"MZ") && memchr::memmem::find(content, b"MSCF\0\0\0\0").is_some() {
-            self.analysis.opaque(format!("{}, which is not opened", behind("Windows cabinet")));
+            self.analysis.opaque(format!("{}, which is not opened", behind(place, "Windows cabinet")));
+        }
+    }
+
+    fn hidden_zip(&mut self, place: &Place, content: &[u8]) {
+        self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", behind(place, "ZIP"));
+        if place.depth < DEPTH_MAX {
+            self.zip(place, content, false);
+        } else {
+            self.analysis.opaque(format!("{} lies too deep in archives", place.shown));
         }
     }
 
@@ -242,7 +251,10 @@ impl Look<'_> {
     }
 
     fn names(&mut self, place: &Place, by_content: Option<ContentKind>) {
-        for name in &place.names {
+        // Readers end a name at a NUL, or go on behind it.
+        let until_nul = |name: &'_ String| name.split_once('\0').map(|(begin, _)| begin.to_owned());
+        let cut: Vec<String> = place.names.iter().filter_map(until_nul).collect();
+        for name in place.names.iter().chain(&cut) {
             if name.chars().any(crate::message::is_direction) {
                 let text = format!("the name {} is written to be misread", quoted(name));
                 self.analysis.reason("NAME_HIDES_EXTENSION", Score::points(4, 0), text);
@@ -274,6 +286,10 @@ impl Look<'_> {
             self.analysis.opaque(format!("{} is {words} that does not unpack", place.shown));
         }
     }
+}
+
+fn behind(place: &Place, what: &str) -> String {
+    format!("{} is a {what} archive behind other bytes", place.shown)
 }
 
 /// Whether a name says that this is something harmless.

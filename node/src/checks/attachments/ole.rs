@@ -10,6 +10,7 @@ use super::{
     format::Format,
     kinds, quoted,
     vba::{Macros, macros},
+    zip,
 };
 
 /// The class of Windows installers.
@@ -31,6 +32,12 @@ impl Look<'_> {
         if compound.class == INSTALLER {
             let text = format!("{} is a Windows installer", place.shown);
             self.analysis.found(ContentKind::Executable, "BLOCKED_TYPE", text);
+        }
+        // Of the ends of archives those that lie in no stream are none that a document carries.
+        let ends = |bytes: &[u8]| memchr::memmem::find_iter(bytes, b"PK\x05\x06").count();
+        let within: usize = compound.entries.iter().filter_map(|entry| entry.content.as_deref()).map(ends).sum();
+        if ends(content) > within && zip::is_hidden(content) {
+            self.hidden_zip(place, content);
         }
         self.macros(place, &compound.entries);
         for Entry { name, content } in &compound.entries {
@@ -97,8 +104,7 @@ impl Look<'_> {
 
     /// Bytes that may be a file; of a sort that chance does not make.
     pub(super) fn embedded(&mut self, place: &Place, content: &[u8]) {
-        let is_program = matches!(kinds::of_content(content), Some((ContentKind::Executable, _)));
-        if is_program || Format::of(content).is_some() {
+        if kinds::by_signature(content).is_some() || Format::of(content).is_some() || zip::is_hidden(content) {
             self.look(&place.inside(None), content);
         }
     }

@@ -10,6 +10,7 @@ use super::{
     Look, Place,
     budget::{Budget, Metered, Unpacked, WINDOW_BYTES_MAX, length_of},
     bzip2,
+    findings::shortened,
     format::Format,
     kinds,
 };
@@ -20,6 +21,8 @@ const FAST_WEIGHT: u64 = 1;
 const SLOW_WEIGHT: u64 = 2;
 /// What one more stream costs: each takes a decoder with its tables.
 const STREAM_COST: u64 = 16 * 1024;
+/// Names that one file may be given; of real ones there is one.
+const NAMES_MAX: usize = 100;
 /// Endings of packed files, and what is left of the name when it is unpacked.
 const ENDINGS: [(&str, &str); 12] = [
     ("gz", ""),
@@ -38,6 +41,7 @@ const ENDINGS: [(&str, &str); 12] = [
 
 impl Look<'_> {
     pub(super) fn packed(&mut self, place: &Place, content: &[u8], format: Format) {
+        let mut names: Vec<String> = place.names.iter().filter_map(|name| unpacked_name(name)).collect();
         let (unpacked, words) = match format {
             Format::Bzip2 => (bzip2::unpack(content, &self.budget), "a bzip2 file"),
             Format::Xz => (xz(content, &self.budget), "an xz file"),
@@ -50,13 +54,13 @@ impl Look<'_> {
             | Format::ActiveMime
             | Format::Rtf
             | Format::Pdf
-            | Format::Notebook => (gzip(content, &self.budget), "a gzip file"),
+            | Format::Notebook => (gzip(content, &mut names, &self.budget), "a gzip file"),
         };
         if !unpacked.is_whole {
             self.broken(place, words);
         }
         let Some(mut inside) = self.entry(place, "its content") else { return };
-        inside.names = place.names.iter().filter_map(|name| unpacked_name(name)).collect();
+        inside.names = names;
         self.look(&inside, &unpacked.content);
     }
 }
@@ -69,7 +73,8 @@ fn unpacked_name(name: &str) -> Option<String> {
     Some(format!("{}{instead}", name.get(..at)?))
 }
 
-fn gzip(content: &[u8], budget: &Budget) -> Unpacked {
+/// Takes down what each stream says that its file is called: unpackers give it that name (RFC 1952 section 2.3.1).
+fn gzip(content: &[u8], names: &mut Vec<String>, budget: &Budget) -> Unpacked {
     let mut all = Unpacked::default();
     let mut rest = content;
     loop {
@@ -79,8 +84,10 @@ fn gzip(content: &[u8], budget: &Budget) -> Unpacked {
         let mut decoder = GzDecoder::new(Metered::new(rest, budget));
         let one = budget.unpack(decoder.by_ref(), FAST_WEIGHT);
         all.content.extend(one.content);
+        let name = decoder.header().and_then(|header| header.filename()).map(shortened);
+        names.extend(name.filter(|name| !name.is_empty() && !names.contains(name)));
         rest = decoder.into_inner().rest();
-        if !one.is_whole {
+        if !one.is_whole || names.len() > NAMES_MAX {
             return all;
         }
         // Zeros may follow; what else follows is no gzip, and unpackers pass over it.

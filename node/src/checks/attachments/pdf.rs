@@ -1,29 +1,27 @@
 //! Looks into PDF (ISO 32000-1): scripts, actions at opening, programs that are started, embedded files; also in object streams.
 //! Objects are read where they stand, whatever the table of references says: readers repair it, each in its own way.
 
-use std::{collections::BTreeMap, io::Read as _};
+use std::collections::BTreeMap;
 
-use flate2::bufread::ZlibDecoder;
 use proto::policy::ContentKind;
 
 use super::{
     Look, Place,
-    budget::{Budget, Metered},
+    budget::{Budget, Spent},
     format::Format,
     kinds, length_of,
+    pdf_filters::Filters,
     pdf_tokens::{Token, Tokens},
 };
 
 /// So far into a file the signature is looked for, as readers do.
 const HEAD_BYTES: usize = 1024;
-/// What an unpacked byte costs.
-const WEIGHT: u64 = 1;
 /// What reading a byte into tokens costs.
 const READING_COST: u64 = 4;
 /// What a stream costs beside its bytes: each may take a decoder.
 const STREAM_COST: u64 = 4096;
-/// Filters of one stream; real ones have two at most.
-const FILTERS_MAX: usize = 8;
+/// Lengths that one stream may be said to have.
+const LENGTHS_MAX: usize = 4;
 /// Types of streams that are no embedded files. Any other word is no reason not to look.
 const NO_FILES: [&str; 9] =
     ["XObject", "XRef", "Metadata", "Pattern", "Image", "Form", "Type1C", "CIDFontType0C", "OpenType"];
@@ -56,7 +54,11 @@ struct Object {
     is_typed: bool,
     /// Whether that type is one of streams that readers do not hand out as files.
     is_no_file: bool,
-    filters: Vec<String>,
+    filters: Filters,
+    /// What it says that its stream is long.
+    lengths: Vec<usize>,
+    /// The object that says it.
+    length_at: Option<u32>,
     /// Of an object stream: where its objects begin.
     first: usize,
 }
@@ -65,8 +67,10 @@ struct Object {
 struct Document {
     objects: BTreeMap<u32, Object>,
     is_encrypted: bool,
-    /// Object streams that could not be read.
+    /// Streams that matter and could not be read.
     unread: usize,
+    /// Objects that are nothing but a number, once one was asked for.
+    numbers: Option<BTreeMap<u32, Vec<usize>>>,
     embedded: Vec<Vec<u8>>,
     is_too_much: bool,
 }
@@ -144,7 +148,12 @@ impl Document {
                     number = 0;
                 }
                 Token::Word(b"stream") if is_stream => {
-                    let packed = tokens.stream();
+                    if let Some(at) = object.object.length_at {
+                        let Ok(lengths) = self.lengths_at(at, content, budget) else { return };
+                        object.object.lengths.extend(lengths);
+                    }
+                    let (packed, is_unclear) = tokens.stream(&object.object.lengths);
+                    self.unread += usize::from(is_unclear);
                     if budget.work(length_of(packed.len()).saturating_add(STREAM_COST)).is_err() {
                         return;
                     }
@@ -173,20 +182,31 @@ impl Document {
         object.files.extend(new.files);
     }
 
+    /// The lengths that an object may give: readers differ about which of several objects of one number counts.
+    fn lengths_at(&mut self, number: u32, content: &[u8], budget: &Budget) -> Result<Vec<usize>, Spent> {
+        if self.numbers.is_none() {
+            budget.work(length_of(content.len()).saturating_mul(READING_COST))?;
+            self.numbers = Some(numbers(content));
+        }
+        Ok(self.numbers.as_ref().and_then(|numbers| numbers.get(&number)).cloned().unwrap_or_default())
+    }
+
     fn stream(&mut self, object: &Object, packed: &[u8], budget: &Budget) {
         if object.is_object_stream {
-            match unpacked(&object.filters, packed, u64::MAX, budget) {
-                Some(bytes) if self.object_stream(&bytes, object.first, budget).is_some() => {}
-                Some(_) | None => self.unread += 1,
-            }
+            let undone = object.filters.undo(packed, u64::MAX, budget);
+            let is_read = self.object_stream(&undone.content, object.first, budget).is_some();
+            self.unread += usize::from(!undone.is_whole || !is_read);
             return;
         }
-        let is_file = object.is_embedded || (!object.is_no_file && is_file(&object.filters, packed, budget));
-        if is_file {
-            match unpacked(&object.filters, packed, u64::MAX, budget) {
-                Some(bytes) => self.embedded.push(bytes),
-                None => self.unread += 1,
-            }
+        let is_file = || {
+            // Whether a stream without a type begins as a program or archive does.
+            let head = object.filters.undo(packed, PEEK_BYTES, budget).content;
+            kinds::by_signature(&head).is_some() || Format::of(&head).is_some()
+        };
+        if object.is_embedded || (!object.is_no_file && is_file()) {
+            let undone = object.filters.undo(packed, u64::MAX, budget);
+            self.unread += usize::from(!undone.is_whole);
+            self.embedded.push(undone.content);
         }
     }
 
@@ -197,6 +217,9 @@ impl Document {
         let mut numbers = Vec::new();
         while let Some(Token::Number(number)) = tokens.next() {
             numbers.push(number);
+        }
+        if numbers.len() < 2 && !bytes.trim_ascii().is_empty() {
+            return None;
         }
         let mut places: Vec<(usize, u32)> =
             numbers.chunks_exact(2).filter_map(|pair| Some((usize::try_from(pair[1]).ok()?, pair[0]))).collect();
@@ -220,59 +243,27 @@ impl Document {
     }
 }
 
-/// Whether a stream without a type begins as a program or archive does.
-fn is_file(filters: &[String], packed: &[u8], budget: &Budget) -> bool {
-    let head = unpacked(filters, packed, PEEK_BYTES, budget).unwrap_or_default();
-    let is_program = matches!(kinds::of_content(&head), Some((ContentKind::Executable, _)));
-    is_program || Format::of(&head).is_some()
-}
-
-/// Undoes the filters of a stream; `None` when one is not known or the end is missing.
-fn unpacked(filters: &[String], packed: &[u8], bytes_max: u64, budget: &Budget) -> Option<Vec<u8>> {
-    if filters.len() > FILTERS_MAX {
-        return None;
-    }
-    let mut bytes = packed.to_vec();
-    for filter in filters {
-        bytes = match filter.as_str() {
-            "FlateDecode" | "Fl" => {
-                let decoder = ZlibDecoder::new(Metered::new(&bytes, budget)).take(bytes_max);
-                let unpacked = budget.unpack(decoder, WEIGHT);
-                unpacked.is_whole.then_some(unpacked.content)?
+/// All objects of the file that are one number, as lengths of streams may be.
+fn numbers(content: &[u8]) -> BTreeMap<u32, Vec<usize>> {
+    let mut numbers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for at in memchr::memmem::find_iter(content, b"obj") {
+        let before = &content[at.saturating_sub(24)..at];
+        let mut words = before.rsplit(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let (_, object) = (words.next(), words.next());
+        let after = &content[at + 3..content.len().min(at + 64)];
+        let mut words = after.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let (value, end) = (words.next(), words.next());
+        let parsed = |word: Option<&[u8]>| std::str::from_utf8(word?).ok()?.parse::<u32>().ok();
+        if let (Some(object), Some(value)) = (parsed(object), parsed(value))
+            && end.is_some_and(|end| end.starts_with(b"endobj"))
+        {
+            let values = numbers.entry(object).or_default();
+            if values.len() < LENGTHS_MAX {
+                values.push(usize::try_from(value).unwrap_or(usize::MAX));
             }
-            "ASCIIHexDecode" | "AHx" => {
-                let digits: Vec<u8> = bytes.iter().copied().filter(u8::is_ascii_hexdigit).collect();
-                hex::decode(&digits[..digits.len() / 2 * 2]).ok()?
-            }
-            "ASCII85Decode" | "A85" => ascii85(&bytes),
-            _ => return None,
-        };
-    }
-    Some(bytes)
-}
-
-fn ascii85(packed: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut group = Vec::with_capacity(5);
-    for byte in packed.iter().copied().take_while(|byte| *byte != b'~') {
-        match byte {
-            b'z' if group.is_empty() => bytes.extend([0; 4]),
-            b'!'..=b'u' => group.push(u32::from(byte - b'!')),
-            _ => {}
-        }
-        if group.len() == 5 {
-            let value = group.iter().fold(0_u32, |value, digit| value.wrapping_mul(85).wrapping_add(*digit));
-            bytes.extend(value.to_be_bytes());
-            group.clear();
         }
     }
-    if group.len() > 1 {
-        let kept = group.len() - 1;
-        group.resize(5, 84);
-        let value = group.iter().fold(0_u32, |value, digit| value.wrapping_mul(85).wrapping_add(*digit));
-        bytes.extend(value.to_be_bytes().into_iter().take(kept));
-    }
-    bytes
+    numbers
 }
 
 /// An object while its tokens come.
@@ -312,6 +303,11 @@ impl Reading {
             Token::Name(name) => self.name(name),
             Token::Word(b"R") => {
                 self.object.opens_script |= is_tree;
+                match self.names[1].as_str() {
+                    "Length" => self.object.length_at = Some(last[0]),
+                    "Filter" => self.object.filters.is_elsewhere(),
+                    _ => {}
+                }
                 if self.opening.is_some() {
                     self.object.opening.push(last[0]);
                 }
@@ -325,6 +321,12 @@ impl Reading {
             Token::Number(first) if is_after_name && self.names[1] == "First" => {
                 self.object.first = usize::try_from(*first).unwrap_or(usize::MAX);
             }
+            Token::Number(length) if is_after_name && self.names[1] == "Length" => {
+                if self.object.lengths.len() < LENGTHS_MAX {
+                    self.object.lengths.push(usize::try_from(*length).unwrap_or(usize::MAX));
+                }
+            }
+            Token::Number(0) if is_after_name && self.names[1] == "EarlyChange" => self.object.filters.is_late = true,
             Token::Text(_) | Token::Number(_) | Token::Word(_) => {}
         }
     }
@@ -351,13 +353,7 @@ impl Reading {
             {
                 self.opening = Some(self.depth);
             }
-            (
-                _,
-                "FlateDecode" | "Fl" | "ASCIIHexDecode" | "AHx" | "ASCII85Decode" | "A85" | "LZWDecode" | "LZW"
-                | "RunLengthDecode" | "RL" | "Crypt" | "DCTDecode" | "JPXDecode" | "CCITTFaxDecode" | "Predictor",
-                // One more than counts is enough to see that there are too many.
-            ) if self.object.filters.len() <= FILTERS_MAX => self.object.filters.push(name.to_owned()),
-            _ => {}
+            _ => self.object.filters.name(name),
         }
         self.names[0] = before;
     }

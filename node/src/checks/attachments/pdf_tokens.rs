@@ -35,13 +35,24 @@ impl<'c> Tokens<'c> {
         Self { rest: content, text: &[] }
     }
 
-    /// What stands between `stream` and `endstream`, whatever its length is said to be.
-    pub(super) fn stream(&mut self) -> &'c [u8] {
+    /// What stands between `stream` and an `endstream`: the one that the length leads to, where one of `lengths` does, else the
+    /// first. And whether two of them lead to two ends. Reading goes on at the first in any case: readers that repair a file
+    /// find objects in the bytes of a stream, too.
+    pub(super) fn stream(&mut self, lengths: &[usize]) -> (&'c [u8], bool) {
+        const END: &[u8] = b"endstream";
         let rest = self.rest.strip_prefix(b"\r").unwrap_or(self.rest);
         let rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-        let end = memchr::memmem::find(rest, b"endstream").unwrap_or(rest.len());
-        self.rest = &rest[end..];
-        &rest[..end]
+        let first = memchr::memmem::find(rest, END).unwrap_or(rest.len());
+        self.rest = &rest[first..];
+        let leads = |length: &usize| {
+            let after = rest.get(*length..)?;
+            let near = &after[..after.len().min(16)];
+            near.trim_ascii_start().starts_with(END).then(|| near.len() - near.trim_ascii_start().len() + length)
+        };
+        let ends: Vec<(usize, usize)> = lengths.iter().filter_map(|length| Some((leads(length)?, *length))).collect();
+        let is_unclear = ends.iter().any(|(end, _)| Some(end) != ends.first().map(|(end, _)| end));
+        let end = ends.iter().max().map_or(first, |(_, length)| *length);
+        (&rest[..end], is_unclear)
     }
 
     /// Whether the last token was a text in which objects begin, or that has no end.
@@ -176,13 +187,29 @@ mod tests {
     use super::{Token, Tokens};
 
     #[test]
+    fn a_stream_ends_where_its_length_says_when_that_is_right() {
+        let text = b"\r\none endstream two\nendstream three endstream";
+        let stream = |lengths: &[usize]| Tokens::new(text).stream(lengths);
+        assert_eq!(stream(&[]), (&b"one "[..], false));
+        assert_eq!(stream(&[3, 4]), (&b"one "[..], false));
+        assert_eq!(stream(&[17]), (&b"one endstream two"[..], false));
+        assert_eq!(stream(&[5]), (&b"one "[..], false), "a wrong one");
+        assert_eq!(stream(&[999, usize::MAX]), (&b"one "[..], false));
+        assert_eq!(stream(&[4, 17]), (&b"one endstream two"[..], true));
+        let mut tokens = Tokens::new(text);
+        tokens.stream(&[17]);
+        assert_eq!(tokens.next(), Some(Token::Word(b"endstream")));
+        assert_eq!(tokens.next(), Some(Token::Word(b"two")));
+    }
+
+    #[test]
     fn tokens_are_read_as_readers_read_them() {
         let text = b"1 0 obj % a comment >>\n<</J#61vaScript(a\\(b\\051(c))/F<4142>[-7 x]>>stream\nbytes<<endstream";
         let mut tokens = Tokens::new(text);
         let mut all = Vec::new();
         while let Some(token) = tokens.next() {
             if token == Token::Word(b"stream") {
-                assert_eq!(tokens.stream(), b"bytes<<");
+                assert_eq!(tokens.stream(&[]), (&b"bytes<<"[..], false));
             }
             all.push(token);
         }

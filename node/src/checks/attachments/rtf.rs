@@ -14,6 +14,12 @@ use super::{
 const OBJECTS_MAX: usize = 500;
 /// Longest text of a field or template that is looked at.
 const TEXT_BYTES_MAX: usize = 4096;
+/// Longest name of a class; Windows has 39 characters.
+const CLASS_BYTES_MAX: usize = 255;
+/// Groups that are open at once.
+const GROUPS_MAX: usize = 10_000;
+/// Templates from elsewhere that are told.
+const TEMPLATES_MAX: usize = 5;
 /// Classes whose objects did something by themselves.
 const RUN: [&str; 6] = ["equation", "ole2link", "otkloadr", "htmlfile", "script", "mshta"];
 
@@ -24,11 +30,10 @@ impl Look<'_> {
         if self.budget.unpacked(read.objects.iter().map(Vec::len).sum(), 1).is_err() {
             return;
         }
-        if read.fields.iter().any(|field| field.trim_start_matches([' ', '"']).to_ascii_lowercase().starts_with("dde"))
-        {
+        if read.has_dde {
             self.dde(place);
         }
-        for template in read.templates.iter().filter(|template| is_elsewhere(template)) {
+        for template in &read.templates {
             let text = format!("{} loads its template from {}", place.shown, quoted(template));
             self.analysis.found(ContentKind::Active, "REMOTE_TEMPLATE", text);
         }
@@ -42,7 +47,7 @@ impl Look<'_> {
             self.object(place, object);
         }
         if read.is_too_much {
-            self.analysis.opaque(format!("{} has more objects than are looked into", place.shown));
+            self.analysis.opaque(format!("{} has more objects or groups than are looked into", place.shown));
         }
     }
 
@@ -54,6 +59,10 @@ impl Look<'_> {
     /// An object as OLE 1 keeps it (MS-OLEDS 2.2.4): class, topic, item, bytes.
     fn object(&mut self, place: &Place, object: &[u8]) {
         let class = text_after(object, 8);
+        // What it is Word still finds out by its bytes; where we cannot say, it is not known.
+        if !object.is_empty() && class.as_ref().is_none_or(|(class, _)| !is_class(class)) {
+            self.analysis.opaque(format!("{} has an object whose class cannot be read", place.shown));
+        }
         let lower = class.as_ref().map(|(class, _)| class.to_ascii_lowercase()).unwrap_or_default();
         if let Some(run) = RUN.iter().find(|run| lower.contains(**run)) {
             self.runs(place, &format!("an object of the class {}", quoted(run)));
@@ -73,6 +82,12 @@ impl Look<'_> {
             self.embedded(place, &object[at..]);
         }
     }
+}
+
+/// Whether this may be the name of a class; there may be none.
+fn is_class(class: &str) -> bool {
+    let name = class.split('\0').next().unwrap_or_default();
+    name.len() <= CLASS_BYTES_MAX && name.chars().all(|c| c.is_ascii_graphic() || c == ' ')
 }
 
 /// A text behind its length, and where it ends.
@@ -96,8 +111,12 @@ struct Read {
     objects: Vec<Vec<u8>>,
     /// A digit of the last object that its second one is not yet there of.
     half: Option<u8>,
+    /// Those from elsewhere.
     templates: Vec<String>,
-    fields: Vec<String>,
+    /// What the last field or template says, as far as it came.
+    said: String,
+    said_by: Option<About>,
+    has_dde: bool,
     is_loaded_by_itself: bool,
     is_too_much: bool,
 }
@@ -112,8 +131,10 @@ impl Read {
             let about = groups.last().copied().unwrap_or(About::Other);
             match byte {
                 b'{' => {
-                    if groups.len() < 10_000 {
+                    if groups.len() < GROUPS_MAX {
                         groups.push(about);
+                    } else {
+                        self.is_too_much = true;
                     }
                 }
                 b'}' => {
@@ -124,6 +145,22 @@ impl Read {
                 byte => self.text(*byte, about),
             }
         }
+        self.is_said();
+    }
+
+    /// The field or template is at its end, for another begins. Documents may have any number of them.
+    fn is_said(&mut self) {
+        let said = std::mem::take(&mut self.said);
+        match self.said_by.take() {
+            Some(About::Field) => {
+                let field = said.trim_start_matches([' ', '"']);
+                self.has_dde |= field.get(..3).is_some_and(|word| word.eq_ignore_ascii_case("dde"));
+            }
+            Some(About::Template) if is_elsewhere(&said) && self.templates.len() < TEMPLATES_MAX => {
+                self.templates.push(said);
+            }
+            Some(About::Template | About::Object | About::Other) | None => {}
+        }
     }
 
     fn text(&mut self, byte: u8, about: About) {
@@ -133,9 +170,8 @@ impl Read {
                 Some(high) => self.push(high << 4 | digit),
                 None => self.half = Some(digit),
             },
-            (About::Template, _) => push(&mut self.templates, byte),
-            (About::Field, _) => push(&mut self.fields, byte),
-            (About::Object, None) | (About::Other, _) => {}
+            (About::Template | About::Field, _) if self.said.len() < TEXT_BYTES_MAX => self.said.push(char::from(byte)),
+            (About::Template | About::Field, _) | (About::Object, None) | (About::Other, _) => {}
         }
     }
 
@@ -185,16 +221,17 @@ impl Read {
     }
 
     fn begin(&mut self, about: About) {
-        let many = self.objects.len().max(self.templates.len()).max(self.fields.len()) >= OBJECTS_MAX;
         match about {
-            About::Object if many => self.is_too_much = true,
+            About::Object if self.objects.len() >= OBJECTS_MAX => self.is_too_much = true,
             About::Object => {
                 self.half = None;
                 self.objects.push(Vec::new());
             }
-            About::Template if !many => self.templates.push(String::new()),
-            About::Field if !many => self.fields.push(String::new()),
-            About::Template | About::Field | About::Other => {}
+            About::Template | About::Field => {
+                self.is_said();
+                self.said_by = Some(about);
+            }
+            About::Other => {}
         }
     }
 
@@ -206,11 +243,5 @@ impl Read {
             bytes.iter().for_each(|byte| self.push(*byte));
         }
         after
-    }
-}
-
-fn push(texts: &mut [String], byte: u8) {
-    if let Some(text) = texts.last_mut().filter(|text| text.len() < TEXT_BYTES_MAX) {
-        text.push(char::from(byte));
     }
 }

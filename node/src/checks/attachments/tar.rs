@@ -1,12 +1,12 @@
 //! Opens tar archives: V7, ustar, pax (POSIX.1-2017 "pax") and GNU's long names. Where two readers could take a member for
 //! different bytes the archive is said to be unclear.
 
-use super::{Look, Place, budget::length_of};
+use super::{Look, Place, budget::length_of, findings::shortened};
 
 /// Headers and the padding of members, in bytes.
 const BLOCK_BYTES: usize = 512;
-/// Longest name that is read; a longer one is cut.
-const NAME_BYTES_MAX: usize = 4096;
+/// Names that one member may be given; of real ones there is one.
+const NAMES_MAX: usize = 100;
 
 /// Whether this begins with a header whose checksum is right; older archives have no other signature.
 pub(super) fn is_tar(content: &[u8]) -> bool {
@@ -42,8 +42,9 @@ fn octal(field: &[u8]) -> Option<u64> {
 /// What the members before say of the next one.
 #[derive(Default)]
 struct Next {
-    name: Option<String>,
-    /// Whether something was said that changes which bytes belong to it.
+    /// The last one counts, but not for every reader.
+    names: Vec<String>,
+    /// Whether something was said that changes which bytes belong to it, or nobody can say what was said.
     is_unclear: bool,
 }
 
@@ -82,26 +83,29 @@ impl Look<'_> {
     /// Whether to go on.
     fn member(&mut self, place: &Place, header: &[u8], member: &[u8], next: &mut Next) -> bool {
         match header[156] {
-            b'L' => next.name = Some(text(member)),
+            b'L' => next.names.push(text(member)),
             b'K' => {}
-            b'x' | b'g' | b'X' => {
-                if let Some(name) = pax(member, b"path") {
-                    next.name = Some(name);
+            kind @ (b'x' | b'g' | b'X') => {
+                next.is_unclear |= !next.records(member);
+                // What holds for all that follows would have to be remembered: real archives say nothing of names there.
+                let is_global = kind == b'g' && (next.is_unclear || !next.names.is_empty());
+                if is_global || next.names.len() > NAMES_MAX {
+                    self.analysis.opaque(format!("{} is a tar archive whose members are unclear", place.shown));
                 }
-                let stated = pax(member, b"size");
-                next.is_unclear |= stated.is_some() || pax(member, b"GNU.sparse.map").is_some();
+                next.names.truncate(NAMES_MAX);
             }
             kind => {
-                let Next { name, is_unclear } = std::mem::take(next);
+                let Next { mut names, is_unclear } = std::mem::take(next);
                 if is_unclear || kind == b'S' {
                     self.analysis.opaque(format!("{} is a tar archive whose members are unclear", place.shown));
                 }
-                let written = name_of(header);
-                let Some(mut inside) = self.entry(place, name.as_deref().unwrap_or(&written)) else { return false };
-                if name.is_some() {
-                    // An old reader takes the short one.
-                    inside.names.push(written);
-                }
+                // An old reader takes the short one.
+                names.insert(0, name_of(header));
+                names.reverse();
+                let Some(mut inside) = self.entry(place, names.first().map_or("", String::as_str)) else {
+                    return false;
+                };
+                inside.names = names;
                 if self.budget.unpacked(0, 1).is_err() || self.budget.work(length_of(member.len())).is_err() {
                     return false;
                 }
@@ -119,20 +123,32 @@ fn name_of(header: &[u8]) -> String {
 }
 
 fn text(field: &[u8]) -> String {
-    let text = field.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(&text[..text.len().min(NAME_BYTES_MAX)]).into_owned()
+    shortened(field.split(|byte| *byte == 0).next().unwrap_or_default())
 }
 
-/// The value of a record `LENGTH KEY=VALUE\n`.
-fn pax(member: &[u8], key: &[u8]) -> Option<String> {
-    let mut rest = member;
-    while let Some(space) = rest.iter().take(12).position(|byte| *byte == b' ') {
-        let length: usize = std::str::from_utf8(&rest[..space]).ok()?.parse().ok()?;
-        let record = rest.get(space + 1..length)?;
-        if let Some(value) = record.strip_prefix(key).and_then(|value| value.strip_prefix(b"=")) {
-            return Some(text(value.strip_suffix(b"\n").unwrap_or(value)));
+impl Next {
+    /// Takes in records `LENGTH KEY=VALUE\n`; whether they are clear and say nothing of which bytes are the member's.
+    fn records(&mut self, member: &[u8]) -> bool {
+        let mut rest = member;
+        let mut is_clear = true;
+        while !rest.is_empty() {
+            let Some((key, value, after)) = record(rest) else { return false };
+            match key {
+                b"path" | b"GNU.sparse.name" => self.names.push(text(value)),
+                _ => {}
+            }
+            is_clear &= key != b"size" && !key.starts_with(b"GNU.sparse.");
+            rest = after;
         }
-        rest = rest.get(length..)?;
+        is_clear
     }
-    None
+}
+
+/// Key and value of the first record, and what follows it.
+fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let space = records.iter().take(12).position(|byte| *byte == b' ')?;
+    let length: usize = std::str::from_utf8(&records[..space]).ok()?.parse().ok()?;
+    let record = records.get(space + 1..length)?.strip_suffix(b"\n")?;
+    let equals = memchr::memchr(b'=', record)?;
+    Some((&record[..equals], &record[equals + 1..], records.get(length..)?))
 }

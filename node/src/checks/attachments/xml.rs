@@ -21,19 +21,51 @@ pub(super) fn text_of(content: &[u8]) -> Cow<'_, str> {
 /// A tag: what stands between `<` and `>`, and the text after it up to the next one.
 pub(super) struct Tag<'t> {
     inner: &'t str,
+    /// The tag and all that follows it.
+    rest: &'t str,
     /// Not unescaped.
     pub(super) text: &'t str,
 }
 
 /// All tags; comments and what is quoted in them too, since readers differ about where those end.
 pub(super) fn tags(text: &str) -> impl Iterator<Item = Tag<'_>> {
-    text.split('<').skip(1).map(|piece| {
+    text.match_indices('<').filter_map(|(at, _)| {
+        let rest = text.get(at + 1..)?;
+        let piece = rest.split('<').next()?;
         let (inner, text) = piece.split_once('>').unwrap_or((piece, ""));
-        Tag { inner, text }
+        Some(Tag { inner, rest, text })
     })
 }
 
+/// So long a tag may be of which a value holds `<` or `>`.
+const QUOTED_BYTES_MAX: usize = 1024;
+
 impl<'t> Tag<'t> {
+    /// The tag as a browser reads it, when a value goes on behind the first `<` or `>` because it is in quotes. Takes as long as
+    /// `QUOTED_BYTES_MAX` at most.
+    pub(super) fn quoted(&self) -> Option<Tag<'t>> {
+        let is_open = |quote: char| {
+            let after_equals = self.inner.split('=').skip(1).map(str::trim_start);
+            self.inner.matches(quote).count() % 2 == 1 && after_equals.into_iter().any(|value| value.starts_with(quote))
+        };
+        if !is_open('"') && !is_open('\'') {
+            return None;
+        }
+        let near = &self.rest[..self.rest.floor_char_boundary(QUOTED_BYTES_MAX)];
+        let (mut within, mut after_equals) = (None, false);
+        for (at, c) in near.char_indices() {
+            match (within, c) {
+                (Some(quote), c) if c == quote => within = None,
+                (Some(_), _) => {}
+                (None, '"' | '\'') if after_equals => within = Some(c),
+                (None, '>') => return Some(Tag { inner: &near[..at], rest: self.rest, text: "" }),
+                (None, _) => {}
+            }
+            after_equals = within.is_none() && (c == '=' || after_equals && c.is_whitespace());
+        }
+        Some(Tag { inner: near, rest: self.rest, text: "" })
+    }
+
     /// Its name without the prefix of a namespace; a closing one begins with `/`.
     pub(super) fn name(&self) -> &'t str {
         let ends = |c: char| c.is_whitespace() || c == '>' || c == '/';
@@ -66,8 +98,21 @@ impl<'t> Tag<'t> {
     }
 }
 
-/// Longest entity, in bytes.
-const ENTITY_BYTES_MAX: usize = 12;
+/// Entities of HTML that hide what matters here, each also where browsers do without its semicolon.
+const ENTITIES: [(&str, char); 12] = [
+    ("amp;", '&'),
+    ("amp", '&'),
+    ("lt;", '<'),
+    ("gt;", '>'),
+    ("quot;", '"'),
+    ("apos;", '\''),
+    ("colon;", ':'),
+    ("Tab;", '\t'),
+    ("NewLine;", '\n'),
+    ("lpar;", '('),
+    ("rpar;", ')'),
+    ("sol;", '/'),
+];
 
 /// Text with its entities undone: those by number, and those that hide what matters here.
 pub(super) fn unescaped(text: &str) -> String {
@@ -76,16 +121,12 @@ pub(super) fn unescaped(text: &str) -> String {
     while let Some((before, after)) = rest.split_once('&') {
         plain.push_str(before);
         rest = after;
-        let near = &after[..after.floor_char_boundary(ENTITY_BYTES_MAX)];
-        let end = near.find(';');
-        let entity = &near[..end.unwrap_or(near.len())];
-        if let Some(c) = entity_of(entity) {
+        if let Some((c, after)) = numbered(after) {
             plain.push(c);
-            let digits = entity
-                .starts_with('#')
-                .then(|| entity.find(|c: char| c != '#' && !c.is_ascii_alphanumeric()))
-                .flatten();
-            rest = &after[end.map_or(digits.unwrap_or(entity.len()), |end| end + 1)..];
+            rest = after;
+        } else if let Some((name, c)) = ENTITIES.iter().find(|(name, _)| after.starts_with(name)) {
+            plain.push(*c);
+            rest = &after[name.len()..];
         } else {
             plain.push('&');
         }
@@ -94,28 +135,18 @@ pub(super) fn unescaped(text: &str) -> String {
     plain
 }
 
-fn entity_of(entity: &str) -> Option<char> {
-    if let Some(number) = entity.strip_prefix('#') {
-        let hexadecimal = number.strip_prefix(['x', 'X']);
-        let code = match hexadecimal {
-            Some(digits) => u32::from_str_radix(digits, 16).ok()?,
-            None => number.parse().ok()?,
-        };
-        return char::from_u32(code);
-    }
-    let named = [
-        ("amp", '&'),
-        ("lt", '<'),
-        ("gt", '>'),
-        ("quot", '"'),
-        ("apos", '\''),
-        ("colon", ':'),
-        ("Tab", '\t'),
-        ("NewLine", '\n'),
-        ("lpar", '('),
-        ("sol", '/'),
-    ];
-    named.iter().find(|(name, _)| *name == entity).map(|(_, c)| *c)
+/// A character by its number, and what follows it: any number of zeros may stand before it, and it ends with its digits, with
+/// or without a semicolon (HTML section 13.2.5.75).
+fn numbered(after: &str) -> Option<(char, &str)> {
+    let number = after.strip_prefix('#')?;
+    let (digits, radix) = number.strip_prefix(['x', 'X']).map_or((number, 10), |digits| (digits, 16));
+    let end = digits.find(|c: char| !c.is_digit(radix)).unwrap_or(digits.len());
+    let digits_only = digits.get(..end).filter(|digits| !digits.is_empty())?;
+    let value = digits_only.chars().filter_map(|digit| digit.to_digit(radix));
+    let value = value.fold(0_u32, |value, digit| value.saturating_mul(radix).saturating_add(digit));
+    let rest = digits.get(end..).unwrap_or_default();
+    let c = char::from_u32(value).unwrap_or(char::REPLACEMENT_CHARACTER);
+    Some((c, rest.strip_prefix(';').unwrap_or(rest)))
 }
 
 #[cfg(test)]
@@ -133,8 +164,10 @@ mod tests {
         assert_eq!(tags[1].attribute("id").as_deref(), Some("1"));
         assert_eq!(tags[1].attribute("target").as_deref(), Some("x&y"));
         assert_eq!(unescaped(tags[1].text), "text");
-        assert_eq!(unescaped("a & b &unknown; &#106avascript: &"), "a & b &unknown; &#106avascript: &");
-        assert_eq!(unescaped("java&Tab;script&colon;&#40"), "java\tscript:(");
+        assert_eq!(unescaped("a & b &unknown; &#; &#x; &#zz &"), "a & b &unknown; &#; &#x; &#zz &");
+        assert_eq!(unescaped("&#106avascript:&#x6A;&#X6ay&#0000000000000106;"), "javascript:jjyj");
+        assert_eq!(unescaped("&#xd800;&#99999999999;&#x6aa"), "\u{fffd}\u{fffd}\u{6aa}");
+        assert_eq!(unescaped("java&Tab;script&colon;&#40&amp&lt;"), "java\tscript:(&<");
         assert_eq!(text_of(b"\xff\xfe<\0a\0"), "<a");
         assert_eq!(text_of(b"<\0a\0"), "<a");
     }

@@ -9,7 +9,7 @@ use std::{
 use proto::policy::ContentKind;
 use zip::ZipArchive;
 
-use super::{Look, Place, budget::length_of};
+use super::{Look, Place, budget::length_of, xml::text_of};
 
 /// Entries in the directories of an archive, those of uncompressed archives in it too: each takes memory once it is read.
 const DIRECTORY_ENTRIES_MAX: usize = 20_000;
@@ -23,6 +23,10 @@ const READ_COST_BASE: u64 = 64 * 1024;
 const READ_CALL_COST: u64 = 16;
 /// What an unpacked byte costs.
 const WEIGHT: u64 = 1;
+/// What the directory says of an entry, without name, extra field and comment.
+const RECORD_BYTES: usize = 46;
+/// So far into an entry it is asked whether it is the mark of a document.
+const MARK_BYTES: u64 = 16 * 1024;
 /// The header before an entry, without its name.
 const LOCAL_HEADER_BYTES: usize = 30;
 
@@ -86,7 +90,9 @@ impl Look<'_> {
             self.broken(place, "a ZIP archive");
             return;
         };
-        let is_document = archive.file_names().any(|name| name == "[Content_Types].xml" || name == "mimetype");
+        let is_document = self.is_document(&mut archive);
+        let marks = ["[content_types].xml", "mimetype", "meta-inf/manifest.xml"];
+        let may_be_document = archive.file_names().any(|name| marks.iter().any(|mark| name.eq_ignore_ascii_case(mark)));
         let is_program = archive.file_names().any(|name| name == "AndroidManifest.xml" || name.ends_with(".class"));
         if is_program {
             self.analysis.found(
@@ -98,15 +104,34 @@ impl Look<'_> {
             self.analysis.found(ContentKind::Archive, "BLOCKED_TYPE", format!("{shown} is a ZIP archive"));
         }
         let Some(listed) = self.listed(place, content, &mut archive) else { return };
+        // A reader that goes by names has one entry of each.
+        if records(content, archive.central_directory_start()) != archive.len() {
+            self.analysis.opaque(format!("{shown} is a ZIP archive with two entries of one name"));
+        }
         if is_first && has_unlisted(content, &listed) {
             self.analysis.opaque(format!("{shown} is a ZIP archive with entries that its directory does not name"));
         }
         for index in 0..archive.len() {
-            self.zip_entry(place, &mut archive, index, is_document);
+            self.zip_entry(place, &mut archive, index, [is_document, may_be_document]);
             if self.budget.is_spent() {
                 return;
             }
         }
+    }
+
+    /// Whether it is what it calls itself: Office and OpenDocument say so in an entry that has something in it, and have another
+    /// one that says what belongs to the document.
+    fn is_document(&mut self, archive: &mut Zip<'_>) -> bool {
+        let mut says = |name: &str, marks: &[&str]| {
+            let Ok(file) = archive.by_name(name) else { return false };
+            let said = self.budget.unpack(file.take(MARK_BYTES), WEIGHT).content;
+            let said = text_of(&said).into_owned();
+            marks.iter().any(|mark| said.contains(mark))
+        };
+        says("[Content_Types].xml", &["Types"])
+            || says("mimetype", &["application/vnd.oasis.opendocument.", "application/vnd.sun.xml."])
+                && says("META-INF/manifest.xml", &["manifest"])
+            || says("mimetype", &["application/epub+zip"]) && says("META-INF/container.xml", &["container"])
     }
 
     /// Where the entries lie that the directory names; `None` when they lie over each other, as in bombs.
@@ -137,7 +162,14 @@ impl Look<'_> {
         Some(listed)
     }
 
-    fn zip_entry(&mut self, place: &Place, archive: &mut Zip<'_>, index: usize, is_document: bool) {
+    /// Readers of documents are less strict about what is one than we are.
+    fn zip_entry(
+        &mut self,
+        place: &Place,
+        archive: &mut Zip<'_>,
+        index: usize,
+        [is_document, may_be_document]: [bool; 2],
+    ) {
         let (name, is_encrypted, is_folder) = match archive.by_index_raw(index) {
             Ok(file) => (file.name().to_owned(), file.encrypted(), file.is_dir() && file.size() == 0),
             Err(_) => return self.broken(place, "a ZIP archive"),
@@ -162,7 +194,7 @@ impl Look<'_> {
                 if self.budget.is_spent() {
                     return;
                 }
-                if is_document {
+                if may_be_document {
                     self.office_part(place, &name, &unpacked.content);
                 }
                 self.look(&inside, &unpacked.content);
@@ -173,6 +205,20 @@ impl Look<'_> {
             }
         }
     }
+}
+
+/// Entries that the directory names, each as often as it does. Another directory or a comment behind it may hold more.
+fn records(content: &[u8], from: u64) -> usize {
+    let mut rest = usize::try_from(from).ok().and_then(|from| content.get(from..)).unwrap_or_default();
+    let mut records = 0;
+    while let Some(record) = rest.strip_prefix(b"PK\x01\x02") {
+        let length =
+            |at: usize| record.get(at..at + 2).map_or(0, |two| usize::from(u16::from_le_bytes([two[0], two[1]])));
+        let after = RECORD_BYTES - 4 + length(24) + length(26) + length(28);
+        records += 1;
+        rest = record.get(after..).unwrap_or_default();
+    }
+    records
 }
 
 fn local_name(content: &[u8], at: usize) -> Option<&[u8]> {

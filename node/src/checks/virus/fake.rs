@@ -24,6 +24,8 @@ pub(super) enum Does {
     Says(&'static [u8]),
     /// Answers after the first kilobyte and closes, as over `StreamMaxLength`.
     SaysEarly(&'static [u8]),
+    /// Takes all of it and, after this time, finds nothing.
+    Takes(Duration),
     /// Takes all of it and never answers.
     Hangs,
     /// Takes all of it, and then the whole clamd is gone.
@@ -204,6 +206,10 @@ async fn answer(
     };
     match does {
         Does::Says(answer) | Does::SaysEarly(answer) => socket.write_all(answer).await,
+        Does::Takes(time) => {
+            tokio::time::sleep(time).await;
+            socket.write_all(b"stream: OK\0").await
+        }
         Does::Hangs => std::future::pending().await,
         Does::Dies => {
             dead.send_replace(true);

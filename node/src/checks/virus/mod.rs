@@ -11,7 +11,7 @@ mod clamd;
 mod fake;
 mod memory;
 mod nest;
-mod reply;
+pub mod reply;
 mod rest;
 #[cfg(test)]
 mod tests;
@@ -125,9 +125,19 @@ impl VirusScanner {
         if all.iter().any(|(digest, _)| inner.tries.are_used_up(*digest)) {
             return inner.given_up();
         }
-        let mut found = Virus::Clean;
+        let whole = all.last().map(|(digest, _)| *digest);
+        let suspected = whole.is_some_and(|whole| inner.tries.of(whole) > 0);
+        let (mut found, mut asked) = (Virus::Clean, false);
         for (digest, bytes) in &all {
-            match inner.scan_one(*digest, bytes, deadline).await {
+            let suspected = inner.tries.of(*digest) > 0 || suspected && !asked;
+            let said = match inner.scan_one(*digest, bytes, suspected, deadline).await {
+                Some(said) => said,
+                // clamd answered, and the message is too much for the time that one has: another try would end alike.
+                None if asked => return whole.map_or_else(out_of_time, |whole| inner.took_too_long(whole)),
+                None => return out_of_time(),
+            };
+            asked = true;
+            match said {
                 Virus::Clean => {}
                 // The rest may hold malware: that is the stronger word.
                 over @ Virus::Unscannable { .. } if !inner.tries.are_used_up(*digest) => found = over,
@@ -239,18 +249,18 @@ impl Inner {
         versions.filter(|version| version.database.is_some()).max_by_key(|version| version.database.map(|of| of.number))
     }
 
-    async fn scan_one(&self, digest: Digest, bytes: &Bytes, deadline: Instant) -> Virus {
+    /// `None` when what was scanned before has left too little time to begin.
+    async fn scan_one(&self, digest: Digest, bytes: &Bytes, suspected: bool, deadline: Instant) -> Option<Virus> {
         let known = self.newest().and_then(|version| self.verdicts.of(digest, &version.line));
         if let Some(known) = known {
             count(&self.counts.remembered);
-            return known;
+            return Some(known);
         }
         let mut why = "no clamd was asked in time".to_owned();
         for clamd in self.order() {
             // What a clamd has broken off over is handed only to one that scans well right now: when that one breaks off too,
             // it was not because of its load.
-            let look =
-                async { if self.tries.of(digest) > 0 { clamd.look_closely().await } else { clamd.ready().await } };
+            let look = async { if suspected { clamd.look_closely().await } else { clamd.ready().await } };
             let version = match timeout_at(deadline, look).await {
                 Ok(Ok(version)) => version,
                 Ok(Err(problem)) => {
@@ -259,10 +269,10 @@ impl Inner {
                 }
                 Err(_) => break,
             };
-            // What parts before it have left may be too little for a sound clamd: that is nobody's fault.
+            // What parts before it have left may be too little for a sound clamd: that is not its fault.
             let left = deadline.saturating_duration_since(Instant::now());
             if left < self.time_max / SHARE_MIN {
-                break;
+                return None;
             }
             match clamd.scan(bytes, left).await {
                 Ok(found) => {
@@ -272,7 +282,7 @@ impl Inner {
                     if version.database.is_some() {
                         self.verdicts.keep(digest, &version.line, &found);
                     }
-                    return found;
+                    return Some(found);
                 }
                 Err(Failure::Unreached(problem)) => why = problem,
                 Err(Failure::BrokeOff(problem)) => {
@@ -280,7 +290,7 @@ impl Inner {
                     why = problem;
                     let tries = self.tries.failed(digest);
                     if self.tries.are_used_up(digest) {
-                        return self.given_up();
+                        return Some(self.given_up());
                     }
                     // The first time it is probably not the message's fault. After that no other clamd is put at risk now.
                     if tries > 1 || Instant::now() >= deadline {
@@ -289,17 +299,27 @@ impl Inner {
                 }
             }
         }
-        unavailable(&why)
+        Some(unavailable(&why))
+    }
+
+    /// The message as a whole took all its time, though clamd answered each question.
+    fn took_too_long(&self, whole: Digest) -> Virus {
+        self.tries.failed(whole);
+        if self.tries.are_used_up(whole) { self.given_up() } else { out_of_time() }
     }
 
     fn given_up(&self) -> Virus {
         count(&self.counts.given_up);
-        unscannable("each clamd that was asked about it broke off".to_owned())
+        unscannable("each clamd that was asked about it broke off, or it took all the time".to_owned())
     }
 }
 
 fn count(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
+}
+
+fn out_of_time() -> Virus {
+    unavailable("the time for the message was up before all of it was scanned")
 }
 
 fn unavailable(why: &str) -> Virus {

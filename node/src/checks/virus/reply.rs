@@ -14,7 +14,7 @@ const AHEAD_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// What VERSION says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Version {
+pub struct Version {
     /// The whole line: another program or another database has another one.
     pub line: Arc<str>,
     /// The official database; `None` where clamd does not name one.
@@ -23,7 +23,7 @@ pub(super) struct Version {
 
 /// The official database of signatures that clamd has loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Database {
+pub struct Database {
     /// It grows with each publication.
     pub number: u64,
     /// When it was made, as if clamd's zone were UTC: up to 14 hours wrong.
@@ -32,7 +32,8 @@ pub(super) struct Database {
 
 impl Database {
     /// Its age in milliseconds; `None` when it is from further ahead than a zone explains, so nobody knows.
-    pub(super) fn age_ms(&self, now: UnixMs) -> Option<u64> {
+    #[must_use]
+    pub fn age_ms(&self, now: UnixMs) -> Option<u64> {
         (self.made_at.since_ms(now) <= AHEAD_MS_MAX).then(|| now.since_ms(self.made_at))
     }
 }
@@ -41,7 +42,7 @@ impl Database {
 ///
 /// # Errors
 /// Anything else, in words for the operator.
-pub(super) fn read_scan(reply: &[u8]) -> Result<Virus, String> {
+pub fn read_scan(reply: &[u8]) -> Result<Virus, String> {
     let text = String::from_utf8_lossy(reply);
     let line = line(&text);
     if line == "stream: OK" {
@@ -65,7 +66,7 @@ pub(super) fn read_scan(reply: &[u8]) -> Result<Virus, String> {
 ///
 /// # Errors
 /// Anything else, in words for the operator.
-pub(super) fn read_version(reply: &[u8]) -> Result<Version, String> {
+pub fn read_version(reply: &[u8]) -> Result<Version, String> {
     let text = String::from_utf8_lossy(reply);
     let line = line(&text);
     let wrong = || printable(&format!("clamd answered VERSION with: {line}"));

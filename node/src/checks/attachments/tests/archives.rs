@@ -8,7 +8,7 @@ use proto::policy::ContentKind;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sevenz_rust2::{ArchiveEntry, ArchiveWriter, EncoderConfiguration, EncoderMethod};
 
-use super::{Cursor, analyse, rules, with_part, zipped};
+use super::{Cursor, analyse, documents::compound, rules, with_part, zipped};
 use crate::checks::attachments::{budget::Budget, bzip2, seven_zip::crc32};
 
 pub(super) const PROGRAM: &[u8] = b"MZ\x90\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0programprogramprogram";
@@ -242,6 +242,166 @@ fn a_long_or_packed_name_of_a_member_counts() {
     }
     let analysis = analyse(&with_part("run.js.gz", gzipped(b"text")));
     assert!(rules(&analysis).contains(&(ContentKind::Script, "BLOCKED_NAME")));
+}
+
+#[test]
+fn the_name_that_gzip_keeps_is_the_name_of_what_is_in_it() {
+    let named = |name: &str| {
+        let mut writer = flate2::GzBuilder::new().filename(name).write(Vec::new(), Compression::best());
+        writer.write_all(b"text").expect("writes");
+        writer.finish().expect("finishes")
+    };
+    let found = |content: Vec<u8>| rules(&analyse(&with_part("x.gz", content)));
+    for hidden in
+        [named("run.js"), [named("a.txt"), named("run.js")].concat(), named(&format!("{}.js", "x".repeat(9000)))]
+    {
+        assert_eq!(found(hidden), [(ContentKind::Archive, "BLOCKED_TYPE"), (ContentKind::Script, "BLOCKED_NAME")]);
+    }
+    assert_eq!(found(named("a.txt")), [(ContentKind::Archive, "BLOCKED_TYPE")]);
+    let analysis = analyse(&with_part("x.gz", (0..200).flat_map(|n| named(&format!("{n}.txt"))).collect()));
+    assert!(!analysis.opaque.is_empty(), "a name for each of many streams");
+}
+
+/// A record of pax.
+fn pax(key: &str, value: &str) -> String {
+    let rest = format!(" {key}={value}\n");
+    let length = (rest.len()..).find(|length| length.to_string().len() + rest.len() == *length).expect("one");
+    format!("{length}{rest}")
+}
+
+#[test]
+fn of_several_names_that_pax_gives_each_counts() {
+    let archive = |kind: u8, records: &str| {
+        [member("pax", kind, records.as_bytes()), tarred(&[("ok.txt", b"x"), ("b.txt", b"y")])].concat()
+    };
+    let long = format!("{}.js", "x".repeat(64 * 1024));
+    for records in [
+        [pax("path", "ok.txt"), pax("path", "run.js")].concat(),
+        [pax("path", "run.js"), pax("mtime", "1.5"), pax("path", "ok.txt")].concat(),
+        pax("path", &long),
+    ] {
+        let analysis = analyse(&with_part("a.tar", archive(b'x', &records)));
+        assert!(rules(&analysis).contains(&(ContentKind::Script, "BLOCKED_NAME")), "{analysis:?}");
+        assert_eq!(analysis.opaque, Vec::<String>::new());
+    }
+    let fine = analyse(&with_part("a.tar", archive(b'g', &pax("comment", "a commit"))));
+    assert_eq!(fine.opaque, Vec::<String>::new());
+    for (kind, records) in [
+        (b'g', pax("path", "run.js")),
+        (b'x', pax("GNU.sparse.map", "0,1")),
+        (b'x', [pax("GNU.sparse.major", "1"), pax("GNU.sparse.name", "run.js")].concat()),
+        (b'x', "12 path".to_owned()),
+        (b'x', pax("path", "x").repeat(200)),
+    ] {
+        let analysis = analyse(&with_part("a.tar", archive(kind, &records)));
+        assert!(!analysis.opaque.is_empty(), "{records:?}");
+        let is_named = rules(&analysis).contains(&(ContentKind::Script, "BLOCKED_NAME"));
+        assert_eq!(is_named, records.contains("run.js"), "{records:?}");
+    }
+    assert!(!analyse(&with_part("a.tar", [member("s", b'S', b"x"), vec![0; 1024]].concat())).opaque.is_empty());
+}
+
+#[test]
+fn an_archive_behind_a_document_is_opened_too() {
+    let mut secret = zipped(&[("run.js", b"secret")]);
+    let directory = memchr::memmem::find(&secret, b"PK\x01\x02").expect("a directory");
+    (secret[6], secret[directory + 8]) = (1, 1);
+    let document = compound(&[("/WordDocument", &[0; 6000])]);
+    let rules_of = |content: Vec<u8>| {
+        let analysis = analyse(&with_part("a.doc", content));
+        (rules(&analysis), analysis.opaque.len())
+    };
+    assert_eq!(rules_of(document.clone()), (vec![], 0));
+    let (found, _) = rules_of([&document[..], &secret].concat());
+    assert!(found.contains(&(ContentKind::Encrypted, "ENCRYPTED")), "{found:?}");
+    assert!(found.contains(&(ContentKind::Script, "BLOCKED_NAME")), "{found:?}");
+    // What a document carries is looked at once, where it lies: no archive is behind it.
+    let carried =
+        compound(&[("/WordDocument", &[0; 6000]), ("/Package", &zipped(&[("[Content_Types].xml", b"<Types/>")]))]);
+    assert_eq!(rules_of(carried), (vec![], 0));
+    // Behind other bytes of a stream.
+    let (found, _) = rules_of(compound(&[("/Data", &[&[7; 5000][..], &secret].concat())]));
+    assert!(found.contains(&(ContentKind::Encrypted, "ENCRYPTED")), "{found:?}");
+    assert_ne!(rules_of(compound(&[("/Data", b"Rar!\x1a\x07\x01\0 more")])).1, 0);
+}
+
+#[test]
+fn two_entries_of_one_name_make_it_unclear_wherever_the_archive_lies() {
+    let mut twice = zipped(&[("a.txt", b"x"), ("b.txt", b"y")]);
+    for at in memchr::memmem::find_iter(&twice.clone(), b"b.txt") {
+        twice[at] = b'a';
+    }
+    let once = [b"\xff\xd8\xff", &zipped(&[("a.txt", b"x"), ("b.txt", b"y")])[..]].concat();
+    assert_eq!(analyse(&with_part("a.jpg", once)).opaque, Vec::<String>::new());
+    for (name, content) in [("a.zip", twice.clone()), ("a.jpg", [&b"\xff\xd8\xff"[..], &twice].concat())] {
+        let analysis = analyse(&with_part(name, content));
+        assert!(analysis.opaque.iter().any(|text| text.contains("two entries of one name")), "{name}: {analysis:?}");
+    }
+}
+
+#[test]
+fn an_archive_that_is_not_opened_is_found_however_far_behind_it_lies() {
+    for behind in [3 << 20, 100] {
+        let content = [&vec![b'x'; behind][..], b"Rar!\x1a\x07\x01\0 more"].concat();
+        assert_eq!(analyse(&with_part("a.jpg", content)).opaque.len(), 1, "behind {behind} bytes");
+    }
+}
+
+#[test]
+fn an_archive_that_calls_itself_a_document_is_an_archive() {
+    let is_archive = |files: &[(&str, &[u8])]| {
+        rules(&analyse(&with_part("a.odt", zipped(files)))).contains(&(ContentKind::Archive, "BLOCKED_TYPE"))
+    };
+    let text = &b"application/vnd.oasis.opendocument.text"[..];
+    let manifest = ("META-INF/manifest.xml", &b"<manifest:manifest/>"[..]);
+    assert!(!is_archive(&[("mimetype", text), manifest, ("content.xml", b"<x/>")]));
+    assert!(!is_archive(&[("mimetype", b"application/epub+zip"), ("META-INF/container.xml", b"<container/>")]));
+    for false_ones in [
+        &[("mimetype", &b""[..]), manifest][..],
+        &[("mimetype", b"application/zip"), manifest],
+        &[("mimetype", text)],
+        &[("[Content_Types].xml", b"")],
+        &[("[Content_Types].xml", b"nothing")],
+    ] {
+        assert!(is_archive(false_ones), "{false_ones:?}");
+    }
+    // A page in it is a page.
+    let page = zipped(&[("mimetype", b""), ("a.xml", b"<html><script>x</script></html>")]);
+    assert!(rules(&analyse(&with_part("a.odt", page))).contains(&(ContentKind::Active, "ACTIVE_MARKUP")));
+}
+
+#[test]
+fn links_devices_and_hostile_names_of_a_tar_are_words_and_nothing_else() {
+    for kind in b'1'..=b'6' {
+        // What a link or device says that it holds belongs to nobody: the next member follows at once.
+        let mut odd = member("/dev/sda", kind, b"");
+        odd[157..168].copy_from_slice(b"/etc/passwd");
+        odd[148..156].fill(b' ');
+        let sum: u32 = odd[..512].iter().map(|byte| u32::from(*byte)).sum();
+        odd[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let analysis = analyse(&with_part("a.tar", [odd, tarred(&[("run.js", b"x")])].concat()));
+        assert_eq!(rules(&analysis), [(ContentKind::Archive, "BLOCKED_TYPE"), (ContentKind::Script, "BLOCKED_NAME")]);
+        assert_eq!(analysis.opaque, Vec::<String>::new());
+    }
+    for name in ["/etc/cron.d/run.js", "../../../run.js", "a;`id`|$(id)&.js", "a\n\rb=c.js", "C:\\run.js", "-rf.js"] {
+        let analysis = analyse(&with_part("a.tar", tarred(&[(name, b"x")])));
+        assert!(rules(&analysis).contains(&(ContentKind::Script, "BLOCKED_NAME")), "{name}");
+        assert!(analysis.found.iter().all(|found| !found.text.contains(char::is_control)), "{analysis:?}");
+    }
+    // Behind a NUL there is nothing in tar; in ZIP there may be, and readers end there or go on.
+    assert!(
+        rules(&analyse(&with_part("a.tar", tarred(&[("run.js\0.txt", b"x")]))))
+            .contains(&(ContentKind::Script, "BLOCKED_NAME"))
+    );
+    for name in ["run.js\0.txt", "a.txt\0.js"] {
+        let mut archive = zipped(&[(&name.replace('\0', "#"), b"x")]);
+        for at in memchr::memmem::find_iter(&archive.clone(), b"#") {
+            archive[at] = 0;
+        }
+        let analysis = analyse(&with_part("a.zip", archive));
+        let is_told = rules(&analysis).contains(&(ContentKind::Script, "BLOCKED_NAME")) || !analysis.opaque.is_empty();
+        assert!(is_told, "{name:?}: {analysis:?}");
+    }
 }
 
 #[test]

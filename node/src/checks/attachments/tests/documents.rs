@@ -294,6 +294,25 @@ fn an_object_of_rtf_that_runs_is_found_however_it_is_written() {
 }
 
 #[test]
+fn rtf_of_any_number_of_fields_is_read_and_what_is_not_read_of_it_is_told() {
+    let read = |text: String| analyse(&with_part("a.rtf", text.into_bytes()));
+    let fields = "{\\field{\\*\\fldinst PAGEREF x}}{\\*\\template a.dot}".repeat(2000);
+    assert_eq!(read(format!("{{\\rtf1{fields}}}")), Analysis::default());
+    assert!(has(&read(format!("{{\\rtf1{fields}{{\\*\\fldinst DDEAUTO c}}}}")), ContentKind::Active, "DDE"));
+    let template = "{\\*\\template http://a.test/t.dotm}";
+    assert!(has(&read(format!("{{\\rtf1{fields}{template}}}")), ContentKind::Active, "REMOTE_TEMPLATE"));
+    for hidden in [
+        format!("{{\\rtf1{}}}", "{\\*\\objdata 00}".repeat(501)),
+        format!("{{\\rtf1{}", "{".repeat(10_001)),
+        "{\\rtf1{\\*\\objdata 01050000 02000000 ffffff7f 4500}}".to_owned(),
+        "{\\rtf1{\\*\\objdata 0105}}".to_owned(),
+        "{\\rtf1{\\*\\objdata 01050000 02000000 02000000 ff01 00000000}}".to_owned(),
+    ] {
+        assert!(!read(hidden.clone()).opaque.is_empty(), "{hidden:.60}");
+    }
+}
+
+#[test]
 fn an_encrypted_document_is_encrypted_and_an_installer_is_a_program() {
     let mut word = vec![0; 100];
     word[11] = 1;
@@ -302,7 +321,13 @@ fn an_encrypted_document_is_encrypted_and_an_installer_is_a_program() {
         ("b.docx", compound(&[("/encryptedPACKAGE", b"x")])),
         ("a.doc", compound(&[("/WordDocument", &word)])),
         ("a.xls", compound(&[("/Workbook", &biff(0x2f, &[0; 6]))])),
-        ("a.odt", zipped(&[("mimetype", b"x"), ("META-INF/manifest.xml", b"<manifest:encryption-data/>")])),
+        (
+            "a.odt",
+            zipped(&[
+                ("mimetype", b"application/vnd.oasis.opendocument.text"),
+                ("META-INF/manifest.xml", b"<manifest:encryption-data/>"),
+            ]),
+        ),
     ];
     for (name, content) in cases {
         assert!(has(&analyse(&with_part(name, content)), ContentKind::Encrypted, "ENCRYPTED"), "{name}");

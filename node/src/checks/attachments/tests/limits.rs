@@ -6,7 +6,7 @@ use sevenz_rust2::EncoderMethod;
 use super::{
     Bytes, Part, analyse,
     archives::{PROGRAM, gzipped, seven_zipped, tarred, xzipped, zstd},
-    with_part, zipped,
+    rules, with_part, zipped,
 };
 use crate::checks::attachments::{DEPTH_MAX, seven_zip::crc32};
 
@@ -60,6 +60,8 @@ fn archives_in_archives_are_opened_to_a_depth_and_said_to_be_deeper() {
     assert!(analysis.found.iter().any(|found| found.kind == ContentKind::Executable));
     assert!(is_opaque("a", nested(DEPTH_MAX + 1)));
     assert!(is_opaque("a", nested(1000)));
+    let page = (0..DEPTH_MAX).fold(b"<html><script>x</script>".to_vec(), |content, _| gzipped(&content));
+    assert!(rules(&analyse(&with_part("a", page))).contains(&(ContentKind::Active, "ACTIVE_MARKUP")));
 }
 
 /// Address space that this process has asked for, in KiB.

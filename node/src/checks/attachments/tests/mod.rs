@@ -90,7 +90,7 @@ fn a_program_in_an_archive_in_an_archive_is_found() {
 
 #[test]
 fn an_office_document_is_not_an_archive() {
-    let document = zipped(&[("[Content_Types].xml", b"<x/>"), ("word/document.xml", b"<x/>")]);
+    let document = zipped(&[("[Content_Types].xml", b"<Types/>"), ("word/document.xml", b"<x/>")]);
     assert_eq!(analyse(&with_part("a.docx", document)), Analysis::default());
 }
 

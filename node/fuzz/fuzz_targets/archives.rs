@@ -1,0 +1,5 @@
+//! Archives and packed files.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| node_fuzz::archives(input));

@@ -1,0 +1,5 @@
+//! Answers of clamd.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| node_fuzz::clamd(input));

@@ -1,0 +1,5 @@
+//! Formats that people describe.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| node_fuzz::fingerprints(input));
