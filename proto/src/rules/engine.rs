@@ -18,7 +18,9 @@ use super::{
 /// Rules that are left out of which a warning tells.
 const TOLD_MAX: usize = 5;
 /// All patterns together, compiled, in bytes.
-const COMPILED_BYTES_MAX: usize = 64 * 1024 * 1024;
+const COMPILED_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// All their literals, in bytes: what finds them takes up to a thousand times as much.
+const LITERALS_BYTES_MAX: usize = 256 * 1024;
 
 /// A rule that is not in force, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +179,7 @@ struct Making {
     numbers: HashMap<(Place, String), usize>,
     patterns: BTreeMap<Place, Vec<(usize, Pattern)>>,
     bytes: usize,
+    literal_bytes: usize,
 }
 
 impl Making {
@@ -219,7 +222,11 @@ impl Making {
         if self.bytes + pattern.bytes() > COMPILED_BYTES_MAX {
             return Err(format!("all patterns together take more than {COMPILED_BYTES_MAX} bytes when compiled"));
         }
+        if self.literal_bytes + pattern.literal_bytes() > LITERALS_BYTES_MAX {
+            return Err(format!("the fixed texts of all patterns together are longer than {LITERALS_BYTES_MAX} bytes"));
+        }
         self.bytes += pattern.bytes();
+        self.literal_bytes += pattern.literal_bytes();
         let (number, others) = (self.numbers.len(), self.patterns.entry(place.clone()).or_default());
         others.push((number, pattern));
         let without = others.iter().filter(|(_, pattern)| pattern.literals.is_empty()).count();

@@ -125,8 +125,8 @@ fn a_short_match_is_seen_with_what_stands_around_it() {
         (r"\binvoice\b", format!("{long} préinvoice {long}"), false),
         (r"in.{0,3}voice", format!("{long}in - voice{long}"), true),
         // More places of the literal than are tried one by one.
-        (r"aaa[0-9]", format!("{}aaa7", "aaab ".repeat(3_000)), true),
-        (r"aaa[0-9]", "aaab ".repeat(3_000), false),
+        (r"aaa[^b]", format!("{}aaa7", "aaab ".repeat(3_000)), true),
+        (r"aaa[^b]", "aaab ".repeat(3_000), false),
         (r"(cheap|free) (meds|pills)", format!("{long}free pills{long}"), true),
         (r"invoice.*overdue", format!("{long}\ninvoice 4711 is overdue"), true),
         (r"invoice.*overdue", "invoice\noverdue".to_owned(), false),

@@ -3,7 +3,7 @@
 use regex_automata::{
     Input,
     meta::{self, Regex},
-    nfa::thompson,
+    nfa::thompson::{self, WhichCaptures},
 };
 use regex_syntax::{ParserBuilder, hir::Hir};
 
@@ -42,7 +42,9 @@ pub(super) fn settings() -> meta::Config {
     meta::Config::new()
         .nfa_size_limit(Some(PATTERN_BYTES_MAX))
         .hybrid_cache_capacity(PATTERN_BYTES_MAX)
-        .onepass_size_limit(Some(PATTERN_BYTES_MAX))
+        // Nobody asks where something was found, and these take most of the memory.
+        .which_captures(WhichCaptures::None)
+        .onepass(false)
 }
 
 impl Pattern {
@@ -60,7 +62,7 @@ impl Pattern {
             return Err("it fits an empty text, and so each".to_owned());
         }
         let too_large = || format!("it is larger than {PATTERN_BYTES_MAX} bytes when compiled: repeat less");
-        let nfa = thompson::Config::new().nfa_size_limit(Some(PATTERN_BYTES_MAX));
+        let nfa = thompson::Config::new().nfa_size_limit(Some(PATTERN_BYTES_MAX)).which_captures(WhichCaptures::None);
         let nfa = thompson::Compiler::new().configure(nfa).build_from_hir(&hir).map_err(|_| too_large())?;
         let states = u64::try_from(nfa.states().len()).unwrap_or(u64::MAX);
         let has_words = hir.properties().look_set().contains_word_unicode();
@@ -83,6 +85,11 @@ impl Pattern {
         let by_table = self.states.div_ceil(STATES_BY_TABLE);
         let states = if has_table { by_table } else { self.states.saturating_add(STATES_WITHOUT_TABLE) };
         states.saturating_mul(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+
+    /// How long all its literals are, in bytes.
+    pub(super) fn literal_bytes(&self) -> usize {
+        self.literals.iter().flatten().map(String::len).sum()
     }
 
     /// What it takes in memory, in bytes, without what is worked out while it is looked for.
