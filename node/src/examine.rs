@@ -2,6 +2,7 @@
 //! scan have in common.
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -19,14 +20,20 @@ use tracing::info_span;
 
 use crate::{
     checks::{
-        attachments, authentication::Authenticator, content, history, listing::Entry, lists::Lists,
-        virus::VirusScanner, volume::Volume,
+        attachments::{self, Analysis},
+        authentication::Authenticator,
+        content, history,
+        listing::Entry,
+        lists::Lists,
+        opener::{Openers, Unopened},
+        virus::VirusScanner,
+        volume::Volume,
     },
     limits::Limits,
     message::{Defect, Message},
     policy::{
         decide::{decide, settled},
-        evidence::{Authentication, Evidence, Virus},
+        evidence::{Analysed, Authentication, Evidence, Virus},
         standing,
     },
     reception::ASKING_TIME_MAX,
@@ -34,7 +41,7 @@ use crate::{
     telemetry::stage,
 };
 
-/// A message of at most so many bytes is read and, if it holds nothing but text, analysed without a thread of its own.
+/// A message of at most so many bytes is read, and its text analysed, without a thread of its own.
 const SHORT_BYTES_MAX: usize = 32 * 1024;
 /// Encoded parts that are scanned one by one.
 const DECODED_PARTS_MAX: usize = 64;
@@ -48,6 +55,8 @@ pub struct Examiner {
     pub authenticator: Authenticator,
     /// Asks clamd.
     pub virus: VirusScanner,
+    /// Open attachments.
+    pub openers: Openers,
     /// Counts what comes from whom.
     pub volume: Volume,
     lists: Lists,
@@ -69,13 +78,20 @@ pub struct Examined {
 impl Examiner {
     /// `host` is our own name, as it stands in our Received fields.
     #[must_use]
-    pub fn new(host: &str, limits: &Limits, authenticator: Authenticator, virus: VirusScanner) -> Self {
+    pub fn new(
+        host: &str,
+        limits: &Limits,
+        authenticator: Authenticator,
+        virus: VirusScanner,
+        openers: Openers,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(limits.analyses_max));
         let lists = Lists::of_names(authenticator.resolver(), ASKING_TIME_MAX);
         Self {
             limits: Arc::new(limits.clone()),
             authenticator,
             virus,
+            openers,
             volume: Volume::default(),
             lists,
             host: host.into(),
@@ -87,7 +103,7 @@ impl Examiner {
     pub async fn examine(&self, transaction: &Transaction, bytes: Bytes) -> Examined {
         let message = Arc::new(stage("parse", info_span!("parse"), self.parse(bytes)).await);
         let evidence = if settled(&message, transaction) {
-            Evidence { analysed: true, ..Evidence::nothing() }
+            Evidence { analysed: Analysed::Whole, ..Evidence::nothing() }
         } else {
             stage("gather", info_span!("gather"), self.gather(&message, transaction)).await
         };
@@ -122,29 +138,22 @@ impl Examiner {
         working.await.ok()
     }
 
-    /// The pure analyses.
+    /// The pure analyses: of the text here, of attachments in an opener. A message that opens nothing needs none.
     async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> Evidence {
-        // What may have to be unpacked is never short.
-        let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
-        let now = UnixMs::now();
-        let analysing = self.on_a_thread(bytes, move || {
-            let recipients = transaction.recipients.iter();
-            let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
-            let attachments = attachments::analyse(&message, &fingerprints);
-            let kinds = attachments.found;
-            let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
-            let mut evidence = Evidence { kinds, fingerprints, opaque, analysed: true, ..Evidence::nothing() };
-            // Only what comes from the Internet is scored.
-            if class(&transaction) == Some(TrustClass::Internet) {
-                let found = content::analyse(&message, &transaction);
-                evidence.content = found.reasons;
-                evidence.content.extend(found.copies.reason(&transaction.view.reputation, now));
-                (evidence.copies, evidence.hosts) = (found.copies.into_subjects(), found.hosts);
-            }
-            evidence.content.extend(attachments.reasons);
-            evidence
-        });
-        analysing.await.unwrap_or_else(Evidence::nothing)
+        let recipients = transaction.recipients.iter();
+        let fingerprints: BTreeSet<_> =
+            recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
+        let (length, now) = (message.bytes.len(), UnixMs::now());
+        if attachments::is_plain(&message) {
+            let both = move || (content(&message, &transaction, now), attachments::analyse(&message, &fingerprints));
+            let found = self.on_a_thread(length, both).await;
+            return found.map_or_else(Evidence::nothing, |(content, found)| evidence(Some(content), Ok(found)));
+        }
+        let of_attachments = self.openers.analyse(&message, fingerprints);
+        let (of_message, of_transaction) = (message.clone(), transaction);
+        let of_content = self.on_a_thread(length, move || content(&of_message, &of_transaction, now));
+        let (content, attachments) = tokio::join!(of_content, of_attachments);
+        evidence(content, attachments)
     }
 
     /// The pure analyses, and what lists say of the names that they find.
@@ -241,6 +250,32 @@ pub fn senders(transaction: &Transaction, found: &Authentication) -> Vec<Subject
     standing::senders(transaction.client.address, &transaction.reverse_path, found)
 }
 
+/// What the text says: only what comes from the Internet is scored.
+fn content(message: &Message, transaction: &Transaction, now: UnixMs) -> Evidence {
+    let mut evidence = Evidence::nothing();
+    if class(transaction) == Some(TrustClass::Internet) {
+        let found = content::analyse(message, transaction);
+        evidence.content = found.reasons;
+        evidence.content.extend(found.copies.reason(&transaction.view.reputation, now));
+        (evidence.copies, evidence.hosts) = (found.copies.into_subjects(), found.hosts);
+    }
+    evidence
+}
+
+/// What the analyses found; whatever could not be found out is said to be so.
+fn evidence(content: Option<Evidence>, attachments: Result<Analysis, Unopened>) -> Evidence {
+    let of_content = if content.is_some() { Analysed::Whole } else { Analysed::BrokeOff };
+    let of_attachments = match &attachments {
+        Ok(_) => Analysed::Whole,
+        Err(Unopened::BrokeOff(_)) => Analysed::BrokeOff,
+        Err(Unopened::NotNow(_)) => Analysed::NotNow,
+    };
+    let Analysis { found: kinds, fingerprints, opaque, reasons } = attachments.unwrap_or_default();
+    let mut evidence = content.unwrap_or_else(Evidence::nothing);
+    evidence.content.extend(reasons);
+    Evidence { kinds, fingerprints, opaque, analysed: of_content.max(of_attachments), ..evidence }
+}
+
 /// The parts whose bytes do not stand in the message as it came.
 fn decoded(message: &Message) -> Vec<&Bytes> {
     let raw = message.bytes.as_ptr_range();
@@ -277,6 +312,7 @@ mod tests {
     use crate::{
         checks::{
             authentication::{Authenticator, resolver},
+            opener::no_openers,
             virus::VirusScanner,
         },
         limits::Limits,
@@ -289,14 +325,15 @@ mod tests {
 
     const TO: [&str; 2] = ["anna@interior.gov.test", "karl@health.gov.test"];
 
-    /// A name server that is never reached and no clamd.
+    /// A name server that is never reached, no clamd, and nothing that opens attachments.
     async fn examiner() -> Examiner {
         let time = Duration::from_millis(300);
         let limits = Limits { authentication_time_max: time, checks_time_max: time * 2, ..Limits::default() };
         let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");
         let resolver = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
         let authenticator = Authenticator::new("mx.gov.test", resolver, &limits);
-        Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(Vec::new(), &limits))
+        let scanner = VirusScanner::new(Vec::new(), &limits);
+        Examiner::new("mx.gov.test", &limits, authenticator, scanner, no_openers(&limits))
     }
 
     async fn examine(text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {
@@ -330,11 +367,28 @@ mod tests {
 
     #[tokio::test]
     async fn mail_between_departments_is_scanned_and_typed_but_nobody_asks_dns_or_scores_it() {
-        let text = "From: a@health.gov.test\nSubject: YOU HAVE WON THE LOTTERY!!!\nContent-Disposition: attachment; filename=a.exe\n\nMZ\n";
+        let text = "From: a@health.gov.test\nSubject: YOU HAVE WON THE LOTTERY!!!\n\nMZ\u{1}\n";
         let examined = examine(text, TrustClass::Interdepartmental, PolicyLayer::default()).await;
         assert_eq!(examined.evidence.authentication.spf, AuthResult::None);
         let rules: Vec<_> = examined.verdicts[0].1.reasons.iter().map(|reason| reason.rule.as_str()).collect();
-        assert_eq!(rules, ["VIRUS_UNAVAILABLE", "BLOCKED_NAME"]);
+        assert_eq!(rules, ["VIRUS_UNAVAILABLE", "BLOCKED_TYPE"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_opened_now_is_put_off_and_text_goes_on() {
+        let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
+        let file = "From: a@sender.test\nContent-Disposition: attachment; filename=a.txt\n\nx\n";
+        let uuencoded = "From: a@sender.test\n\nbegin 644 a.txt\n#0V%T\n`\nend\n";
+        for (text, expected) in [
+            (file, Disposition::Defer),
+            (uuencoded, Disposition::Defer),
+            ("From: a@sender.test\n\nLet us begin.\n", Disposition::Accept),
+        ] {
+            let verdict = examine(text, TrustClass::Internet, off()).await.verdicts.remove(0).1;
+            assert_eq!(verdict.disposition, expected, "{text}: {verdict:?}");
+            let put_off = verdict.reasons.iter().any(|reason| reason.rule == "EXAMINATION_UNAVAILABLE");
+            assert_eq!(put_off, expected == Disposition::Defer, "{text}: {verdict:?}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ pub mod kinds;
 pub mod listing;
 pub mod lists;
 pub mod names;
+pub mod opener;
 pub mod phrases;
+mod rest;
 pub mod virus;
 pub mod volume;

@@ -10,6 +10,7 @@ use mail_parser::{
     decoders::{base64::base64_decode, charsets::map::charset_decoder, quoted_printable::quoted_printable_decode},
     parsers::MessageStream,
 };
+use serde::{Deserialize, Serialize};
 
 use super::{Defect, fields::Header, text::TEXT_BYTES_MAX};
 use crate::limits::Limits;
@@ -18,7 +19,7 @@ use crate::limits::Limits;
 const CONVERTED_BYTES_MAX: usize = 4 * TEXT_BYTES_MAX;
 
 /// A part that holds no other parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Type as declared, in lower case: `text/plain` when nothing is.
     pub declared: String,
