@@ -308,16 +308,17 @@ mod tests {
         verdict::Disposition,
     };
 
-    use super::{Examined, Examiner, SHORT_BYTES_MAX};
+    use super::{Examined, Examiner, SHORT_BYTES_MAX, evidence};
     use crate::{
         checks::{
+            attachments::Analysis,
             authentication::{Authenticator, resolver},
-            opener::no_openers,
+            opener::{Cause, Unopened, no_openers},
             virus::VirusScanner,
         },
         limits::Limits,
         policy::{
-            evidence::AuthResult,
+            evidence::{Analysed, AuthResult},
             samples::{from_department, transaction, view},
         },
         smtp::transaction::TrustClass,
@@ -425,6 +426,16 @@ mod tests {
         end.send(()).expect("it waits");
         let all = u32::try_from(examiner.limits.analyses_max).expect("few");
         assert!(examiner.places.acquire_many(all).await.is_ok());
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_said_to_be_so() {
+        let analysed = |content, opened| evidence(content, opened).analysed;
+        let (whole, broken) = (Some(Vec::new()), Err(Unopened::BrokeOff(Cause::Late)));
+        assert_eq!(analysed(whole.clone(), Ok(Analysis::default())), Analysed::Whole);
+        assert_eq!(analysed(None, Ok(Analysis::default())), Analysed::BrokeOff);
+        assert_eq!(analysed(whole, broken), Analysed::BrokeOff);
+        assert_eq!(analysed(None, Err(Unopened::NotNow(String::new()))), Analysed::NotNow);
     }
 
     #[tokio::test]

@@ -99,7 +99,7 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
     let pipeline = pipeline(config, &cluster, resolver.clone())?;
     watch_clamds(&pipeline.examiner.virus, &stopping);
-    prove(&pipeline.examiner.openers).await?;
+    prove(&pipeline.examiner.openers, &stopping).await?;
     // A wrong file is told now, not after a long wait for a view.
     let certificate = certificate(config, &credentials, &stopping)?;
     tokio::select! {
@@ -148,13 +148,14 @@ fn watch_clamds(virus: &VirusScanner, stopping: &watch::Receiver<bool>) {
 }
 
 /// A node that could open no attachment, or only where a bad one harms it, does not start.
-async fn prove(openers: &Openers) -> anyhow::Result<()> {
+async fn prove(openers: &Openers, stopping: &watch::Receiver<bool>) -> anyhow::Result<()> {
     let of_openers = openers.clone();
     telemetry::observe_openers(&telemetry::meter(), move || of_openers.counts());
     openers.prove().await.map_err(|why| anyhow!("start a process that opens attachments: {why}"))?;
     for warning in openers.warnings() {
         warn!("{warning}");
     }
+    tokio::spawn(openers.clone().keep_watch(stopping.clone()));
     Ok(())
 }
 

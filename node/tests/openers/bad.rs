@@ -1,7 +1,6 @@
 //! Openers that do not do as they should, whenever a message asks for it.
 
 use std::{
-    collections::BTreeSet,
     io::{Read as _, Write as _},
     process::ExitCode,
 };
@@ -138,9 +137,4 @@ fn lied(lie: &str) -> Analysis {
         "a thousand and one" => Analysis { opaque: vec!["x".into(); 1001], ..Analysis::default() },
         _ => unreachable!("{lie} is no lie"),
     }
-}
-
-/// What the node asked about beside the parts.
-pub(crate) fn nothing() -> BTreeSet<Fingerprint> {
-    BTreeSet::new()
 }

@@ -12,6 +12,7 @@ use node::{
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
@@ -33,7 +34,9 @@ impl Watched {
 
     /// Waits for its end.
     pub(crate) fn ended(&self) {
-        let ended = poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&PATIENCE)).expect("watched");
+        let look = || poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&PATIENCE));
+        // The end of a child is also a signal, which may come first.
+        let ended = retry_on_intr(look).expect("watched");
         assert_eq!(ended, 1, "{:?} does not end", self.pid);
     }
 }

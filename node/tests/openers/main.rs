@@ -1,5 +1,5 @@
-//! Threat rows 23, 27, 28 and 38 with real processes: what an opener may do and what it costs when it does something else. This
-//! program has no harness of its own kind because it is also what it starts: an opener, a bad one, and a node that has some.
+//! Threat rows 23, 27, 28 and 38 with real processes: what an opener may do, and what it costs when it does something else. This
+//! program is also what its tests start, an opener, a bad one, and a node that has some, so it goes without the usual harness.
 
 mod bad;
 mod family;
@@ -14,7 +14,7 @@ use node::checks::opener;
 /// Each is a sentence and what shows it.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 16] = [
     ("an opener says of every sample what the reader itself says", pool::as_the_reader_itself),
     ("the program of the node is an opener when it is asked for one, and its help says nothing of it", pool::the_node),
     ("whatever a process that is shut off tries, the kernel ends it", shut::whatever_it_tries),
@@ -24,8 +24,10 @@ const TESTS: [Test; 14] = [
     ("an opener that is killed in the middle costs one message", pool::killed),
     ("an opener that stands still costs one message, also while others are read", pool::frozen),
     ("an opener that was killed before costs nothing", pool::killed_before),
+    ("an opener leaves it to its node to stop when all are asked to", pool::asked_to_stop),
     ("a question that nobody waits for any more ends its opener", pool::forgotten),
     ("no free opener, or none that starts, is nothing said of the message", pool::not_now),
+    ("what cannot be started is tried again without mail", pool::tried_again),
     ("an opener is replaced after a thousand messages", pool::worn),
     ("a row of bad messages starts no more processes than there are places", pool::storm),
     ("openers end with their node, however it ends", family::orphans),

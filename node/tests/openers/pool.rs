@@ -13,9 +13,10 @@ use node::{
 };
 use proto::{fingerprint::Fingerprint, policy::ContentKind};
 use rustix::process::Signal;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    bad::{BAD, DEEDS, LIES, nothing},
+    bad::{BAD, DEEDS, LIES},
     family::{children, watched},
     samples::{built_in, of_others, with, zipped},
 };
@@ -45,6 +46,11 @@ fn bad_program(deed: &str) -> Program {
 
 fn archive() -> Message {
     with("a.zip", &zipped(&[("a.exe", b"MZ\x90\0\x03\0")]))
+}
+
+/// What is asked about beside the parts.
+fn nothing() -> BTreeSet<Fingerprint> {
+    BTreeSet::new()
 }
 
 async fn reads_on(openers: &Openers) {
@@ -157,6 +163,19 @@ pub(crate) fn killed_before() {
     });
 }
 
+pub(crate) fn asked_to_stop() {
+    on_one_thread(async {
+        let openers = good(1);
+        reads_on(&openers).await;
+        let opener = watched(std::process::id()).pop().expect("one");
+        for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+            opener.signal(signal);
+            reads_on(&openers).await;
+        }
+        assert_eq!(children(std::process::id()), [opener.pid]);
+    });
+}
+
 pub(crate) fn forgotten() {
     on_one_thread(async {
         let openers = good(1);
@@ -203,6 +222,25 @@ pub(crate) fn not_now() {
         assert!(poll!(&mut first).is_pending(), "it has the one place");
         let told = why(openers.analyse(&message, nothing()).await);
         assert!(told.contains("free"), "{told}");
+    });
+}
+
+pub(crate) fn tried_again() {
+    on_one_thread(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("later");
+        let openers = Openers::new(Program { path: path.clone(), ..Program::own() }, &limits(1, LONG));
+        assert!(openers.prove().await.is_err() && !openers.can_start());
+        std::os::unix::fs::symlink("/proc/self/exe", path).expect("it is there now");
+        let (_stop, stopping) = watch::channel(false);
+        tokio::spawn(openers.clone().keep_watch(stopping));
+        let well = async {
+            while !openers.can_start() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, well).await.expect("nobody had to send mail");
+        assert!(!openers.warnings().iter().any(|warning| warning.contains("no opener")));
     });
 }
 

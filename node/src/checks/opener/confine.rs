@@ -17,10 +17,11 @@ use seccompiler::{
     apply_filter,
 };
 
-/// Address space in bytes: what the caps of the analyses need at the largest message, and half as much again.
-const MEMORY_BYTES_MAX: u64 = 768 * 1024 * 1024;
-/// Processor time of a whole life. The node ends an opener long before; this is for one whose node is gone.
-pub(super) const LIFE_CPU_S_MAX: u64 = 180;
+/// Address space in bytes, about twice what the largest messages were seen to take within the caps of the analyses.
+const MEMORY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Processor time of a whole life. The node replaces an opener before it has used so much (`process`); this is for one whose
+/// node cannot any more.
+const LIFE_CPU_S_MAX: u64 = 180;
 /// The kernel's bits for memory that may be run (`PROT_EXEC`) in the third argument of `mmap` and `mprotect`.
 const PROT_EXEC: u64 = 4;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use proto::{codec, fingerprint::Fingerprint, policy::ContentKind, score::Score};
+use proto::{codec, fingerprint::Fingerprint, score::Score};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -67,13 +67,12 @@ pub(super) fn length_of(head: [u8; 4], bytes_max: usize) -> Option<usize> {
 /// Whether an opener that does as it should could have said this.
 pub(super) fn is_sound(analysis: &Analysis, asked: &BTreeSet<Fingerprint>) -> bool {
     let Analysis { found, fingerprints, opaque, reasons } = analysis;
-    let few = [found.len(), fingerprints.len().saturating_sub(asked.len()), opaque.len(), reasons.len()];
-    let kinds = found.iter().map(|found| (found.kind, found.rule.as_str())).collect::<BTreeSet<(ContentKind, &str)>>();
-    let rules = kinds.iter().map(|(_, rule)| *rule).chain(reasons.iter().map(|reason| reason.rule.as_str()));
+    let mut rules = found.iter().map(|found| &found.rule).chain(reasons.iter().map(|reason| &reason.rule));
     let texts = found.iter().map(|found| &found.text).chain(fingerprints.iter().map(|(_, text)| text));
     let mut texts = texts.chain(opaque).chain(reasons.iter().map(|reason| &reason.text));
-    few.iter().all(|count| *count <= NAMED_MAX)
-        && rules.into_iter().all(is_rule)
+    [found.len(), opaque.len(), reasons.len()].into_iter().all(|count| count <= NAMED_MAX)
+        && fingerprints.len() <= asked.len()
+        && rules.all(|rule| is_rule(rule))
         && texts.all(|text| is_text(text))
         && fingerprints.iter().all(|(fingerprint, _)| asked.contains(fingerprint))
         // An attachment may speak against a message, never for it.

@@ -23,8 +23,8 @@ use std::{
 
 use proto::fingerprint::Fingerprint;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::{sleep, timeout},
+    sync::{Semaphore, SemaphorePermit, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 pub use self::{
@@ -34,14 +34,17 @@ pub use self::{
 };
 use self::{
     frame::{QUESTION_BYTES_MAX, Question, framed},
-    process::Opener,
+    process::{MESSAGE_TIME_MAX, Opener},
 };
 use super::{attachments::Analysis, rest::Rest};
 use crate::{limits::Limits, message::Message};
 
-/// Between the failure of one opener and the start of the next: as long as some starts take, so that a row of bad messages keeps
-/// a processor busy with reading them at most, and two seconds after many failures in a row.
+/// Between the failure of one opener and the start of the next: a row of bad messages must not keep the machine busy with
+/// starting processes. Two seconds at most, or a few bad messages a minute would keep attachments from everybody.
 type StartRest = Rest<50, 2_000>;
+
+/// From one try to start an opener to the next, while it cannot be done.
+const TRIED_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the attachments of a message were not opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +66,7 @@ struct Inner {
     tenth: Duration,
     /// For one message.
     time_max: Duration,
+    openers_max: usize,
     places: Semaphore,
     state: Mutex<State>,
     opened: AtomicU64,
@@ -87,7 +91,8 @@ impl Openers {
         Self(Arc::new(Inner {
             program,
             tenth: limits.checks_time_max / 10,
-            time_max: limits.opener_time_max.min(limits.checks_time_max * 4 / 10),
+            time_max: limits.opener_time_max.min(limits.checks_time_max * 4 / 10).min(MESSAGE_TIME_MAX),
+            openers_max: limits.openers_max,
             places: Semaphore::new(limits.openers_max),
             state: Mutex::default(),
             opened: AtomicU64::new(0),
@@ -102,8 +107,24 @@ impl Openers {
     /// Why openers cannot be started here.
     pub async fn prove(&self) -> Result<(), String> {
         let opener = self.start().await?;
-        self.state().idle.push(opener);
+        self.back(opener);
         Ok(())
+    }
+
+    /// Tries again every few seconds while none can be started, also without mail: a balancer sends none while it is told so.
+    pub async fn keep_watch(self, mut stop: watch::Receiver<bool>) {
+        let mut turn = interval(TRIED_EVERY);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = turn.tick() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            if !self.can_start() {
+                // Why not stands among the warnings.
+                drop(self.prove().await);
+            }
+        }
     }
 
     /// What [`attachments::analyse`](super::attachments::analyse) says of the message, found out in an opener.
@@ -133,8 +154,8 @@ impl Openers {
         let question = Question { parts: message.parts.clone(), fingerprints };
         let framed = framed(&question).filter(|framed| framed.len() <= QUESTION_BYTES_MAX);
         let Some(framed) = framed else {
-            self.state().idle.push(opener);
-            return Err(Unopened::BrokeOff(Cause::Nonsense));
+            self.back(opener);
+            return Err(Unopened::BrokeOff(Cause::TooLong));
         };
         // Whoever asked may go away meanwhile: then the opener is dropped, and with that killed.
         let answer = opener.ask(&framed, &question.fingerprints, self.0.time_max).await;
@@ -176,7 +197,9 @@ impl Openers {
     fn back(&self, opener: Opener) {
         let mut state = self.state();
         state.rest.ends();
-        state.idle.push(opener);
+        if state.idle.len() < self.0.openers_max {
+            state.idle.push(opener);
+        }
     }
 
     async fn start(&self) -> Result<Opener, String> {

@@ -29,8 +29,10 @@ const END_TIME_MAX: Duration = Duration::from_secs(1);
 const READY_BYTES_MAX: usize = 4096;
 /// Messages that one opener reads before another takes its place.
 const QUESTIONS_MAX: u32 = 1000;
-/// Time that it has worked before another takes its place; half a minute below what the kernel lets it have.
+/// Time that it has worked before another takes its place. With one message more it stays below what the kernel lets it have.
 const WORK_TIME_MAX: Duration = Duration::from_secs(90);
+/// The longest time for one message, whatever the settings say.
+pub(super) const MESSAGE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Memory that it may keep between two messages, in bytes.
 const KEPT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
@@ -58,6 +60,8 @@ pub enum Cause {
     Late,
     /// What it said was no answer.
     Nonsense,
+    /// The parts were too long to be asked about.
+    TooLong,
     /// A panic, which it has survived.
     Panic,
     /// It asked the kernel for what it may not have (SIGSYS).
@@ -74,9 +78,10 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Late,
         Self::Nonsense,
+        Self::TooLong,
         Self::Panic,
         Self::Forbidden,
         Self::Aborted,
@@ -91,6 +96,7 @@ impl Cause {
         match self {
             Self::Late => "late",
             Self::Nonsense => "nonsense",
+            Self::TooLong => "too_long",
             Self::Panic => "panic",
             Self::Forbidden => "forbidden",
             Self::Aborted => "aborted",
