@@ -61,6 +61,7 @@ const NODE: Layers = &[
     ("checks::lists", EDGE),
     ("checks::virus", EDGE),
     ("checks::volume", EDGE),
+    ("checks::opener", EDGE),
     ("actions::relay", EDGE),
     ("cluster", EDGE),
     ("door", EDGE),

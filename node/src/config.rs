@@ -6,6 +6,7 @@ mod tls;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZero,
     path::{Path, PathBuf},
 };
 
@@ -165,7 +166,8 @@ fn root(map: &mut Map<'_, '_>, folder: &Path) -> Option<Config> {
     }
     let directories = directories::read(map, folder);
     let tls = map.section("tls", |tls| tls::read(tls, folder));
-    let mut limits = Limits::default();
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut limits = Limits::for_processors(processors);
     map.section("limits", |section| limits::read(section, &mut limits));
     Some(Config {
         inspect: map.optional("inspect", socket_address),

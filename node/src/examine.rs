@@ -2,6 +2,7 @@
 //! scan have in common.
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -23,14 +24,23 @@ use tracing::info_span;
 
 use crate::{
     checks::{
-        attachments, authentication::Authenticator, content, facts::Facts, history, listing::Entry, lists::Lists,
-        own_rules, virus::VirusScanner, volume::Volume,
+        attachments::{self, Analysis},
+        authentication::Authenticator,
+        content,
+        facts::Facts,
+        history,
+        listing::Entry,
+        lists::Lists,
+        opener::{Openers, Unopened},
+        own_rules,
+        virus::VirusScanner,
+        volume::Volume,
     },
     limits::Limits,
     message::{Defect, Message},
     policy::{
         decide::{decide, settled},
-        evidence::{Authentication, Evidence, Virus},
+        evidence::{Analysed, Authentication, Evidence, Virus},
         standing,
     },
     reception::ASKING_TIME_MAX,
@@ -38,7 +48,7 @@ use crate::{
     telemetry::stage,
 };
 
-/// A message of at most so many bytes is read and, if it holds nothing but text, analysed without a thread of its own.
+/// A message of at most so many bytes is read, and its text analysed, without a thread of its own.
 const SHORT_BYTES_MAX: usize = 32 * 1024;
 /// Encoded parts that are scanned one by one.
 const DECODED_PARTS_MAX: usize = 64;
@@ -52,6 +62,8 @@ pub struct Examiner {
     pub authenticator: Authenticator,
     /// Asks clamd.
     pub virus: VirusScanner,
+    /// Open attachments.
+    pub openers: Openers,
     /// Counts what comes from whom.
     pub volume: Volume,
     lists: Lists,
@@ -73,13 +85,20 @@ pub struct Examined {
 impl Examiner {
     /// `host` is our own name, as it stands in our Received fields.
     #[must_use]
-    pub fn new(host: &str, limits: &Limits, authenticator: Authenticator, virus: VirusScanner) -> Self {
+    pub fn new(
+        host: &str,
+        limits: &Limits,
+        authenticator: Authenticator,
+        virus: VirusScanner,
+        openers: Openers,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(limits.analyses_max));
         let lists = Lists::of_names(authenticator.resolver(), ASKING_TIME_MAX);
         Self {
             limits: Arc::new(limits.clone()),
             authenticator,
             virus,
+            openers,
             volume: Volume::default(),
             lists,
             host: host.into(),
@@ -91,7 +110,7 @@ impl Examiner {
     pub async fn examine(&self, transaction: &Transaction, bytes: Bytes) -> Examined {
         let message = Arc::new(stage("parse", info_span!("parse"), self.parse(bytes)).await);
         let evidence = if settled(&message, transaction) {
-            Evidence { analysed: true, ..Evidence::nothing() }
+            Evidence { analysed: Analysed::Whole, ..Evidence::nothing() }
         } else {
             stage("gather", info_span!("gather"), self.gather(&message, transaction)).await
         };
@@ -114,18 +133,36 @@ impl Examiner {
         self.places.clone().acquire_owned().await.ok()
     }
 
-    /// The pure analyses; beside them what the rules that people have written look for, which they judge when the other checks
-    /// have ended.
+    /// The pure analyses: of the text here, of attachments in an opener, which a message that opens nothing does not need; beside them
+    /// what the rules that people have written look for, which they judge when the other checks have ended.
     async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> (Evidence, Option<Found>) {
+        let recipients = transaction.recipients.iter();
+        let fingerprints: BTreeSet<_> =
+            recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
+        let (length, now) = (message.bytes.len(), UnixMs::now());
+        if attachments::is_plain(&message) {
+            let both = move || (content(&message, &transaction, now), attachments::analyse(&message, &fingerprints));
+            return match self.in_time(length, both).await {
+                Ok((content, found)) => evidence(Ok(content), Ok(found)),
+                Err(analysed) => evidence(Err(analysed), Ok(Analysis::default())),
+            };
+        }
+        let of_attachments = self.openers.analyse(&message, fingerprints);
+        let of_message = message.clone();
+        let of_content = self.in_time(length, move || content(&of_message, &transaction, now));
+        let (content, attachments) = tokio::join!(of_content, of_attachments);
+        evidence(content, attachments)
+    }
+
+    /// What the work comes to within `Limits::checks_time_max`, the wait for a place among it; else how far it came.
+    async fn in_time<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Analysed> {
         let ends = Instant::now() + self.limits.checks_time_max;
-        let Ok(place) = timeout_at(ends, self.place()).await else {
-            return (Evidence { no_room: true, ..Evidence::nothing() }, None);
-        };
-        // What may have to be unpacked is never short.
-        let bytes = if attachments::is_plain(&message) { message.bytes.len() } else { usize::MAX };
-        let now = UnixMs::now();
-        let analysing = on_a_thread(place, bytes, move || analysed(&message, &transaction, now));
-        timeout_at(ends, analysing).await.ok().flatten().unwrap_or_else(|| (Evidence::nothing(), None))
+        let place = timeout_at(ends, self.place()).await.map_err(|_| Analysed::NotNow)?;
+        timeout_at(ends, on_a_thread(place, bytes, work)).await.ok().flatten().ok_or(Analysed::BrokeOff)
     }
 
     /// The pure analyses, and what lists say of the names that they find.
@@ -208,29 +245,40 @@ impl Examiner {
     }
 }
 
-/// What the analyses find, which ask nobody.
-fn analysed(message: &Message, transaction: &Transaction, now: UnixMs) -> (Evidence, Option<Found>) {
-    let recipients = transaction.recipients.iter();
-    let fingerprints = recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
-    let attachments = attachments::analyse(message, &fingerprints);
-    let kinds = attachments.found;
-    let (fingerprints, opaque) = (attachments.fingerprints, attachments.opaque);
-    let mut evidence = Evidence { kinds, fingerprints, opaque, analysed: true, ..Evidence::nothing() };
-    let mut found = None;
-    // Only what comes from the Internet is scored.
-    if class(transaction) == Some(TrustClass::Internet) {
-        let facts = Facts::of(message, transaction);
-        let content = content::analyse(&facts);
-        evidence.content = content.reasons;
-        evidence.content.extend(content.copies.reason(&transaction.view.reputation, now));
-        (evidence.copies, evidence.hosts) = (content.copies.into_subjects(), content.hosts);
-        let searched = own_rules::search(&transaction.view.rules, &facts);
-        // What was not looked through to its end was not analysed.
-        evidence.analysed = !searched.is_cut;
-        found = Some(searched);
+/// What the text says, and what rules look for in it: only what comes from the Internet is scored.
+fn content(message: &Message, transaction: &Transaction, now: UnixMs) -> (Evidence, Option<Found>) {
+    let mut evidence = Evidence::nothing();
+    if class(transaction) != Some(TrustClass::Internet) {
+        return (evidence, None);
     }
-    evidence.content.extend(attachments.reasons);
-    (evidence, found)
+    let facts = Facts::of(message, transaction);
+    let found = content::analyse(&facts);
+    evidence.content = found.reasons;
+    evidence.content.extend(found.copies.reason(&transaction.view.reputation, now));
+    (evidence.copies, evidence.hosts) = (found.copies.into_subjects(), found.hosts);
+    (evidence, Some(own_rules::search(&transaction.view.rules, &facts)))
+}
+
+/// What the analyses found; whatever could not be found out is said to be so.
+fn evidence(
+    content: Result<(Evidence, Option<Found>), Analysed>,
+    attachments: Result<Analysis, Unopened>,
+) -> (Evidence, Option<Found>) {
+    let of_attachments = match &attachments {
+        Ok(_) => Analysed::Whole,
+        Err(Unopened::BrokeOff(_)) => Analysed::BrokeOff,
+        Err(Unopened::NotNow(_)) => Analysed::NotNow,
+    };
+    let of_content = match &content {
+        // What was not looked through to its end was not analysed.
+        Ok((_, Some(found))) if found.is_cut => Analysed::BrokeOff,
+        Ok(_) => Analysed::Whole,
+        Err(analysed) => *analysed,
+    };
+    let Analysis { found: kinds, fingerprints, opaque, reasons } = attachments.unwrap_or_default();
+    let (mut evidence, found) = content.unwrap_or_else(|_| (Evidence::nothing(), None));
+    evidence.content.extend(reasons);
+    (Evidence { kinds, fingerprints, opaque, analysed: of_content.max(of_attachments), ..evidence }, found)
 }
 
 /// Lists together count no more than any other group, either way.

@@ -1,22 +1,25 @@
-//! Messages on their way through all checks, with a name server that is never reached.
+//! What comes of messages without clamd and without a name server, and what is said when something could not be looked at.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use proto::{
     policy::{PolicyLayer, VirusScan},
+    rules::{Content, engine::Engine},
     verdict::Disposition,
 };
 
-use super::{Examined, Examiner, SHORT_BYTES_MAX, on_a_thread};
+use super::{Examined, Examiner, SHORT_BYTES_MAX, evidence, on_a_thread};
 use crate::{
     checks::{
+        attachments::Analysis,
         authentication::{Authenticator, resolver},
+        opener::{Cause, Unopened, no_openers},
         virus::VirusScanner,
     },
     limits::Limits,
     policy::{
-        evidence::AuthResult,
+        evidence::{Analysed, AuthResult, Evidence},
         samples::{from_department, transaction, view},
     },
     smtp::transaction::TrustClass,
@@ -24,14 +27,15 @@ use crate::{
 
 const TO: [&str; 2] = ["anna@interior.gov.test", "karl@health.gov.test"];
 
-/// A name server that is never reached and no clamd.
+/// A name server that is never reached, no clamd, and nothing that opens attachments.
 async fn examiner() -> Examiner {
     let time = Duration::from_millis(300);
     let limits = Limits { authentication_time_max: time, checks_time_max: time * 2, ..Limits::default() };
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");
     let resolver = resolver(&[silent.local_addr().expect("an address")]).expect("a resolver");
     let authenticator = Authenticator::new("mx.gov.test", resolver, &limits);
-    Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(Vec::new(), &limits))
+    let scanner = VirusScanner::new(Vec::new(), &limits);
+    Examiner::new("mx.gov.test", &limits, authenticator, scanner, no_openers(&limits))
 }
 
 async fn examine(text: &str, class: TrustClass, policy: PolicyLayer) -> Examined {
@@ -65,11 +69,28 @@ async fn what_is_settled_is_not_checked() {
 
 #[tokio::test]
 async fn mail_between_departments_is_scanned_and_typed_but_nobody_asks_dns_or_scores_it() {
-    let text = "From: a@health.gov.test\nSubject: YOU HAVE WON THE LOTTERY!!!\nContent-Disposition: attachment; filename=a.exe\n\nMZ\n";
+    let text = "From: a@health.gov.test\nSubject: YOU HAVE WON THE LOTTERY!!!\n\nMZ\u{1}\n";
     let examined = examine(text, TrustClass::Interdepartmental, PolicyLayer::default()).await;
     assert_eq!(examined.evidence.authentication.spf, AuthResult::None);
     let rules: Vec<_> = examined.verdicts[0].1.reasons.iter().map(|reason| reason.rule.as_str()).collect();
-    assert_eq!(rules, ["VIRUS_UNAVAILABLE", "BLOCKED_NAME"]);
+    assert_eq!(rules, ["VIRUS_UNAVAILABLE", "BLOCKED_TYPE"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_now_is_put_off_and_text_goes_on() {
+    let off = || PolicyLayer { virus_scan: Some(VirusScan::Off), ..PolicyLayer::default() };
+    let file = "From: a@sender.test\nContent-Disposition: attachment; filename=a.txt\n\nx\n";
+    let uuencoded = "From: a@sender.test\n\nbegin 644 a.txt\n#0V%T\n`\nend\n";
+    for (text, expected) in [
+        (file, Disposition::Defer),
+        (uuencoded, Disposition::Defer),
+        ("From: a@sender.test\n\nLet us begin.\n", Disposition::Accept),
+    ] {
+        let verdict = examine(text, TrustClass::Internet, off()).await.verdicts.remove(0).1;
+        assert_eq!(verdict.disposition, expected, "{text}: {verdict:?}");
+        let put_off = verdict.reasons.iter().any(|reason| reason.rule == "UNREAD");
+        assert_eq!(put_off, expected == Disposition::Defer, "{text}: {verdict:?}");
+    }
 }
 
 #[tokio::test]
@@ -109,6 +130,20 @@ async fn a_thread_that_is_late_keeps_its_place() {
     end.send(()).expect("it waits");
     let all = u32::try_from(examiner.limits.analyses_max).expect("few");
     assert!(examiner.places.acquire_many(all).await.is_ok());
+}
+
+#[test]
+fn what_was_not_looked_at_is_said_to_be_so() {
+    let analysed = |content, opened| evidence(content, opened).0.analysed;
+    let whole = || Ok((Evidence::nothing(), None));
+    let mut cut = Engine::default().search(&Content::default());
+    cut.is_cut = true;
+    assert_eq!(analysed(whole(), Ok(Analysis::default())), Analysed::Whole);
+    assert_eq!(analysed(Err(Analysed::BrokeOff), Ok(Analysis::default())), Analysed::BrokeOff);
+    assert_eq!(analysed(Ok((Evidence::nothing(), Some(cut))), Ok(Analysis::default())), Analysed::BrokeOff);
+    assert_eq!(analysed(whole(), Err(Unopened::BrokeOff(Cause::Late))), Analysed::BrokeOff);
+    assert_eq!(analysed(Err(Analysed::BrokeOff), Err(Unopened::NotNow(String::new()))), Analysed::NotNow);
+    assert_eq!(analysed(Err(Analysed::NotNow), Ok(Analysis::default())), Analysed::NotNow);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! For load balancers: should this node get connections now? `GET /health` over plain HTTP answers 200, or 503 with the reasons:
-//! the node is draining, its view is stale, or it is blind, without the scanner or the name servers that policy cannot do without.
+//! the node is draining, its view is stale, or it is blind: without the scanner or the name servers that policy cannot do without,
+//! or unable to open attachments.
 //! What somebody should look after without a reason to send mail elsewhere, such as old signatures, stands there as a warning.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -21,7 +22,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use crate::{checks::virus::VirusScanner, cluster::Cluster};
+use crate::{
+    checks::{opener::Openers, virus::VirusScanner},
+    cluster::Cluster,
+};
 
 /// Time from one look at the name servers to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +39,7 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
 struct Senses {
     scanner: bool,
     name_servers: bool,
+    openers: bool,
 }
 
 /// What counts.
@@ -65,6 +70,7 @@ fn faults(facts: Facts) -> Vec<&'static str> {
         (stale, "no control server has confirmed the policy for too long"),
         (scan_needed && !senses.scanner, "no clamd answers as it should"),
         (names_needed && !senses.name_servers, "no name server answers"),
+        (!senses.openers, "no process that opens attachments can be started"),
     ];
     table.into_iter().filter_map(|(wrong, why)| wrong.then_some(why)).collect()
 }
@@ -101,7 +107,7 @@ pub async fn serve(
     address: SocketAddr,
     node: &str,
     cluster: &Cluster,
-    (scanner, resolver): (VirusScanner, TokioResolver),
+    (scanner, openers, resolver): (VirusScanner, Openers, TokioResolver),
     stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<SocketAddr> {
     let listener =
@@ -120,10 +126,15 @@ pub async fn serve(
             stale: cluster.view_age() > Duration::from_millis(view.settings.view_age_max_ms),
             scan_needed,
             names_needed: needed(&view, |policy| policy.authentication_unavailable.value == AuthUnavailable::Defer),
-            senses: Senses { scanner: scanner.is_alive(), name_servers: *name_servers.borrow() },
+            senses: Senses {
+                scanner: scanner.is_alive(),
+                name_servers: *name_servers.borrow(),
+                openers: openers.can_start(),
+            },
         });
         let mut warnings = if scan_needed { scanner.warnings() } else { Vec::new() };
         warnings.extend(view.rules.warning());
+        warnings.extend(openers.warnings());
         Judged { faults, warnings }
     };
     tokio::spawn(answer(listener, judge));
@@ -189,7 +200,7 @@ mod tests {
 
     #[test]
     fn each_fault_alone_is_a_reason() {
-        let senses = Senses { scanner: true, name_servers: true };
+        let senses = Senses { scanner: true, name_servers: true, openers: true };
         let well = Facts {
             stopping: false,
             drained: false,
@@ -200,7 +211,7 @@ mod tests {
             senses,
         };
         assert_eq!(faults(well), Vec::<&str>::new());
-        let blind = |scanner, name_servers| Senses { scanner, name_servers };
+        let blind = |scanner, name_servers| Senses { scanner, name_servers, openers: true };
         let table = [
             (Facts { stopping: true, ..well }, "stopping"),
             (Facts { drained: true, ..well }, "drained"),
@@ -208,6 +219,7 @@ mod tests {
             (Facts { stale: true, ..well }, "confirmed"),
             (Facts { senses: blind(false, true), ..well }, "clamd"),
             (Facts { senses: blind(true, false), ..well }, "name server"),
+            (Facts { senses: Senses { openers: false, ..senses }, ..well }, "attachments"),
         ];
         for (facts, why) in table {
             let told = faults(facts);

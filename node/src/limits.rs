@@ -54,8 +54,13 @@ pub struct Limits {
     pub checks_time_max: Duration,
     /// SPF, DKIM, DMARC and ARC together.
     pub authentication_time_max: Duration,
-    /// Messages that are parsed or analysed at once: each on a thread, and one that is late still counts.
+    /// Messages that are parsed, or whose text is analysed, at once: each on a thread, and one that is late still counts.
     pub analyses_max: usize,
+    /// Processes that open attachments, each one message at a time.
+    pub openers_max: usize,
+    /// Opening the attachments of one message; four tenths of `checks_time_max` at most. Five tenths more it may wait until a
+    /// process is free or started.
+    pub opener_time_max: Duration,
     /// All that clamd is asked about one message; nine tenths of `checks_time_max` at most.
     pub virus_time_max: Duration,
     /// A message in bytes that clamd is asked about; a larger one counts as one that cannot be scanned, and so does one that
@@ -101,6 +106,15 @@ pub struct Limits {
     pub messages_wait_max: Duration,
 }
 
+impl Limits {
+    /// The defaults for a machine with so many processors.
+    #[must_use]
+    pub fn for_processors(processors: usize) -> Self {
+        Self { analyses_max: 2 * processors, openers_max: processors, ..Self::default() }
+    }
+}
+
+/// For a machine with two processors.
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -128,7 +142,9 @@ impl Default for Limits {
             drain_time_max: Duration::from_secs(60),
             checks_time_max: Duration::from_secs(20),
             authentication_time_max: Duration::from_secs(5),
-            analyses_max: 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            analyses_max: 4,
+            openers_max: 2,
+            opener_time_max: Duration::from_secs(8),
             virus_time_max: Duration::from_secs(15),
             virus_bytes_max: 25 * 1024 * 1024,
             virus_tries_max: 3,

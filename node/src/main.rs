@@ -10,6 +10,7 @@ use node::{
     actions::relay::{Relay, roots_from_pem},
     checks::{
         authentication::{self, Authenticator},
+        opener::{self, Openers, Program},
         virus::{Standing, VirusScanner},
     },
     cluster::Cluster,
@@ -57,6 +58,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Not for people, so no command that the help tells of: the node starts itself anew to open attachments.
+    if std::env::args_os().nth(1).is_some_and(|first| first == opener::ARGUMENT) {
+        return opener::run();
+    }
     match start(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -96,6 +101,7 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     let resolver = authentication::resolver(&config.dns).context("set up DNS")?;
     let pipeline = pipeline(config, &cluster, resolver.clone())?;
     watch_clamds(&pipeline.examiner.virus, &stopping);
+    prove(&pipeline.examiner.openers, &stopping).await?;
     // A wrong file is told now, not after a long wait for a view.
     let certificate = certificate(config, &credentials, &stopping)?;
     tokio::select! {
@@ -103,7 +109,8 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
         _ = stopping.wait_for(|stop| *stop) => return Ok(()),
     }
     let (relay, examiner) = (Relay::clone(&pipeline.relay), pipeline.examiner.clone());
-    let senses = (examiner.virus.clone(), authentication::resolver(&config.dns).context("set up DNS")?);
+    let resolver_of_health = authentication::resolver(&config.dns).context("set up DNS")?;
+    let senses = (examiner.virus.clone(), examiner.openers.clone(), resolver_of_health);
     let health = match config.health {
         Some(address) => Some(health::serve(address, &config.name, &cluster, senses, stopping.clone()).await?),
         None => None,
@@ -140,6 +147,18 @@ fn watch_clamds(virus: &VirusScanner, stopping: &watch::Receiver<bool>) {
     telemetry::observe_clamds(&telemetry::meter(), seen);
     telemetry::observe_scans(&telemetry::meter(), move || of_scans.counts());
     tokio::spawn(virus.clone().keep_watch(stopping.clone()));
+}
+
+/// A node that could open no attachment, or only where a bad one harms it, does not start.
+async fn prove(openers: &Openers, stopping: &watch::Receiver<bool>) -> anyhow::Result<()> {
+    let of_openers = openers.clone();
+    telemetry::observe_openers(&telemetry::meter(), move || of_openers.counts());
+    openers.prove().await.map_err(|why| anyhow!("start a process that opens attachments: {why}"))?;
+    for warning in openers.warnings() {
+        warn!("{warning}");
+    }
+    tokio::spawn(openers.clone().keep_watch(stopping.clone()));
+    Ok(())
 }
 
 /// The certificate of the listeners, where they have one, kept fresh.
@@ -199,6 +218,7 @@ fn pipeline(config: &Config, cluster: &Cluster, resolver: TokioResolver) -> anyh
             &config.limits,
             Authenticator::new(hostname, resolver, &config.limits),
             VirusScanner::new(config.clamd.clone(), &config.limits),
+            Openers::new(Program::own(), &config.limits),
         ),
         outcomes: Outcomes::default(),
     })

@@ -19,7 +19,7 @@ use crate::{
         Handed, Relay, no_dns,
         scripted::{Scripted, TAKES_ONE},
     },
-    checks::{authentication::Authenticator, virus::VirusScanner},
+    checks::{authentication::Authenticator, opener::no_openers, virus::VirusScanner},
     cluster::{
         Cluster,
         fake::{Authority, Fake},
@@ -98,7 +98,8 @@ async fn pipeline(
     let credentials = authority.credentials(Role::Node, "n1");
     let cluster = Cluster::connect(credentials, vec![server.address.clone()], "north", &limits).expect("a cluster");
     let authenticator = Authenticator::new("mx.gov.test", no_dns(), &limits);
-    let examiner = Examiner::new("mx.gov.test", &limits, authenticator, VirusScanner::new(Vec::new(), &limits));
+    let (scanner, openers) = (VirusScanner::new(Vec::new(), &limits), no_openers(&limits));
+    let examiner = Examiner::new("mx.gov.test", &limits, authenticator, scanner, openers);
     let limits_of_relay = Limits { relay_idle_max: 0, ..limits.clone() };
     let relay = Arc::new(Relay::new("mx.gov.test", &limits_of_relay, no_dns(), None));
     (

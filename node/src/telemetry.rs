@@ -19,7 +19,8 @@ use tracing::{Instrument as _, Span, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{EnvFilter, Layer, Registry, filter::Targets, layer::SubscriberExt};
 
 pub use self::instruments::{
-    ClamdSeen, Metrics, metrics, observe_clamds, observe_lifetimes, observe_rules, observe_scans, observe_view_age,
+    ClamdSeen, Metrics, metrics, observe_clamds, observe_lifetimes, observe_openers, observe_rules, observe_scans,
+    observe_view_age,
 };
 
 /// How long the end of the process waits for what is still queued.

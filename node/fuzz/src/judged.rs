@@ -5,12 +5,12 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use node::{
     actions::headers::stamped,
-    checks::{attachments, content},
+    checks::{attachments, content, facts::Facts},
     limits::Limits,
     message::{Defect, Message, SUBJECT_CHARS_MAX, is_direction, text::Text},
     policy::{
         decide::decide,
-        evidence::{Evidence, Virus},
+        evidence::{Analysed, Evidence, Virus},
     },
     smtp::transaction::{Client, Listener, Recipient, Route, Transaction, TrustClass},
 };
@@ -73,10 +73,10 @@ pub(crate) fn judged(bytes: &[u8], limits: &Limits) -> Message {
     let found = attachments::analyse(&message, &Default::default());
     let evidence = Evidence {
         virus: Virus::Clean,
-        content: content::analyse(&message, &TRANSACTION),
+        content: content::analyse(&Facts::of(&message, &TRANSACTION)).reasons,
         kinds: found.found,
         opaque: found.opaque,
-        analysed: true,
+        analysed: Analysed::Whole,
         ..Evidence::nothing()
     };
     let verdicts = decide(&message, &evidence, &TRANSACTION);

@@ -32,7 +32,7 @@ pub(crate) fn looked(name: &str, content: &[u8], frugal: u8) {
     assert_eq!(whole, analyse(&message, &fingerprints), "the same each time");
     let part = u64::from(frugal) + 1;
     let little = Budget::new(content.len() as u64 * part / 32, part, content.len() as u64 * part / 2 + 64);
-    let early = analyse_within(&message, &fingerprints, little);
+    let early = analyse_within(&message.parts, &fingerprints, little);
     is_bounded(&early);
     assert!(!early.opaque.is_empty() || early == whole, "what was not looked at is told: {early:?} {whole:?}");
     let packed = analyse(&with_file(&format!("{name}.gz"), gzipped(content)), &fingerprints);
@@ -59,7 +59,7 @@ fn gzipped(content: &[u8]) -> Vec<u8> {
 
 fn is_bounded(analysis: &Analysis) {
     for found in &analysis.found {
-        let same = analysis.found.iter().filter(|other| (other.kind, other.rule) == (found.kind, found.rule)).count();
+        let same = analysis.found.iter().filter(|other| (other.kind, &other.rule) == (found.kind, &found.rule)).count();
         assert!(same <= FINDINGS_MAX, "{found:?}");
     }
     assert!(analysis.opaque.len() <= FINDINGS_MAX && analysis.reasons.len() <= 20, "{analysis:?}");
@@ -78,8 +78,8 @@ fn is_seen_in(bare: &Analysis, packed: &Analysis) {
         return;
     }
     assert_eq!(bare.opaque, Vec::<String>::new(), "what is not clear bare is not clear when it is packed");
-    let rules = |analysis: &Analysis| -> BTreeSet<(ContentKind, &'static str)> {
-        analysis.found.iter().map(|found| (found.kind, found.rule)).collect()
+    let rules = |analysis: &Analysis| -> BTreeSet<(ContentKind, String)> {
+        analysis.found.iter().map(|found| (found.kind, found.rule.to_string())).collect()
     };
     let (bare_rules, packed_rules) = (rules(bare), rules(packed));
     assert!(packed_rules.is_superset(&bare_rules), "{bare:?} {packed:?}");

@@ -37,6 +37,8 @@ pub(super) fn read(map: &mut Map<'_, '_>, limits: &mut Limits) {
         checks_time_max,
         authentication_time_max,
         analyses_max,
+        openers_max,
+        opener_time_max,
         virus_time_max: _,
         virus_bytes_max: _,
         virus_tries_max: _,
@@ -70,6 +72,7 @@ pub(super) fn read(map: &mut Map<'_, '_>, limits: &mut Limits) {
     count(map, "depth_max", depth_max, 2, 64);
     count(map, "dkim_signatures_max", dkim_signatures_max, 1, 100);
     count(map, "analyses_max", analyses_max, 1, 256);
+    count(map, "openers_max", openers_max, 1, 256);
     count(map, "messages_max", messages_max, 1, 100_000);
     count(map, "messages_per_client_max", messages_per_client_max, 1, 100_000);
     count(map, "messages_bytes_max", messages_bytes_max, 1 << 20, 1 << 40);
@@ -91,6 +94,7 @@ pub(super) fn read(map: &mut Map<'_, '_>, limits: &mut Limits) {
         ("drain_time_max", drain_time_max),
         ("checks_time_max", checks_time_max),
         ("authentication_time_max", authentication_time_max),
+        ("opener_time_max", opener_time_max),
         ("connect_timeout", connect_timeout),
         ("relay_timeout", relay_timeout),
         ("relay_time_max", relay_time_max),

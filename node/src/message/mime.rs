@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use mail_parser::{ContentType, decoders::charsets::map::charset_decoder, parsers::MessageStream};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Defect,
@@ -23,7 +24,7 @@ const CONVERTED_BYTES_MAX: usize = 4 * TEXT_BYTES_MAX;
 const PARAMETERS_BYTES_MAX: usize = 8 * 1024;
 
 /// A part that holds no other parts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// Type as declared, in lower case: `text/plain` when nothing is.
     pub declared: String,

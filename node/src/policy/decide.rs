@@ -15,7 +15,7 @@ use proto::{
 };
 
 use super::{
-    evidence::{Asked, AuthResult, Evidence, Virus},
+    evidence::{Analysed, Asked, AuthResult, Evidence, Virus},
     score,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A hard rule that holds: what it demands and why.
-type Hard = (Disposition, &'static str, String);
+type Hard<'e> = (Disposition, &'e str, String);
 
 /// Decides for every recipient: each is in exactly one of the groups.
 #[must_use]
@@ -117,7 +117,7 @@ fn scanned_again(
     policy: &Policy,
     class: TrustClass,
     total: Score,
-) -> Option<Hard> {
+) -> Option<Hard<'static>> {
     let has_attachment = message.parts.iter().any(|part| part.attached || !part.names.is_empty());
     let minutes = policy.rescan_after_minutes.value;
     let again = class == TrustClass::Internet
@@ -167,8 +167,8 @@ const fn refusal(refusal: Refusal) -> Disposition {
 }
 
 /// Hard rules that need nothing but the message and its envelope.
-fn structural(message: &Message, transaction: &Transaction, policy: &Policy, class: TrustClass) -> Vec<Hard> {
-    let mut hard: Vec<Hard> = Vec::new();
+fn structural(message: &Message, transaction: &Transaction, policy: &Policy, class: TrustClass) -> Vec<Hard<'static>> {
+    let mut hard: Vec<Hard<'static>> = Vec::new();
     if message.defects.contains(&Defect::TooManyHops) {
         let text = format!("it went through {} servers: it is in a loop", message.received);
         hard.push((Disposition::Reject, "MAIL_LOOP", text));
@@ -213,21 +213,23 @@ fn forged_department(message: &Message, transaction: &Transaction, class: TrustC
 }
 
 /// Hard rules on what the checks found.
-fn found(message: &Message, evidence: &Evidence, policy: &Policy, class: TrustClass) -> Vec<Hard> {
+fn found<'e>(message: &Message, evidence: &'e Evidence, policy: &Policy, class: TrustClass) -> Vec<Hard<'e>> {
     let mut hard = Vec::new();
     hard.extend(malware(evidence, policy));
     let is_told = message.defects.iter().any(|known| matches!(known, Defect::ParserFailed | Defect::Unread));
-    if evidence.no_room && !is_told {
-        hard.push((Disposition::Defer, "UNREAD", Defect::Unread.as_str().to_owned()));
-    } else if !evidence.analysed && !is_told {
-        let text = "its content could not be examined".to_owned();
-        hard.push((refusal(policy.unparsable.value), "UNPARSABLE", text));
+    let unexamined = |text: &str| format!("its content could not be examined{text}");
+    match evidence.analysed {
+        Analysed::BrokeOff if !is_told => {
+            hard.push((refusal(policy.unparsable.value), "UNPARSABLE", unexamined("")));
+        }
+        Analysed::NotNow if !is_told => hard.push((Disposition::Defer, "UNREAD", unexamined(" now"))),
+        Analysed::Whole | Analysed::BrokeOff | Analysed::NotNow => {}
     }
     if !evidence.opaque.is_empty() {
         hard.push((refusal(policy.unparsable.value), "ARCHIVE_LIMIT", evidence.opaque.join("; ")));
     }
     for found in evidence.kinds.iter().filter(|found| policy.blocked_types.value.contains(&found.kind)) {
-        hard.push((refusal(policy.blocked_type.value), found.rule, found.text.clone()));
+        hard.push((refusal(policy.blocked_type.value), found.rule.as_str(), found.text.clone()));
     }
     let own = &policy.fingerprints.value;
     for (_, text) in evidence.fingerprints.iter().filter(|(fingerprint, _)| own.contains(fingerprint)) {
@@ -247,7 +249,7 @@ fn found(message: &Message, evidence: &Evidence, policy: &Policy, class: TrustCl
 }
 
 /// Promise 2: what is not known to be clean is not accepted, unless policy has switched the scan off.
-fn malware(evidence: &Evidence, policy: &Policy) -> Option<Hard> {
+fn malware(evidence: &Evidence, policy: &Policy) -> Option<Hard<'static>> {
     let unavailable = || match policy.virus_unavailable.value {
         Unavailable::Defer => Disposition::Defer,
         Unavailable::Quarantine => Disposition::Quarantine,
@@ -272,7 +274,7 @@ fn malware(evidence: &Evidence, policy: &Policy) -> Option<Hard> {
     }
 }
 
-fn dmarc(evidence: &Evidence, policy: &Policy) -> Option<Hard> {
+fn dmarc(evidence: &Evidence, policy: &Policy) -> Option<Hard<'static>> {
     let found = &evidence.authentication;
     if found.dmarc != AuthResult::Fail || found.arc_vouches {
         return None;

@@ -12,7 +12,7 @@ use super::{decide, is_scanned_again, settled};
 use crate::{
     message::Message,
     policy::{
-        evidence::{Asked, AuthResult, Authentication, Evidence, Found, Virus},
+        evidence::{Analysed, Asked, AuthResult, Authentication, Evidence, Found, Virus},
         samples::{clean, from_department, message, transaction, view},
         score::reason,
     },
@@ -98,7 +98,7 @@ fn what_is_over_the_scanners_limits_is_kept_and_never_accepted() {
 
 #[test]
 fn an_unscanned_message_with_a_blocked_type_is_deferred_not_kept() {
-    let found = Found { kind: ContentKind::Executable, rule: "BLOCKED_TYPE", text: "a program".into() };
+    let found = Found { kind: ContentKind::Executable, rule: "BLOCKED_TYPE".into(), text: "a program".into() };
     let evidence = Evidence { virus: Virus::NotScanned, kinds: vec![found.clone()], ..clean() };
     let verdict = one(HAM, &evidence, PolicyLayer::default());
     assert_eq!((verdict.disposition, rules(&verdict)), (Disposition::Defer, vec!["VIRUS_UNAVAILABLE", "BLOCKED_TYPE"]));
@@ -112,9 +112,12 @@ fn an_unscanned_message_with_a_blocked_type_is_deferred_not_kept() {
 fn a_message_that_cannot_be_read_or_examined_gets_the_unparsable_verdict() {
     let verdict = one("From: a@sender.test\nFrom: b@sender.test\n\nx\n", &clean(), PolicyLayer::default());
     assert_eq!((verdict.disposition, rules(&verdict)), (Disposition::Quarantine, vec!["UNPARSABLE"]));
-    let unexamined = Evidence { analysed: false, ..clean() };
+    let unexamined = Evidence { analysed: Analysed::BrokeOff, ..clean() };
     let reject = PolicyLayer { unparsable: Some(Refusal::Reject), ..PolicyLayer::default() };
-    assert_eq!(one(HAM, &unexamined, reject).disposition, Disposition::Reject);
+    assert_eq!(one(HAM, &unexamined, reject.clone()).disposition, Disposition::Reject);
+    let later = Evidence { analysed: Analysed::NotNow, ..clean() };
+    let verdict = one(HAM, &later, reject);
+    assert_eq!((verdict.disposition, rules(&verdict)), (Disposition::Defer, vec!["UNREAD"]));
 }
 
 #[test]
@@ -122,7 +125,7 @@ fn a_message_that_there_was_no_room_for_is_put_off_whatever_the_policy_says() {
     let reject = || PolicyLayer { unparsable: Some(Refusal::Reject), ..PolicyLayer::default() };
     let transaction = transaction(view(reject()), &TO[..1]);
     let unread = Message::unread(message(HAM).bytes);
-    let unanalysed = Evidence { no_room: true, analysed: false, ..clean() };
+    let unanalysed = Evidence { analysed: Analysed::NotNow, ..clean() };
     for (message, evidence) in [(unread, Evidence::nothing()), (message(HAM), unanalysed)] {
         let verdict = decide(&message, &evidence, &transaction).remove(0).1;
         assert_eq!(verdict.disposition, Disposition::Defer);
@@ -287,7 +290,7 @@ fn what_runs_by_itself_or_is_encrypted_is_kept_unless_the_department_takes_it() 
         (ContentKind::Encrypted, Disposition::Quarantine),
         (ContentKind::Macro, Disposition::Accept),
     ] {
-        let found = Found { kind, rule: "A_RULE", text: "found".into() };
+        let found = Found { kind, rule: "A_RULE".into(), text: "found".into() };
         let evidence = Evidence { kinds: vec![found], ..clean() };
         assert_eq!(one(HAM, &evidence, PolicyLayer::default()).disposition, expected, "{kind:?}");
         let all = PolicyLayer { blocked_types: Some(ContentKind::ALL.to_vec()), ..PolicyLayer::default() };

@@ -7,6 +7,7 @@ use proto::{
     reputation::{Repute, Subject},
     verdict::Reason,
 };
+use serde::{Deserialize, Serialize};
 
 /// What an authentication method says (RFC 8601 section 2.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,14 +156,25 @@ impl Virus {
 }
 
 /// A kind of content found in a part or inside an archive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// What it is.
     pub kind: ContentKind,
     /// Which rule found it: stable, upper case.
-    pub rule: &'static str,
+    pub rule: String,
     /// In words, without hostile characters.
     pub text: String,
+}
+
+/// How far the analyses of the content came; what comes later counts more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Analysed {
+    /// To their end.
+    Whole,
+    /// They failed over it or took too long, and would again.
+    BrokeOff,
+    /// They could not be made now, which says nothing of the message.
+    NotNow,
 }
 
 /// All of it. The default is that nothing was found out, which `decide` does not take for a pass.
@@ -188,10 +200,8 @@ pub struct Evidence {
     pub copies: Vec<Subject>,
     /// Hosts and domains that it names, which lists are asked about.
     pub hosts: Vec<String>,
-    /// Whether the analyses of the content came to an end.
-    pub analysed: bool,
-    /// Whether there was no room to analyse it: another time there will be.
-    pub no_room: bool,
+    /// How far the analyses of the content came.
+    pub analysed: Analysed,
 }
 
 impl Evidence {
@@ -209,8 +219,7 @@ impl Evidence {
             content: Vec::new(),
             copies: Vec::new(),
             hosts: Vec::new(),
-            analysed: false,
-            no_room: false,
+            analysed: Analysed::BrokeOff,
         }
     }
 }

@@ -12,7 +12,7 @@ use proto::{
     view::{StateSettings, View, ViewChange},
 };
 
-use super::evidence::{Evidence, Virus};
+use super::evidence::{Analysed, Evidence, Virus};
 use crate::{
     limits::Limits,
     message::Message,
@@ -107,5 +107,5 @@ pub(crate) fn message(text: &str) -> Message {
 
 /// Scanned, examined, nothing found.
 pub(crate) fn clean() -> Evidence {
-    Evidence { virus: Virus::Clean, analysed: true, ..Evidence::nothing() }
+    Evidence { virus: Virus::Clean, analysed: Analysed::Whole, ..Evidence::nothing() }
 }

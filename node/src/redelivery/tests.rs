@@ -31,6 +31,7 @@ use crate::{
     },
     checks::{
         authentication::Authenticator,
+        opener::no_openers,
         virus::{ClamdAddress, VirusScanner, clamd},
     },
     cluster::{
@@ -149,7 +150,8 @@ impl Running {
         let limits_of_relay = Limits { relay_idle_max: 0, ..limits.clone() };
         let relay = Relay::new("node.test", &limits_of_relay, no_dns(), None);
         let authenticator = Authenticator::new("node.test", no_dns(), limits);
-        let examiner = Examiner::new("node.test", limits, authenticator, VirusScanner::new(clamds, limits));
+        let (scanner, openers) = (VirusScanner::new(clamds, limits), no_openers(limits));
+        let examiner = Examiner::new("node.test", limits, authenticator, scanner, openers);
         let (stop, stopped) = watch::channel(false);
         let redelivery = Redelivery { attempt_max, ..Redelivery::new("n1", cluster, relay, examiner, limits) };
         let worker = tokio::spawn(redelivery.run(stopped));

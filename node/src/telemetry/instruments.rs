@@ -130,6 +130,20 @@ pub fn observe_scans(meter: &Meter, counts: impl Fn() -> [(&'static str, u64); 4
         .build();
 }
 
+/// `postern.openers.messages`: messages since the start whose attachments were to be opened, by `result`; asked at each export.
+pub fn observe_openers(meter: &Meter, counts: impl Fn() -> Vec<(&'static str, u64)> + Send + Sync + 'static) {
+    meter
+        .u64_observable_counter("postern.openers.messages")
+        .with_unit("{message}")
+        .with_description("Messages whose attachments were opened, put off, or cost the process that opened them.")
+        .with_callback(move |counter| {
+            for (result, count) in counts() {
+                counter.observe(count, &[KeyValue::new("result", result)]);
+            }
+        })
+        .build();
+}
+
 impl Metrics {
     fn of(meter: &Meter) -> Self {
         let counter = |name, unit, text| meter.u64_counter(name).with_unit(unit).with_description(text).build();

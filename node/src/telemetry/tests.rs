@@ -22,7 +22,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-use super::{ClamdSeen, Endpoints, observe_clamds, observe_scans, resource, subscriber};
+use super::{ClamdSeen, Endpoints, observe_clamds, observe_openers, observe_scans, resource, subscriber};
 
 struct Collector(mpsc::Sender<ExportTraceServiceRequest>);
 
@@ -100,7 +100,7 @@ async fn a_collector_receives_a_transaction_with_its_stages() {
 }
 
 #[tokio::test]
-async fn a_collector_receives_how_each_clamd_stands() {
+async fn a_collector_receives_how_each_clamd_stands_and_what_openers_did() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let endpoints = Endpoints { metrics: traces_to(&listener).traces, ..Endpoints::default() };
     let (sender, mut received) = mpsc::channel(8);
@@ -115,6 +115,7 @@ async fn a_collector_receives_how_each_clamd_stands() {
     };
     observe_clamds(&meter, move || vec![seen("a", true, Some(700_000)), seen("b", false, None)]);
     observe_scans(&meter, || [("asked", 5), ("remembered", 4), ("broke_off", 3), ("given_up", 0)]);
+    observe_openers(&meter, || vec![("opened", 9), ("late", 1)]);
     guard.shutdown().await;
     let request = received.recv().await.expect("an export");
     server.abort();
@@ -132,19 +133,21 @@ async fn a_collector_receives_how_each_clamd_stands() {
             let (Some(Value::StringValue(of)), Some(Number::AsInt(number))) = (of, point.value) else {
                 panic!("{point:?}")
             };
-            told.push((metric.name.strip_prefix("postern.virus.").expect("its name"), of, number));
+            told.push((metric.name.strip_prefix("postern.").expect("its name"), of, number));
         }
     }
     told.sort();
     let expected = [
-        ("clamd.in_service", "a", 1),
-        ("clamd.in_service", "b", 0),
-        ("scans", "asked", 5),
-        ("scans", "broke_off", 3),
-        ("scans", "given_up", 0),
-        ("scans", "remembered", 4),
-        ("signatures", "a", 27_810),
-        ("signatures.age", "a", 700_000),
+        ("openers.messages", "late", 1),
+        ("openers.messages", "opened", 9),
+        ("virus.clamd.in_service", "a", 1),
+        ("virus.clamd.in_service", "b", 0),
+        ("virus.scans", "asked", 5),
+        ("virus.scans", "broke_off", 3),
+        ("virus.scans", "given_up", 0),
+        ("virus.scans", "remembered", 4),
+        ("virus.signatures", "a", 27_810),
+        ("virus.signatures.age", "a", 700_000),
     ];
     assert_eq!(told, expected.map(|(name, of, number)| (name, of.to_owned(), number)));
 }

@@ -1,6 +1,7 @@
 //! What was found in the parts of a message, each thing once and few of a sort: a verdict must stay small.
 
 use proto::{fingerprint::Fingerprint, policy::ContentKind, score::Score, verdict::Reason};
+use serde::{Deserialize, Serialize};
 
 use crate::{message::without_controls, policy::evidence::Found};
 
@@ -8,7 +9,7 @@ use crate::{message::without_controls, policy::evidence::Found};
 const FINDINGS_MAX: usize = 5;
 
 /// What was found in the parts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Analysis {
     /// Kinds of content, each with its rule.
     pub found: Vec<Found>,
@@ -21,10 +22,10 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    pub(super) fn found(&mut self, kind: ContentKind, rule: &'static str, text: String) {
+    pub(super) fn found(&mut self, kind: ContentKind, rule: &str, text: String) {
         // Counted for each kind and rule, so that a crowd of harmless ones does not push out the one that matters.
         let same = self.found.iter().filter(|found| found.kind == kind && found.rule == rule).count();
-        let found = Found { kind, rule, text };
+        let found = Found { kind, rule: rule.to_owned(), text };
         if same < FINDINGS_MAX && !self.found.contains(&found) {
             self.found.push(found);
         }

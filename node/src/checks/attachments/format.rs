@@ -46,6 +46,19 @@ impl Format {
     }
 }
 
+/// Marks of what is opened wherever it stands in a text: the end of a ZIP archive, the beginning of a 7z archive.
+const MARKS: [&[u8]; 2] = [b"PK\x05\x06", b"7z\xbc\xaf\x27\x1c"];
+/// Before the mode of a uuencoded file.
+const UUENCODED: &[u8] = b"begin ";
+
+/// Whether anything is opened in a text that is shown in the message itself, or may be: never false where something is.
+pub(super) fn is_marked(text: &[u8]) -> bool {
+    let has_mode = |at: usize| text[at + UUENCODED.len()..].trim_ascii_start().first().is_some_and(u8::is_ascii_digit);
+    Format::of(text).is_some()
+        || MARKS.iter().any(|mark| memchr::memmem::find(text, mark).is_some())
+        || memchr::memmem::find_iter(text, UUENCODED).any(has_mode)
+}
+
 /// A zstd file may begin with a frame that is passed over (RFC 8878 section 3.1.2).
 fn is_skippable_zstd(content: &[u8]) -> bool {
     matches!(content, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])

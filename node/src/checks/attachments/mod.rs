@@ -41,15 +41,21 @@ const DEPTH_MAX: usize = 6;
 /// refuse beside the kinds that are known here.
 #[must_use]
 pub fn analyse(message: &Message, fingerprints: &BTreeSet<Fingerprint>) -> Analysis {
-    let bytes = message.parts.iter().map(|part| length_of(part.content.len())).sum();
-    analyse_within(message, fingerprints, Budget::of(bytes))
+    analyse_parts(&message.parts, fingerprints)
+}
+
+/// The same of parts alone: nothing else of a message counts.
+#[must_use]
+pub fn analyse_parts(parts: &[Part], fingerprints: &BTreeSet<Fingerprint>) -> Analysis {
+    let bytes = parts.iter().map(|part| length_of(part.content.len())).sum();
+    analyse_within(parts, fingerprints, Budget::of(bytes))
 }
 
 /// The same with another budget. With less the analysis is the same or says that it holds more than is looked into.
 #[must_use]
-pub fn analyse_within(message: &Message, fingerprints: &BTreeSet<Fingerprint>, budget: Budget) -> Analysis {
+pub fn analyse_within(parts: &[Part], fingerprints: &BTreeSet<Fingerprint>, budget: Budget) -> Analysis {
     let mut look = Look { analysis: Analysis::default(), budget, fingerprints };
-    for part in &message.parts {
+    for part in parts {
         look.look(&Place::of(part), &part.content);
     }
     if look.budget.is_spent() {
@@ -59,10 +65,11 @@ pub fn analyse_within(message: &Message, fingerprints: &BTreeSet<Fingerprint>, b
     look.analysis
 }
 
-/// Whether it holds nothing but text that is shown in the message itself: looking at it costs next to nothing.
+/// Whether it holds nothing but text that is shown in the message itself, and in that text no mark of anything that would be
+/// opened: looking at it costs next to nothing.
 #[must_use]
 pub fn is_plain(message: &Message) -> bool {
-    message.parts.iter().all(|part| Place::of(part).is_body)
+    message.parts.iter().all(|part| Place::of(part).is_body && !format::is_marked(&part.content))
 }
 
 struct Look<'f> {

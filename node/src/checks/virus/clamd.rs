@@ -12,9 +12,9 @@ use clamav_client::PONG;
 use tokio::time::timeout;
 
 use super::{
+    ClamdRest,
     nest::nest,
     reply::{Version, read_version},
-    rest::Rest,
     wire::{self, ClamdAddress, Failure},
 };
 use crate::policy::evidence::Virus;
@@ -39,7 +39,7 @@ struct State {
     seen: Option<Seen>,
     /// Survives failures, so that each look need not test what it costs more to test.
     limits: Option<(Version, Instant)>,
-    rest: Rest,
+    rest: ClamdRest,
     problem: Option<String>,
     looks: u64,
 }

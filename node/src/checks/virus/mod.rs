@@ -12,7 +12,6 @@ mod fake;
 mod memory;
 mod nest;
 pub mod reply;
-mod rest;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -43,6 +42,7 @@ use self::{
     reply::Version,
     wire::Failure,
 };
+use super::rest::Rest;
 use crate::{limits::Limits, policy::evidence::Virus};
 
 /// Time from one look at a clamd in service to the next.
@@ -51,6 +51,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_secs(1);
 /// A scan for which less than this part of the time is left is not begun.
 const SHARE_MIN: u32 = 5;
+
+/// Between a failure of a clamd and the next try: a second, up to a minute.
+type ClamdRest = Rest<1_000, 60_000>;
 
 /// A client of some clamds. Each question is one connection. Cheap to clone; clones share what they know.
 #[derive(Clone, Debug)]

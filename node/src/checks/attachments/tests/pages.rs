@@ -126,6 +126,35 @@ fn a_format_of_ones_own_is_found_in_parts_and_in_archives() {
 }
 
 #[test]
+fn a_text_in_which_anything_is_opened_is_not_plain() {
+    let is_plain = |content: &[u8]| {
+        let mut text = message("From: a@b.test\n\nx\n");
+        text.parts[0].content = Bytes::copy_from_slice(content);
+        crate::checks::attachments::is_plain(&text)
+    };
+    for text in [&b"Let us begin. begin with it, begin"[..], b"", b"PK are letters", b"MZ\x01"] {
+        assert!(is_plain(text), "{}", text.escape_ascii());
+    }
+    let archive = zipped(&[("a", b"x")]);
+    let uuencoded = |before: &str| format!("{before}begin 644 a.exe\n#0V%T\n`\nend\n").into_bytes();
+    let texts = [
+        archive.clone(),
+        [b"words before ", &archive[..]].concat(),
+        [b"words before 7z\xbc\xaf\x27\x1c", &[0; 26][..]].concat(),
+        uuencoded(""),
+        uuencoded("words\n"),
+        // The reader takes the second for the beginning of a line.
+        uuencoded("words and begin "),
+        b"begin  \t0644 a\n".to_vec(),
+        b"%PDF-1.7".to_vec(),
+        b"{\\rtf1}".to_vec(),
+    ];
+    for text in texts {
+        assert!(!is_plain(&text), "{}", text.escape_ascii());
+    }
+}
+
+#[test]
 fn a_text_full_of_words_that_begin_a_file_is_searched_once() {
     let words = b"begin ".repeat(400_000);
     assert_eq!(rules(&analyse(&with_part("a.txt", words))), []);
