@@ -74,6 +74,7 @@ pub fn read_version(reply: &[u8]) -> Result<Version, String> {
     let rest = known.filter(|_| line.len() <= TEXT_CHARS_MAX).ok_or_else(wrong)?;
     let parts: Vec<&str> = rest.split('/').collect();
     let database = match parts.as_slice() {
+        ["", ..] => return Err(wrong()),
         [_] => None,
         [_, number, made] => Some(database(number, made).ok_or_else(wrong)?),
         _ => return Err(wrong()),
@@ -153,6 +154,7 @@ mod tests {
             b"ClamAV ",
             b"PONG\0",
             b"ClamAV 1.4.6/27810\0",
+            b"ClamAV /27810/Sun Nov  1 09:41:02 2026\0",
             b"ClamAV 1.4.6/+1/Sun Nov  1 09:41:02 2026\0",
             b"ClamAV 1.4.6/27810/yesterday\0",
             b"ClamAV 1.4.6/27810/Mon Nov  1 09:41:02 2026\0",
