@@ -141,7 +141,7 @@ impl Inspect for Inspector {
     async fn rules(&self, request: Request<RulesRequest>) -> Result<Response<RulesResponse>, Status> {
         self.check(&request)?;
         let view = Arc::clone(&self.pipeline.cluster.view().borrow());
-        Ok(Response::new(listed::all(&view.rules)))
+        Ok(Response::new(listed::all(&view)))
     }
 }
 

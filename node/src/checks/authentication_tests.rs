@@ -37,6 +37,9 @@ async fn name_server() -> SocketAddr {
         ("_dmarc.other.test.", "v=DMARC1; p=reject"),
         ("s._domainkey.sender.test.", key.as_str()),
         ("s._domainkey.evil.test.", key.as_str()),
+        ("endless.test.", "v=spf1 include:endless.test ip4:192.0.2.1 -all"),
+        ("void.test.", "v=spf1 a:1.void.test a:2.void.test a:3.void.test a:4.void.test ip4:192.0.2.1 -all"),
+        ("macro.test.", "v=spf1 exists:%{l10r}.%{d9999999999}.%{z} ip4:192.0.2.1 -all"),
     ]
     .map(|(name, text)| (name.to_owned(), text.to_owned()))
     .into();
@@ -128,6 +131,36 @@ async fn no_more_signatures_are_verified_than_the_limit() {
     let found = check(&many, "a@nowhere.test", &Limits::default()).await;
     assert_eq!(found.dkim.len(), 10);
     assert_eq!(found.dmarc, AuthResult::Pass);
+}
+
+#[tokio::test]
+async fn what_is_appended_behind_the_signed_length_of_a_body_is_no_pass() {
+    let decode = |text: &str| mail_parser::decoders::base64::base64_decode(text.as_bytes()).expect("base64");
+    let key = Ed25519Key::from_seed_and_public_key(&decode(SEED), &decode(PUBLIC)).expect("a key");
+    let text = HAM.replace('\n', "\r\n");
+    let signer = DkimSigner::from_key(key).domain("sender.test").selector("s").headers(["From", "Subject"]);
+    let signature = signer.body_length(true).sign(text.as_bytes()).expect("signs").to_header();
+    assert!(signature.contains("l="), "{signature}");
+    let appended = format!("{signature}{text}<a href=http://evil.test>Pay here</a>\r\n");
+    let whole = signed(HAM, "sender.test");
+    let whole = String::from_utf8(whole.bytes.to_vec()).expect("text");
+    let nothing_signed = whole.replacen("; s=", "; l=0; s=", 1) + "more\r\n";
+    let weak = whole.replacen("ed25519-sha256", "rsa-sha1", 1);
+    for text in [appended, nothing_signed, weak] {
+        let found =
+            check(&Message::parse(text.clone().into(), &Limits::default()), "a@nowhere.test", &Limits::default()).await;
+        assert_ne!(found.dkim_best(), AuthResult::Pass, "{text}");
+        assert_eq!((found.dmarc, found.dmarc_asks), (AuthResult::Fail, Asked::Reject), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_spf_record_that_asks_too_much_is_an_error_and_never_a_pass() {
+    for domain in ["endless.test", "void.test", "macro.test"] {
+        let found = check(&message(HAM), &format!("a@{domain}"), &Limits::default()).await;
+        assert!(matches!(found.spf, AuthResult::PermError | AuthResult::TempError), "{domain}: {:?}", found.spf);
+        assert_ne!(found.dmarc, AuthResult::Pass, "{domain}");
+    }
 }
 
 #[tokio::test]

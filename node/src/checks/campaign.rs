@@ -30,6 +30,12 @@ const WORDS_MIN: usize = 25;
 const WORDS_MAX: usize = 3_000;
 /// Attached files that are looked at.
 const FILES_MAX: usize = 4;
+/// The rules, with the most that each is worth.
+pub const RULES: [(&str, Score, &str); 3] = [
+    ("CAMPAIGN_BAD", GROUP_MAX, "near-copies of it were bad lately"),
+    ("CAMPAIGN_BLOCKED", BLOCKED, "an operator blocks its near-copies"),
+    ("CAMPAIGN_ALLOWED", ALLOWED, "an operator vouches for its near-copies"),
+];
 /// Score of reputation from which on near-copies are worth points: three bad ones are not enough.
 const BAD_FROM: i16 = 250;
 /// What an operator's word is worth.

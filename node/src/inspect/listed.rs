@@ -3,14 +3,79 @@
 use std::collections::BTreeSet;
 
 use proto::{
+    client_rules::DnsList,
     rules::engine::Engine,
+    score::Score,
+    view::View,
     wire::inspect::{Group, Origin, Rule, RulesResponse},
 };
 
-use crate::checks::{content::GROUP_MAX, criteria};
+use crate::{
+    checks::{calendar, campaign, content::GROUP_MAX, criteria, history, impersonation, volume},
+    policy::score,
+};
+
+/// Groups whose rules have points of their own, that no fit gives them.
+const FIXED: [(&str, &str); 15] = [
+    ("authentication", "whether anything tells who sent it"),
+    ("campaigns", "near-copies that the cluster has seen lately"),
+    ("clients", "what a client is and says before its first message"),
+    ("correspondence", "whether sender and recipient know each other"),
+    ("dkim", "signatures"),
+    ("dmarc", "whether the author's domain vouches for it, or a trusted chain (ARC) does"),
+    ("dns_lists", "what lists say of the client"),
+    ("domain_lists", "what lists say of the names in it"),
+    ("helo", "what the client calls itself"),
+    ("impersonation", "who is imitated: departments, guarded domains, officials"),
+    ("invitations", "calendars in it"),
+    ("reputation", "what its senders have sent lately"),
+    ("reverse_name", "the name of the client's address"),
+    ("spf", "whether the sender's domain sends from there"),
+    ("volume", "how much its sender has sent within an hour"),
+];
+
+/// Rules with points of their own, those that policy gives among them.
+fn fixed(view: &View) -> Vec<Rule> {
+    let rule = |group: &str, name: &str, score: Score, text: &str, origin: Origin| Rule {
+        group: group.to_owned(),
+        name: name.to_owned(),
+        score: score.0,
+        text: text.to_owned(),
+        origin: origin.into(),
+    };
+    let own = |group: &'static str, rules: &[(&str, Score, &str)]| -> Vec<Rule> {
+        rules.iter().map(|(name, score, text)| rule(group, name, *score, text, Origin::BuiltIn)).collect()
+    };
+    let points = view.clients.points;
+    let clients = [
+        ("clients", "EARLY_TALK", points.early_talk, "it spoke before the greeting"),
+        ("reverse_name", "GENERIC_REVERSE_NAME", points.generic_reverse_name, "the name of the address is made of it"),
+        ("helo", "FALSE_HELO", points.false_helo, "it calls itself by the name of another"),
+        ("helo", "BAD_HELO", points.bad_helo, "it calls itself by what is no name on the Internet"),
+        ("helo", "UNKNOWN_HELO", points.unknown_helo, "the name that it calls itself by has no address"),
+    ];
+    let lists = |group: &'static str, of: &[DnsList], name: &'static str| -> Vec<Rule> {
+        of.iter().map(|list| rule(group, name, list.points, list.zone.as_str(), Origin::Policy)).collect()
+    };
+    let domain_lists = view.settings.content.as_ref().map(|content| content.domain_lists.as_slice());
+    let mut rules: Vec<Rule> = score::RULES
+        .iter()
+        .map(|(group, name, score, text)| rule(group, name, *score, text, Origin::BuiltIn))
+        .collect();
+    rules.extend(clients.map(|(group, name, score, text)| rule(group, name, score, text, Origin::Policy)));
+    rules.extend(own("campaigns", &campaign::RULES));
+    rules.extend(own("correspondence", &[history::RULE]));
+    rules.extend(own("impersonation", &impersonation::RULES));
+    rules.extend(own("invitations", &calendar::RULES));
+    rules.extend(own("volume", &[volume::RULE]));
+    rules.extend(lists("dns_lists", &view.clients.dns_lists, "DNS_LIST"));
+    rules.extend(lists("domain_lists", domain_lists.unwrap_or_default(), "DOMAIN_LIST"));
+    rules
+}
 
 /// All of them.
-pub(super) fn all(policy: &Engine) -> RulesResponse {
+pub(super) fn all(view: &View) -> RulesResponse {
+    let policy = view.rules.as_ref();
     let own = |rule: criteria::Rule| Rule {
         group: rule.group.to_owned(),
         name: rule.name.to_owned(),
@@ -27,14 +92,14 @@ pub(super) fn all(policy: &Engine) -> RulesResponse {
     });
     let built_in = criteria::rules().iter().copied().chain(criteria::by_odds()).map(own);
     RulesResponse {
-        rules: built_in.chain(written).collect(),
+        rules: built_in.chain(fixed(view)).chain(written).collect(),
         groups: groups(policy),
         left_out: policy.warning().unwrap_or_default(),
     }
 }
 
 fn groups(policy: &Engine) -> Vec<Group> {
-    let own = criteria::groups().map(|(name, about)| Group {
+    let own = criteria::groups().chain(FIXED).map(|(name, about)| Group {
         name: name.to_owned(),
         about: about.to_owned(),
         max: GROUP_MAX.0,
@@ -52,17 +117,18 @@ fn groups(policy: &Engine) -> Vec<Group> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc};
+    use std::collections::BTreeSet;
 
-    use proto::rules::{NAME_BEGIN, engine::Engine};
+    use proto::{rules::NAME_BEGIN, view::View};
 
     use super::all;
 
     #[test]
     fn each_rule_is_of_a_group_that_says_what_it_is_about_and_no_name_is_one_that_people_may_give() {
-        let listed = all(&Engine::new(Arc::default()));
+        let listed = all(&View::empty());
         let about: BTreeSet<&str> = listed.groups.iter().map(|group| group.name.as_str()).collect();
         assert!(listed.rules.len() > 150 && listed.rules.iter().all(|rule| about.contains(rule.group.as_str())));
+        assert!(about.len() >= 30, "{about:?}");
         assert!(listed.groups.iter().all(|group| !group.about.is_empty()));
         assert!(listed.rules.iter().all(|rule| !rule.name.starts_with(NAME_BEGIN)));
     }

@@ -33,59 +33,51 @@ pub fn total(reasons: &[Reason]) -> Score {
     reasons.iter().map(|reason| reason.score).sum()
 }
 
+/// A rule about who sent a message, as people list it: its group, its name, its points (of reputation the most) and its words.
+pub type Listed = (&'static str, &'static str, Score, &'static str);
+
+/// All rules about who sent a message, but for those of clients, whose points policy gives.
+pub const RULES: [Listed; 12] = [
+    ("spf", "SPF_FAIL", Score::points(3, 0), "the sender's domain does not send from this address"),
+    ("spf", "SPF_SOFTFAIL", Score::points(1, 0), "the sender's domain probably does not send from here"),
+    ("spf", "SPF_PERMERROR", Score::points(0, 50), "the SPF record of the sender's domain is wrong"),
+    ("helo", "SPF_HELO_FAIL", Score::points(1, 0), "the client uses the name of a host that it is not"),
+    ("dkim", "DKIM_INVALID", Score::points(0, 80), "no DKIM signature holds"),
+    ("dmarc", "DMARC_FAIL", Score::points(3, 0), "the author's domain does not vouch for the message"),
+    ("dmarc", "DMARC_PASS", Score(-50), "the author's domain vouches for the message"),
+    ("authentication", "NO_AUTHENTICATION", Score::points(1, 0), "nothing tells who sent it"),
+    ("reverse_name", "NO_REVERSE_NAME", Score::points(1, 20), "the client's address has no name that leads back to it"),
+    ("reputation", "REPUTATION_BAD", Score(500), "its senders have sent much bad mail lately"),
+    ("reputation", "REPUTATION_GOOD", Score(-200), "its senders have sent much good mail lately"),
+    ("reputation", "SENDER_ALLOWED", Score(-500), "an operator vouches for its sender"),
+];
+
+/// One of them.
+fn told(name: &str) -> Option<Reason> {
+    RULES.iter().find(|(_, rule, ..)| *rule == name).map(|(_, rule, score, text)| reason(rule, *score, *text))
+}
+
 /// Points for who sent it. A temporary error gives none: whether it matters is for policy to say.
 fn authenticated(found: &Authentication) -> Vec<Reason> {
-    let mut reasons = Vec::new();
-    match found.spf {
-        AuthResult::Fail => {
-            reasons.push(reason(
-                "SPF_FAIL",
-                Score::points(3, 0),
-                "the sender's domain does not send from this address",
-            ));
-        }
-        AuthResult::SoftFail => {
-            reasons.push(reason(
-                "SPF_SOFTFAIL",
-                Score::points(1, 0),
-                "the sender's domain probably does not send from here",
-            ));
-        }
-        AuthResult::PermError => {
-            reasons.push(reason(
-                "SPF_PERMERROR",
-                Score::points(0, 50),
-                "the SPF record of the sender's domain is wrong",
-            ));
-        }
-        AuthResult::None | AuthResult::Pass | AuthResult::Neutral | AuthResult::TempError => {}
-    }
-    if found.spf_helo == AuthResult::Fail {
-        reasons.push(reason("SPF_HELO_FAIL", Score::points(1, 0), "the client uses the name of a host that it is not"));
-    }
+    let spf = match found.spf {
+        AuthResult::Fail => Some("SPF_FAIL"),
+        AuthResult::SoftFail => Some("SPF_SOFTFAIL"),
+        AuthResult::PermError => Some("SPF_PERMERROR"),
+        AuthResult::None | AuthResult::Pass | AuthResult::Neutral | AuthResult::TempError => None,
+    };
     let dkim = found.dkim_best();
-    if dkim == AuthResult::Fail || dkim == AuthResult::PermError {
-        reasons.push(reason("DKIM_INVALID", Score::points(0, 80), "no DKIM signature holds"));
-    }
-    let dmarc_failed = found.dmarc == AuthResult::Fail && !found.arc_vouches;
-    if dmarc_failed {
-        reasons.push(reason("DMARC_FAIL", Score::points(3, 0), "the author's domain does not vouch for the message"));
-    }
     let nothing = [found.spf, dkim, found.dmarc].iter().all(|result| *result == AuthResult::None);
-    if nothing && found.problem.is_none() {
-        reasons.push(reason("NO_AUTHENTICATION", Score::points(1, 0), "nothing tells who sent it"));
-    }
-    if matches!(found.reverse, AuthResult::Fail | AuthResult::PermError) {
-        reasons.push(reason(
-            "NO_REVERSE_NAME",
-            Score::points(1, 20),
-            "the client's address has no name that leads back to it",
-        ));
-    }
-    if found.dmarc == AuthResult::Pass {
-        reasons.push(reason("DMARC_PASS", Score(-50), "the author's domain vouches for the message"));
-    }
-    reasons
+    let rules = [
+        ("SPF_HELO_FAIL", found.spf_helo == AuthResult::Fail),
+        ("DKIM_INVALID", dkim == AuthResult::Fail || dkim == AuthResult::PermError),
+        // A chain of trusted sealers (ARC) speaks for what the author's domain cannot.
+        ("DMARC_FAIL", found.dmarc == AuthResult::Fail && !found.arc_vouches),
+        ("NO_AUTHENTICATION", nothing && found.problem.is_none()),
+        ("NO_REVERSE_NAME", matches!(found.reverse, AuthResult::Fail | AuthResult::PermError)),
+        ("DMARC_PASS", found.dmarc == AuthResult::Pass),
+    ];
+    let holding = rules.into_iter().filter_map(|(rule, holds)| holds.then_some(rule));
+    spf.into_iter().chain(holding).filter_map(told).collect()
 }
 
 /// From this score of reputation on it is worth points.
@@ -96,15 +88,13 @@ pub(super) const GOOD_FROM: i16 = -300;
 /// Points for what is known of the senders: up to five for nothing but bad mail, two off for nothing but good mail.
 fn known(senders: Repute) -> Option<Reason> {
     let Repute { stance, score } = senders;
-    if stance == Some(Stance::Allow) {
-        return Some(reason("SENDER_ALLOWED", Score(-500), "an operator vouches for its sender"));
-    }
-    if score >= BAD_FROM {
-        let points = Score(i32::from(score) / 2);
-        return Some(reason("REPUTATION_BAD", points, "its senders have sent much bad mail lately"));
-    }
-    let points = Score(i32::from(score) / 5);
-    (score <= GOOD_FROM).then(|| reason("REPUTATION_GOOD", points, "its senders have sent much good mail lately"))
+    let (rule, points) = match stance {
+        Some(Stance::Allow) => return told("SENDER_ALLOWED"),
+        Some(Stance::Block) | None if score >= BAD_FROM => ("REPUTATION_BAD", i32::from(score) / 2),
+        Some(Stance::Block) | None if score <= GOOD_FROM => ("REPUTATION_GOOD", i32::from(score) / 5),
+        Some(Stance::Block) | None => return None,
+    };
+    told(rule).map(|told| Reason { score: Score(points), ..told })
 }
 
 #[cfg(test)]
