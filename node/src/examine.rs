@@ -239,7 +239,7 @@ impl Examiner {
             let now = UnixMs::now();
             evidence.senders = standing::known(&transaction.view.reputation, &senders, now);
             evidence.content.extend(history::correspondent(message, transaction, &senders, now));
-            evidence.content.extend(self.volume.reason(&senders, evidence.senders));
+            evidence.content.extend(self.volume.reason(&standing::answerable(senders, false), evidence.senders));
         }
         evidence
     }

@@ -270,9 +270,9 @@ impl Pipeline {
         let outcome = standing::outcome(&examined.verdicts, &transaction.view.state_policy);
         if let Some(good) = outcome.filter(|good| ends_here && (delivered || !good)) {
             let senders = senders(transaction, &examined.evidence.authentication);
-            self.examiner.volume.saw(&senders);
+            self.examiner.volume.saw(&standing::answerable(senders.clone(), false));
             self.outcomes.saw(&standing::answerable(senders, good), good);
-            self.outcomes.saw_copy(&examined.evidence.copies, good);
+            self.outcomes.saw_copy(&examined.evidence.copies, transaction.client.address, good);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -34,12 +35,15 @@ pub struct Outcomes {
     since: Arc<Mutex<HashMap<SubjectKey, (u32, u32)>>>,
     /// Campaigns that were seen.
     seen: Cache<SubjectKey, ()>,
+    /// Which net has sent a bad one of which.
+    told: Cache<(SubjectKey, SubjectKey), ()>,
 }
 
 impl Default for Outcomes {
     fn default() -> Self {
         let seen = Cache::builder().max_capacity(COPIES_MAX).time_to_idle(COPIES_FOR).build();
-        Self { since: Arc::default(), seen }
+        let told = Cache::builder().max_capacity(COPIES_MAX).time_to_live(COPIES_FOR).build();
+        Self { since: Arc::default(), seen, told }
     }
 }
 
@@ -70,13 +74,21 @@ impl Outcomes {
         }
     }
 
-    /// Counts a message for what its near-copies have in common with it, from the second one on.
-    pub fn saw_copy(&self, copies: &[Subject], good: bool) {
+    /// Counts a message for what its near-copies have in common with it, from the second one on. Bad ones of one net count once within
+    /// hours: nobody alone may speak ill of what others send.
+    pub fn saw_copy(&self, copies: &[Subject], client: IpAddr, good: bool) {
+        let [_, net] = Subject::of_client(client);
         for copy in copies {
-            if self.seen.get(&copy.key()).is_some() {
-                self.saw(std::slice::from_ref(copy), good);
-            } else {
+            let told = (copy.key(), net.key());
+            let is_first = self.seen.get(&copy.key()).is_none();
+            let is_told = !good && self.told.get(&told).is_some();
+            if !good {
+                self.told.insert(told, ());
+            }
+            if is_first {
                 self.seen.insert(copy.key(), ());
+            } else if !is_told {
+                self.saw(std::slice::from_ref(copy), good);
             }
         }
     }
@@ -130,21 +142,28 @@ pub async fn report(outcomes: Outcomes, tries: Tries, cluster: Cluster, mut stop
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proto::reputation::{Heard, REPORT_SUBJECTS_MAX, Subject};
 
     use super::Outcomes;
 
     #[test]
-    fn a_campaign_is_reported_from_its_second_message_on_and_fills_a_quarter() {
+    fn a_campaign_is_reported_from_its_second_message_on_once_for_a_net_and_fills_a_quarter() {
         let outcomes = Outcomes::default();
         let copy = |number: usize| Subject::Campaign(number.to_be_bytes());
-        outcomes.saw_copy(&[copy(1), copy(2)], false);
+        let net = |number: u8| IpAddr::from([192, 0, number, 7]);
+        outcomes.saw_copy(&[copy(1), copy(2)], net(1), false);
         assert!(outcomes.take().is_empty(), "most are never seen again");
-        outcomes.saw_copy(&[copy(1), copy(3)], false);
-        outcomes.saw_copy(&[copy(1)], true);
+        for _ in 0..3 {
+            outcomes.saw_copy(&[copy(1)], net(2), false);
+            outcomes.saw_copy(&[copy(1)], net(1), false);
+        }
+        outcomes.saw_copy(&[copy(1)], net(2), true);
         assert_eq!(outcomes.take(), [Heard { subject: copy(1).key(), good: 1, bad: 1 }]);
-        for _ in 0..2 {
-            outcomes.saw_copy(&(0..REPORT_SUBJECTS_MAX).map(copy).collect::<Vec<_>>(), false);
+        for number in 0..2 {
+            let copies: Vec<_> = (10..REPORT_SUBJECTS_MAX).map(copy).collect();
+            outcomes.saw_copy(&copies, net(number), false);
         }
         assert_eq!(outcomes.take().len(), REPORT_SUBJECTS_MAX / 4);
     }

@@ -1,12 +1,21 @@
 //! Who must not be imitated: the domains of departments and of others, and the names of officials. Told by skeletons (Unicode
 //! Technical Standard 39 section 4), so that letters that look alike are alike.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use crate::{address::Domain, content_rules::ContentRules, department::Department};
 
 /// A name of fewer letters is like too many others to be one letter away from them, or alike under another ending.
 const SIGNATURE_CHARS_MIN: usize = 8;
+/// Nor is a longer one that of a domain that somebody would take for another.
+const SIGNATURE_CHARS_MAX: usize = 64;
+/// A longer host is none (RFC 1035 section 2.3.4).
+const HOST_BYTES_MAX: usize = 253;
+/// Characters of a name for people that are looked at.
+const NAME_CHARS_MAX: usize = 200;
 /// Labels of a host that are looked at: longer ones are cut from the left, where anybody may put anything.
 const LABELS_MAX: usize = 12;
 /// Words of a name that are looked at.
@@ -14,6 +23,10 @@ const WORDS_MAX: usize = 8;
 /// Words beside a name: forms of address and titles.
 const TITLES: [&str; 12] =
     ["mr", "mrs", "ms", "dr", "prof", "professor", "herr", "frau", "minister", "sir", "hon", "mag"];
+
+/// What is alike with a title is left out as well.
+static LOOKS_OF_TITLES: LazyLock<HashSet<String>> =
+    LazyLock::new(|| TITLES.iter().map(|title| skeleton(title)).collect());
 
 /// All of them, ready to be compared with. Without any nobody is imitated.
 #[derive(Debug, Default)]
@@ -64,6 +77,9 @@ impl Guard {
     /// Whether a host is one of the guarded domains, or below one.
     #[must_use]
     pub fn has(&self, host: &str) -> bool {
+        if host.len() > HOST_BYTES_MAX {
+            return false;
+        }
         let name = unicode(host);
         below(&name).any(|name| self.by_name.contains_key(name))
     }
@@ -71,7 +87,7 @@ impl Guard {
     /// The guarded domain that a host looks like, or has in its name, without being it or below it.
     #[must_use]
     pub fn imitated(&self, host: &str) -> Option<&Domain> {
-        if self.domains.is_empty() || self.has(host) {
+        if self.domains.is_empty() || host.len() > HOST_BYTES_MAX || self.has(host) {
             return None;
         }
         let name = unicode(host);
@@ -85,6 +101,9 @@ impl Guard {
 
     /// Of those whose signature is at most one letter away.
     fn near(&self, signature: &str) -> Option<usize> {
+        if !(SIGNATURE_CHARS_MIN - 1..=SIGNATURE_CHARS_MAX).contains(&signature.chars().count()) {
+            return None;
+        }
         let candidates = nearby(signature).filter_map(|shorter| self.by_signature.get(&shorter)).flatten();
         let is_near = |at: &&usize| {
             let guarded = self.domains.get(**at).map(|domain| self::signature(&unicode(domain.as_str())));
@@ -96,7 +115,11 @@ impl Guard {
     /// Whether a name for people is that of an official: all words of it, in any order.
     #[must_use]
     pub fn is_official(&self, name: &str) -> bool {
-        let found: HashSet<String> = looks(name).iter().flat_map(|look| words(look)).collect();
+        if self.officials.is_empty() {
+            return false;
+        }
+        let name: String = name.chars().take(NAME_CHARS_MAX).collect();
+        let found: HashSet<String> = looks(&name).iter().flat_map(|look| words(look)).collect();
         found.iter().filter_map(|word| self.officials.get(word)).flatten().any(|official| official.is_subset(&found))
     }
 }
@@ -148,12 +171,7 @@ fn looks(name: &str) -> [String; 2] {
 /// Words of such a look, without titles.
 fn words(look: &str) -> Vec<String> {
     let words = look.split(|c: char| !c.is_alphabetic()).filter(|word| word.chars().count() > 1);
-    // What is alike with a title must be left out as well, so titles are compared as they look.
-    words
-        .filter(|word| !TITLES.iter().any(|title| self::skeleton(title) == **word))
-        .take(WORDS_MAX)
-        .map(str::to_owned)
-        .collect()
+    words.filter(|word| !LOOKS_OF_TITLES.contains(*word)).take(WORDS_MAX).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -222,10 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn letters_that_look_like_many_make_no_long_work() {
+        let guard = guard();
+        // U+FDFA looks like eighteen letters.
+        let host = format!("{}.x", "\u{fdfa}".repeat(80));
+        assert!(super::signature(&super::unicode(&host)).chars().count() > 500);
+        assert_eq!(guard.imitated(&host), None);
+        assert_eq!(guard.near(&"a".repeat(65)), None);
+        assert_eq!(super::nearby(&"a".repeat(64)).count(), 65);
+    }
+
+    #[test]
     fn names_of_any_length_are_looked_at_in_part() {
         let guard = guard();
-        let long = format!("{}interior.gov.test.evil.example", "a.".repeat(5_000));
+        let long = format!("{}interior.gov.test.evil.example", "a.".repeat(100));
         assert_eq!(guard.imitated(&long).map(Domain::as_str), Some("interior.gov.test"));
+        assert_eq!(guard.imitated(&format!("{long}.{long}")), None, "no host is so long");
         let name = format!("{} Anna Muster", "no yes ".repeat(5_000));
         assert!(!guard.is_official(&name));
         let name = format!("Anna Muster {}", "yes ".repeat(5_000));

@@ -45,6 +45,11 @@ pub struct Reason {
     pub text: String,
 }
 
+/// Reasons of a verdict that is kept, at most.
+pub const REASONS_MAX: usize = 200;
+/// Length of a reason that is kept, rule and text together, in bytes.
+pub const REASON_BYTES_MAX: usize = 2_000;
+
 /// The decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -58,4 +63,32 @@ pub struct Verdict {
     pub reasons: Vec<Reason>,
     /// The policy version under which it was made.
     pub policy_version: u64,
+}
+
+impl Verdict {
+    /// With no more reasons, and no longer ones, than can be kept: the first are hard rules and those of most points.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.reasons.truncate(REASONS_MAX);
+        for reason in &mut self.reasons {
+            let room = REASON_BYTES_MAX.saturating_sub(reason.rule.len());
+            reason.text.truncate(reason.text.floor_char_boundary(room));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Disposition, REASON_BYTES_MAX, REASONS_MAX, Reason, Verdict};
+    use crate::score::Score;
+
+    #[test]
+    fn a_verdict_that_is_kept_has_no_more_than_can_be_kept() {
+        let reason = Reason { rule: "RULE".into(), score: Score::ZERO, text: "ä".repeat(5_000) };
+        let (disposition, reasons) = (Disposition::Quarantine, vec![reason; 1_000]);
+        let verdict = Verdict { disposition, score: Score::ZERO, tagged: false, reasons, policy_version: 1 }.bounded();
+        assert_eq!(verdict.reasons.len(), REASONS_MAX);
+        assert!(verdict.reasons.iter().all(|one| one.rule.len() + one.text.len() <= REASON_BYTES_MAX));
+    }
 }

@@ -22,7 +22,8 @@ pub async fn list(reach: &Reach, output: Output, node: &str, group: Option<&str>
     let is_asked = |name: &str| group.is_none_or(|group| group == name);
     let rules: Vec<_> = answer.rules.iter().filter(|rule| is_asked(&rule.group)).collect();
     let groups: Vec<_> = answer.groups.iter().filter(|group| is_asked(&group.name)).collect();
-    if groups.is_empty() {
+    // A node of an earlier version tells of no groups.
+    if groups.is_empty() && rules.is_empty() {
         let all: Vec<&str> = answer.groups.iter().map(|group| group.name.as_str()).collect();
         anyhow::bail!("there is no such group; there are: {}", all.join(", "));
     }

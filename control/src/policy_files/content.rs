@@ -4,6 +4,7 @@ use proto::{
     address::Domain,
     client_rules::DNS_LISTS_MAX,
     content_rules::{ContentRules, GUARDED_DOMAINS_MAX, OFFICIALS_MAX},
+    score::Score,
     yaml::Map,
 };
 
@@ -32,6 +33,9 @@ pub(super) fn content(map: &mut Map<'_, '_>) -> ContentRules {
             "each is compared with each name in a message",
         ),
     ];
+    if rules.domain_lists.iter().any(|list| list.points < Score::ZERO) {
+        map.fault("domain_lists: points above zero are expected: anybody can link to a good site".to_owned());
+    }
     for (key, number, most, why) in numbers {
         if number > most {
             map.fault(format!("{key}: at most {most} are expected: {why}"));

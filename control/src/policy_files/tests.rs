@@ -345,7 +345,7 @@ fn a_rule_that_does_not_stand_its_sample_is_a_fault_beside_those_of_other_files(
     assert_eq!(
         faults(&[("state.yaml", "stat: S\n"), ("rules-x.yaml", rules), ("rules.yaml", rules)])[1..],
         [
-            "state.yaml:1:1: stat: unknown key; known here: arc_sealers, client_score_max, clients, internet_relays, policy, state, \
+            "state.yaml:1:1: stat: unknown key; known here: arc_sealers, client_score_max, clients, content, internet_relays, policy, state, \
              view_age_max",
             "rules-x.yaml:2:60: rules[0].match[0]: OWN_A does not hold for this sample",
             "rules.yaml:2:5: rules[0]: OWN_A is already a rule in rules-x.yaml:2",

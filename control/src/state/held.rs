@@ -8,6 +8,7 @@ use proto::{
     mutation::{Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
     time::UnixMs,
+    verdict::{REASON_BYTES_MAX, REASONS_MAX},
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +26,6 @@ const RECIPIENTS_MAX: usize = 1_000;
 const SUBJECT_CHARS_MAX: usize = 200;
 /// Longest text of the next hop, in characters.
 pub(super) const PROBLEM_CHARS_MAX: usize = 500;
-/// Most reasons of a verdict.
-const REASONS_MAX: usize = 200;
-/// Longest text of a reason, in bytes.
-const REASON_BYTES_MAX: usize = 2_000;
 /// Fewest servers that must have made a body durable: a message on one disk is no promise.
 const BODY_SERVERS_MIN: usize = 2;
 /// Most servers that a body may name.

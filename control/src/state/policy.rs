@@ -10,6 +10,7 @@ use proto::{
     mutation::{Grounds, Mutation, Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
     rules::{self, RULES_BYTES_MAX, RULES_MAX, RuleSet},
+    score::Score,
     view::StateSettings,
 };
 use sha2::{Digest, Sha256};
@@ -27,6 +28,8 @@ const DEPARTMENTS_MAX: usize = 10_000;
 const DOMAINS_MAX: usize = 1_000;
 /// Largest policy with all departments, encoded, in bytes: it must fit into one log entry and one RPC.
 pub(super) const POLICY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most points of a rule, or cap of a group, either way, in hundredths.
+const RULE_POINTS_MAX: i32 = 10_000;
 /// Most lines of a plan in the history: one for each department when all are new, and some.
 const PLAN_LINES_MAX: usize = 20_000;
 
@@ -80,6 +83,14 @@ fn check_rules(set: &RuleSet) -> Result<(), Refused> {
     full("rules", set.rules.len(), RULES_MAX)?;
     full("groups of rules", set.caps.len(), RULES_MAX)?;
     full("bytes of rules", set.size_bytes(), RULES_BYTES_MAX)?;
+    let is_far = |score: &Score| score.0.abs() > RULE_POINTS_MAX;
+    if set.rules.iter().any(|rule| is_far(&rule.score))
+        || set.caps.values().any(|cap| is_far(cap) || *cap < Score::ZERO)
+    {
+        return Err(Refused::Invalid(
+            "points of rules and caps of groups are at most 100, and caps not below zero".into(),
+        ));
+    }
     let wrong = set.rules.iter().find(|rule| !rules::is_name(&rule.name) || !rules::is_group(&rule.group));
     wrong.map_or(Ok(()), |rule| {
         Err(Refused::Invalid(format!("{:?} in {:?} is no name of a rule", rule.name, rule.group)))

@@ -117,7 +117,7 @@ pub fn record(
         reverse_path: transaction.reverse_path.clone(),
         recipients: keep.recipients,
         body,
-        verdict: keep.verdict,
+        verdict: keep.verdict.bounded(),
         client: transaction.client.address,
         subject: message.subject.clone(),
         received_at: now,

@@ -30,6 +30,8 @@ const PUBLIC: &str = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
 /// Answers TXT questions; names below `silent.test` get no answer at all.
 async fn name_server() -> SocketAddr {
     let key = format!("v=DKIM1; k=ed25519; p={PUBLIC}");
+    let hosts: Vec<String> = (1..=11).map(|number| format!("a:{number}.wide.test")).collect();
+    let wide = format!("v=spf1 {} ip4:192.0.2.1 -all", hosts.join(" "));
     let records: HashMap<String, String> = [
         ("sender.test.", "v=spf1 ip4:192.0.2.1 -all"),
         ("other.test.", "v=spf1 -all"),
@@ -38,7 +40,7 @@ async fn name_server() -> SocketAddr {
         ("s._domainkey.sender.test.", key.as_str()),
         ("s._domainkey.evil.test.", key.as_str()),
         ("endless.test.", "v=spf1 include:endless.test ip4:192.0.2.1 -all"),
-        ("void.test.", "v=spf1 a:1.void.test a:2.void.test a:3.void.test a:4.void.test ip4:192.0.2.1 -all"),
+        ("wide.test.", wide.as_str()),
         ("macro.test.", "v=spf1 exists:%{l10r}.%{d9999999999}.%{z} ip4:192.0.2.1 -all"),
     ]
     .map(|(name, text)| (name.to_owned(), text.to_owned()))
@@ -156,7 +158,7 @@ async fn what_is_appended_behind_the_signed_length_of_a_body_is_no_pass() {
 
 #[tokio::test]
 async fn an_spf_record_that_asks_too_much_is_an_error_and_never_a_pass() {
-    for domain in ["endless.test", "void.test", "macro.test"] {
+    for domain in ["endless.test", "wide.test", "macro.test"] {
         let found = check(&message(HAM), &format!("a@{domain}"), &Limits::default()).await;
         assert!(matches!(found.spf, AuthResult::PermError | AuthResult::TempError), "{domain}: {:?}", found.spf);
         assert_ne!(found.dmarc, AuthResult::Pass, "{domain}");

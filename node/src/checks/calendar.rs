@@ -8,8 +8,8 @@ use crate::{
     policy::score::reason,
 };
 
-/// Content lines that are looked at.
-const LINES_MAX: usize = 5_000;
+/// Bytes of all invitations that are looked at.
+const BYTES_MAX: usize = 256 * 1024;
 /// Rules, with what each is worth. They are not fitted: too few of the sorted messages are invitations.
 pub const RULES: [(&str, Score, &str); 3] = [
     ("INVITATION_FROM_ELSEWHERE", Score(80), "it invites in the name of somebody whose domain is not the author's"),
@@ -43,9 +43,14 @@ struct Invitation {
 pub fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
     let parts = facts.message.parts.iter().filter(|part| is_calendar(part));
     let mut all = Invitation::default();
+    let mut left = BYTES_MAX;
     for text in parts.filter_map(|part| std::str::from_utf8(&part.content).ok()) {
+        let text = &text[..text.floor_char_boundary(left)];
+        left -= text.len();
         read(text, &mut all);
     }
+    all.hosts.sort_unstable();
+    all.hosts.dedup();
     let own = [Some(facts.author_site.as_str()), facts.return_site.as_deref()];
     let is_own = |site: &str| own.contains(&Some(site));
     let elsewhere = all.organizers.iter().any(|domain| !is_own(&Facts::site(domain)));
@@ -64,7 +69,7 @@ fn is_calendar(part: &Part) -> bool {
 /// Reads content lines (section 3.1), which go on after a line end with a blank.
 fn read(text: &str, into: &mut Invitation) {
     let unfolded = text.replace("\r\n ", "").replace("\r\n\t", "").replace("\n ", "").replace("\n\t", "");
-    for line in unfolded.lines().take(LINES_MAX) {
+    for line in unfolded.lines() {
         let Some((name, value)) = property(line) else { continue };
         let lower = value.to_ascii_lowercase();
         match name.as_str() {

@@ -37,7 +37,13 @@ pub struct Content {
 /// What there is to say about a message.
 #[must_use]
 pub fn analyse(facts: &Facts<'_>) -> Content {
-    Content { reasons: reasons(facts), hosts: hosts(facts), copies: Digest::of(facts) }
+    // Whoever tests a filter speaks ill of no text.
+    let copies = if is_test(facts) { Digest::default() } else { Digest::of(facts) };
+    Content { reasons: reasons(facts), hosts: hosts(facts), copies }
+}
+
+fn is_test(facts: &Facts<'_>) -> bool {
+    facts.raw_text.contains(GTUBE)
 }
 
 /// What is asked about in lists: the authors first, then the links as they come.
@@ -47,9 +53,12 @@ fn hosts(facts: &Facts<'_>) -> Vec<String> {
     let named = authors.chain(facts.distinct_hosts());
     let mut hosts: Vec<String> = Vec::new();
     for host in named.filter(|host| !facts.transaction.view.guard.has(host)) {
-        let asked = Entry::of_host(host).map(|entry| entry.to_string());
-        if let Some(asked) = asked.filter(|asked| hosts.len() < HOSTS_MAX && !hosts.contains(asked)) {
-            hosts.push(asked);
+        // Lists of names have no addresses, and some answer to all of them.
+        if let Some(Entry::Name(name)) = Entry::of_host(host)
+            && hosts.len() < HOSTS_MAX
+            && !hosts.contains(&name)
+        {
+            hosts.push(name);
         }
     }
     hosts
@@ -57,7 +66,7 @@ fn hosts(facts: &Facts<'_>) -> Vec<String> {
 
 /// What the rules and the words say.
 fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
-    if facts.raw_text.contains(GTUBE) {
+    if is_test(facts) {
         return vec![reason("GTUBE", Score(100_000), "it holds the test string for spam filters")];
     }
     let mut reasons = impersonation::reasons(facts);

@@ -24,7 +24,8 @@ pub fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
         || from.iter().chain(reply_to).filter(comes_from_elsewhere).find(|author| guard.is_official(&author.name));
     let domains = from.iter().chain(reply_to).filter_map(|author| author.domain.as_ref()).map(|domain| domain.as_str());
     let sender = facts.transaction.reverse_path.address().map(|address| address.domain().as_str());
-    let imitated = |host: &str| guard.imitated(host).map(|domain| format!("{host} looks like {domain}"));
+    let imitated =
+        |host: &str| guard.imitated(host).map(|domain| format!("{} looks like {domain}", host.escape_debug()));
     let found = [
         official().map(|_| None),
         domains.chain(sender).find_map(imitated).map(Some),

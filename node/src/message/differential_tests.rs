@@ -115,6 +115,18 @@ fn a_part_whose_encoding_readers_undo_differently_hides_nothing() {
 }
 
 #[test]
+fn views_of_views_do_not_double_at_each_level() {
+    let mut text = format!("\n{}=41\n", "x".repeat(20_000));
+    for _ in 0..16 {
+        text = format!("Content-Type: message/rfc822\nContent-Transfer-Encoding: x-quoted\n\n{text}");
+    }
+    let message = parse(&text);
+    let kept: usize = message.parts.iter().map(|part| part.content.len()).sum();
+    assert!(kept <= 4 * text.len(), "{kept} bytes of {}", text.len());
+    assert!(message.defects.contains(&Defect::TooManyParts) && is_caught(&message));
+}
+
+#[test]
 fn a_piece_of_a_message_is_never_taken_for_all_of_it() {
     for kind in ["message/partial; id=x; number=1; total=2", "Message/Partial"] {
         let message = parse(&format!("From: a@b.test\nContent-Type: {kind}\n\nFrom: c@d.test\n\nTVqQ\n"));

@@ -27,13 +27,13 @@ pub(super) fn undone(encoding: &str, body: Bytes) -> (Vec<Bytes>, Option<Defect>
     }
     // Some take the word that they know out of what they do not, others leave all as it is.
     let lower = encoding.to_ascii_lowercase();
-    let mut views = vec![body.clone()];
-    if lower.contains("base64") {
-        views.push(lenient_base64(&body));
-    } else if lower.contains("quoted") {
-        views.push(lenient_quoted_printable(&body));
-    }
-    (views, Some(Defect::UnknownEncoding))
+    let other = if lower.contains("base64") {
+        Some(lenient_base64(&body))
+    } else {
+        lower.contains("quoted").then(|| lenient_quoted_printable(&body))
+    };
+    let other = other.filter(|other| *other != body);
+    (std::iter::once(body).chain(other).collect(), Some(Defect::UnknownEncoding))
 }
 
 /// Padding ends the bits of what stands before it, or is passed over.

@@ -23,6 +23,9 @@ const CONVERTED_BYTES_MAX: usize = 4 * TEXT_BYTES_MAX;
 /// Longest Content-Type or Content-Disposition field that is read: their parser takes time with the square of it.
 const PARAMETERS_BYTES_MAX: usize = 8 * 1024;
 
+/// Names of one part; one with more of them is broken.
+const NAMES_MAX: usize = 32;
+
 /// A part that holds no other parts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
@@ -52,6 +55,8 @@ impl Part {
 pub(super) struct Walk {
     pub(super) parts: Vec<Part>,
     pub(super) defects: Vec<Defect>,
+    /// Bytes of second views that may still be kept: each level of nesting may have two, and they would double at each.
+    views_left: usize,
 }
 
 struct Entity {
@@ -62,7 +67,7 @@ struct Entity {
 
 impl Walk {
     pub(super) fn new(bytes: &Bytes, limits: &Limits) -> Self {
-        let mut walk = Self::default();
+        let mut walk = Self { views_left: bytes.len(), ..Self::default() };
         let mut entities = vec![Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain" }];
         let mut seen = 0;
         while let Some(entity) = entities.pop() {
@@ -122,7 +127,10 @@ impl Walk {
             if kind == "message/partial" {
                 self.note(Defect::Partial);
             }
-            for content in views {
+            for (at, content) in views.into_iter().enumerate() {
+                if at > 0 && !self.has_room_for(&content) {
+                    break;
+                }
                 if matches!(kind.as_str(), "message/rfc822" | "message/global") {
                     entities.push(Entity { bytes: content, depth: entity.depth + 1, default_type: "text/plain" });
                 } else {
@@ -130,6 +138,16 @@ impl Walk {
                 }
             }
         }
+    }
+
+    /// Whether one more view of what was decoded already may be kept.
+    fn has_room_for(&mut self, view: &Bytes) -> bool {
+        let left = self.views_left.checked_sub(view.len());
+        if left.is_none() {
+            self.note(Defect::TooManyParts);
+        }
+        self.views_left = left.unwrap_or_default();
+        left.is_some()
     }
 
     fn judge_part_header(&mut self, header: &Header) {
@@ -207,9 +225,18 @@ impl Walk {
         let dispositions: Vec<_> = values.iter().filter_map(|value| self::content_type(value)).collect();
         let mut names: Vec<String> = Vec::new();
         let types = header.named("content-type").map(|field| parameters(field, bytes));
-        for name in values.iter().copied().chain(types).flat_map(self::names) {
-            if !names.contains(&name) {
-                names.push(name);
+        for field in values.iter().copied().chain(types) {
+            let Some(found) = self::names(field) else {
+                self.note(Defect::HeaderTooLong);
+                continue;
+            };
+            for name in found {
+                if names.len() < NAMES_MAX && !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            if names.len() >= NAMES_MAX {
+                self.note(Defect::HeaderTooLong);
             }
         }
         // What only some readers take for an attachment is read as text all the same.

@@ -160,7 +160,7 @@ impl Message {
     #[must_use]
     pub fn parse(bytes: Bytes, limits: &Limits) -> Self {
         let header = Header::split(&bytes, limits.header_bytes_max);
-        let Walk { parts, defects } = Walk::new(&bytes, limits);
+        let Walk { parts, defects, .. } = Walk::new(&bytes, limits);
         let mut message = Self::of(bytes);
         let bytes = message.bytes.clone();
         let (from, from_unclear) = mailboxes(&header, &bytes, "from");

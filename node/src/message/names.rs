@@ -14,12 +14,13 @@ struct Piece {
 }
 
 /// The names that a field gives, each once: the value of each parameter, and the sections put together in the order of their
-/// numbers and in that of their places. `field` is the value of a Content-Type or Content-Disposition field.
-pub(super) fn names(field: &[u8]) -> Vec<String> {
+/// numbers and in that of their places. `field` is the value of a Content-Type or Content-Disposition field. `None` when its
+/// values overlap more than any reader would let them.
+pub(super) fn names(field: &[u8]) -> Option<Vec<String>> {
     let field: Vec<u8> = field.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
     let mut names = Vec::new();
     for parameter in [&b"filename"[..], b"name"] {
-        let pieces = pieces(&field, parameter);
+        let pieces = pieces(&field, parameter)?;
         let sections = || pieces.iter().filter(|piece| piece.section.is_some());
         let together = sections().map(|piece| piece.value.as_slice()).collect::<Vec<_>>().concat();
         let mut sorted: Vec<&Piece> = sections().collect();
@@ -34,14 +35,14 @@ pub(super) fn names(field: &[u8]) -> Vec<String> {
             }
         }
     }
-    names
+    Some(names)
 }
 
 /// The pieces of a parameter, in their order.
-fn pieces(field: &[u8], parameter: &[u8]) -> Vec<Piece> {
+fn pieces(field: &[u8], parameter: &[u8]) -> Option<Vec<Piece>> {
     let lower = field.to_ascii_lowercase();
     let mut pieces = Vec::new();
-    let mut from = 0;
+    let (mut from, mut left) = (0, 2 * field.len());
     while let Some(found) = lower.get(from..).and_then(|rest| memchr::memmem::find(rest, parameter)) {
         let at = from + found;
         from = at + parameter.len();
@@ -49,10 +50,13 @@ fn pieces(field: &[u8], parameter: &[u8]) -> Vec<Piece> {
         let after = field.get(from..).unwrap_or_default().trim_ascii_start();
         let (section, after) = section(after);
         if let Some(value) = after.trim_ascii_start().strip_prefix(b"=").filter(|_| starts) {
-            pieces.push(Piece { section, value: value_of(value.trim_ascii_start()) });
+            let value = value_of(value.trim_ascii_start());
+            // Pieces that lie in each other would be as long together as the square of the field.
+            left = left.checked_sub(value.len())?;
+            pieces.push(Piece { section, value });
         }
     }
-    pieces
+    Some(pieces)
 }
 
 /// `*`, `*7` or `*7*`, and what follows. A star without a number says no more than that the value is encoded.
@@ -140,11 +144,12 @@ mod tests {
             "attachment; filename*=utf-8''a%2Eexe",
             "attachment; filename=a\\.exe; filename=\"a.\\exe\"",
         ] {
-            assert!(names(field.as_bytes()).contains(&"a.exe".to_owned()), "{field}");
+            assert!(names(field.as_bytes()).expect("names").contains(&"a.exe".to_owned()), "{field}");
         }
-        assert_eq!(names(b"attachment; filename=a.exe"), ["a.exe"]);
-        assert_eq!(names(b"attachment; filename=\"100% sure.pdf\""), ["100% sure.pdf"]);
-        assert_eq!(names(b"text/plain; charset=utf-8"), [""; 0]);
+        assert_eq!(names(b"attachment; filename=a.exe").expect("names"), ["a.exe"]);
+        assert_eq!(names(b"attachment; filename=\"100% sure.pdf\"").expect("names"), ["100% sure.pdf"]);
+        assert_eq!(names("name=".repeat(1_000).as_bytes()), None, "each would run to the end of the field");
+        assert_eq!(names(b"text/plain; charset=utf-8").expect("names"), [""; 0]);
     }
 
     #[test]
@@ -164,7 +169,7 @@ mod tests {
             "attachment; filename*='a.exe; filename=\"=?utf-8?b?YS5leGU=?=\"",
             "attachment; filename*=x-none'de'a.exe",
         ] {
-            let found = names(field.as_bytes());
+            let found = names(field.as_bytes()).expect("names");
             assert!(found.contains(&"a.exe".to_owned()), "{field}: {found:?}");
         }
     }
