@@ -20,7 +20,10 @@ use proto::{
     },
 };
 use tokio::time::interval;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 /// How long a cluster may take for what it must do by itself.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
@@ -155,12 +158,18 @@ impl Operator {
         Ok(answer.with_context(|| format!("quarantine list at {server}"))?.into_inner().held)
     }
 
-    /// One held message in detail.
+    /// One held message in detail. Asked again while there is no leader: on a busy machine that may be so for a moment.
     ///
     /// # Errors
     /// When the server does not answer or has no such message.
     pub async fn show(&self, server: &str, id: &str) -> anyhow::Result<HeldDetail> {
-        let answer = self.at(server)?.quarantine_show(HeldRequest { id: id.to_owned() }).await;
+        let client = self.at(server)?;
+        let answer = until("a leader", || async {
+            let answer = client.clone().quarantine_show(HeldRequest { id: id.to_owned() }).await;
+            let is_leaderless = answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
+            (!is_leaderless).then_some(answer)
+        })
+        .await?;
         Ok(answer.with_context(|| format!("quarantine show {id}"))?.into_inner())
     }
 
