@@ -15,6 +15,7 @@ pub mod greylist;
 pub mod guard;
 pub mod held;
 pub mod identity;
+pub mod learning;
 pub mod member;
 pub mod mutation;
 pub mod policy;

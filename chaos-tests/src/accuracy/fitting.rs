@@ -6,11 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use node::{
     checks::{
-        classifier::{
-            Both, features_of,
-            model::Model,
-            training::{self, Example},
-        },
+        classifier::{Both, features_of},
         criteria::{
             self, Rule, Sense,
             weights::{GROUP_MAX, ODDS_MAX},
@@ -19,6 +15,10 @@ use node::{
     },
     limits::Limits,
     message::Message,
+};
+use proto::learning::{
+    model::Model,
+    training::{self, Example},
 };
 
 use super::{

@@ -18,12 +18,13 @@ use chaos_tests::{
 };
 use clap::Parser;
 use node::checks::{
-    classifier::{Both, model::Model},
+    classifier::Both,
     criteria::{
         self, Rule,
         weights::{FORM, WORDS},
     },
 };
+use proto::learning::model::Model;
 
 /// This part of the wanted mail reaches the threshold of quarantine while the weights are fitted.
 const TOUCHED: f64 = 0.0042;

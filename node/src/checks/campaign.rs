@@ -3,6 +3,7 @@
 //! the files that are attached.
 
 use proto::{
+    learning::features::{hash, mix},
     reputation::{Repute, Stance, Subject, known::Known},
     score::Score,
     time::UnixMs,
@@ -10,11 +11,7 @@ use proto::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    classifier::features::{hash, mix},
-    criteria::weights::GROUP_MAX,
-    facts::Facts,
-};
+use super::{criteria::weights::GROUP_MAX, facts::Facts};
 use crate::policy::score::reason;
 
 /// Parts of a digest. Of two messages that share four fifths of their runs nine of ten times two parts are the same, of two that share a

@@ -1,14 +1,12 @@
 //! The statistical classifiers, learnt from mail that people have sorted: one looks at what a message says, one at how it is made.
 
-pub mod features;
 pub mod form;
-pub mod model;
-pub mod training;
 pub mod words;
 
 use std::sync::LazyLock;
 
-use self::model::Model;
+use proto::learning::model::Model;
+
 use super::facts::Facts;
 
 /// What `cargo fit` has learnt.

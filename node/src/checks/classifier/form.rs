@@ -1,7 +1,8 @@
 //! How a message is made: its HTML tags, the types of its parts, some fields of its header, suffixes of domains, the author's mailbox.
 //! Hosts, dates and character sets are left out: they tell where and when a message was collected.
 
-use super::features::Gathering;
+use proto::learning::features::Gathering;
+
 use crate::checks::facts::Facts;
 
 /// Tags that are looked at.

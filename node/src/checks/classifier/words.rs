@@ -3,7 +3,8 @@
 //! Left out is what only tells where and when a message was collected: numbers, names of days and months, tags and footers of lists,
 //! signatures, addresses.
 
-use super::features::Gathering;
+use proto::learning::features::Gathering;
+
 use crate::checks::facts::Facts;
 
 /// Letters of a run, in bytes: five say more of mail that was never seen than words and their pairs do (README, decision 49).
