@@ -1,6 +1,6 @@
 //! Fits what each rule is worth: logistic regression on the rules that hold and the odds of the classifier, with each weight held to
-//! the sense of its rule and to a bound. The odds are those of classifiers that have not seen the message, and once more those of
-//! classifiers that have not seen its collection: words must not be trusted more than they deserve on mail from elsewhere.
+//! the sense of its rule and to a bound. The odds are those of classifiers that have not seen the message, and once more, for less,
+//! those of classifiers that have not seen its collection: words must not be trusted more than they deserve on mail from elsewhere.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,7 +9,7 @@ use node::{
         classifier::{Both, features_of},
         criteria::{
             self, Rule, Sense,
-            weights::{GROUP_MAX, ODDS_MAX},
+            weights::{CLASSIFIER_MAX, GROUP_MAX, ODDS_MAX},
         },
         facts::Facts,
     },
@@ -50,8 +50,8 @@ const BALANCE: f64 = 0.3;
 pub struct Read {
     /// What people say of it.
     pub sorted: Sorted,
-    /// Its features.
-    pub examples: Both<Example>,
+    /// Its features of what it says and of how it is made.
+    pub example: Example<2>,
     /// Rules that hold, by place.
     pub holding: Vec<usize>,
 }
@@ -63,14 +63,14 @@ pub fn read(sorted: Sorted) -> Read {
     let transaction = corpus::transaction(&message);
     let facts = Facts::of(&message, &transaction);
     let (features, holding) = (features_of(&facts), criteria::holding(&facts));
-    let example = |features| Example { features, bad: sorted.class.is_bad(), weight: 1.0 };
-    Read { examples: Both { words: example(features.words), form: example(features.form) }, sorted, holding }
+    let example = Example { features: [features.words, features.form], bad: sorted.class.is_bad(), weight: 1.0 };
+    Read { example, sorted, holding }
 }
 
 impl Read {
     /// How much it counts.
     fn counts(&self) -> f64 {
-        f64::from(self.examples.words.weight)
+        f64::from(self.example.weight)
     }
 
     /// A number that depends on its name alone, which is a digest.
@@ -88,8 +88,7 @@ pub fn balance(all: &mut [Read]) {
     let mean = all.len() as f64 / sizes.len().max(1) as f64;
     for read in all {
         let size = sizes[&(read.sorted.collection.clone(), read.sorted.class)];
-        let counts = (mean / size).powf(BALANCE).clamp(0.3, 5.0) as f32;
-        (read.examples.words.weight, read.examples.form.weight) = (counts, counts);
+        read.example.weight = (mean / size).powf(BALANCE).clamp(0.3, 5.0) as f32;
     }
 }
 
@@ -98,18 +97,15 @@ pub fn balance(all: &mut [Read]) {
 pub fn classifiers(all: &[&Read], origin: &str) -> Both<Model> {
     let mut order: Vec<&Read> = all.to_vec();
     order.sort_by_key(|read| read.lot());
-    let train =
-        |of: fn(&Read) -> &Example| training::train(&order.iter().map(|read| of(read)).collect::<Vec<_>>(), origin);
-    Both { words: train(|read| &read.examples.words), form: train(|read| &read.examples.form) }
+    let [words, form] = training::train(&order.iter().map(|read| &read.example).collect::<Vec<_>>(), origin);
+    Both { words, form }
 }
 
 /// What classifiers say of a message.
 #[must_use]
 pub fn odds(models: &Both<Model>, read: &Read) -> Both<i32> {
-    Both {
-        words: models.words.odds(&read.examples.words.features),
-        form: models.form.odds(&read.examples.form.features),
-    }
+    let [words, form] = &read.example.features;
+    Both { words: models.words.odds(words), form: models.form.odds(form) }
 }
 
 /// Of each message the odds that classifiers of the others give it.
@@ -156,6 +152,7 @@ impl Fitted {
             let group = groups.entry(rules[*at].group).or_default();
             *group = (*group + self.rules[*at] * unit).clamp(-most, most);
         }
+        let most = f64::from(CLASSIFIER_MAX.0);
         let of =
             |odds: i32, weights: [f64; 2]| (units(odds) * weights[usize::from(odds <= 0)] * unit).clamp(-most, most);
         let by_odds = of(odds.words, self.classifiers.words) + of(odds.form, self.classifiers.form);
@@ -182,13 +179,14 @@ fn units(odds: i32) -> f64 {
     f64::from(odds.clamp(-ODDS_MAX, ODDS_MAX)) / 100.0
 }
 
-/// Fits the weights of these rules to messages with their odds; each message comes once with each of its odds.
+/// Fits the weights of these rules to messages with their odds; each message comes once with each of its odds, which count so much.
 #[must_use]
-pub fn fit(all: &[&Read], odds: &[&[Both<i32>]], rules: &[Rule]) -> Fitted {
+pub fn fit(all: &[&Read], odds: &[(&[Both<i32>], f64)], rules: &[Rule]) -> Fitted {
     let count = rules.len();
-    let with =
-        |odds: &[Both<i32>]| -> Vec<_> { all.iter().zip(odds).map(|(read, odds)| row(read, *odds, count)).collect() };
-    let rows: Vec<Row> = odds.iter().flat_map(|odds| with(odds)).collect();
+    let with = |(odds, counts): &(&[Both<i32>], f64)| -> Vec<_> {
+        all.iter().zip(*odds).map(|(read, odds)| row(read, *odds, *counts, count)).collect()
+    };
+    let rows: Vec<Row> = odds.iter().flat_map(with).collect();
     let of_rule = |rule: &Rule| match rule.sense {
         Sense::Bad => Bounds { lowest: 0.0, highest: BAD_MAX, prior: BAD_MAX * PRIOR },
         Sense::Hint => Bounds { lowest: 0.0, highest: HINT_MAX, prior: 0.0 },
@@ -219,12 +217,12 @@ struct Row {
 }
 
 /// The last five places are the classifiers' and the bias's.
-fn row(read: &Read, odds: Both<i32>, rules: usize) -> Row {
+fn row(read: &Read, odds: Both<i32>, counts: f64, rules: usize) -> Row {
     let of = |at: usize, odds: i32| (at + usize::from(odds <= 0), units(odds));
     let others = [of(rules, odds.words), of(rules + 2, odds.form), (rules + 4, 1.0)];
     let holding = read.holding.iter().map(|at| (*at, 1.0));
     let target = if read.sorted.class.is_bad() { 1.0 } else { 0.0 };
-    Row { holding: holding.chain(others).collect(), target, counts: read.counts() }
+    Row { holding: holding.chain(others).collect(), target, counts: read.counts() * counts }
 }
 
 /// Adam (Kingma and Ba 2015) on all rows at once, each weight put back between its bounds after each step.

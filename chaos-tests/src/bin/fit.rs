@@ -27,7 +27,10 @@ use node::checks::{
 use proto::learning::model::Model;
 
 /// This part of the wanted mail reaches the threshold of quarantine while the weights are fitted.
-const TOUCHED: f64 = 0.0042;
+const TOUCHED: f64 = 0.0065;
+/// What a message counts with the odds of classifiers that have not seen its collection, beside once with those of classifiers that
+/// have seen others of it.
+const STRANGE: f64 = 0.3;
 /// Hundredths of points at which the built-in policy quarantines.
 const QUARANTINE_AT: f64 = 600.0;
 
@@ -64,7 +67,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let rules = criteria::rules();
     progress.set_message("weights are fitted");
     let (odds, strange) = (fitting::unseen_odds(&learnt), fitting::strange_odds(&learnt));
-    let fitted = fitting::fit(&learnt, &[&odds, &strange], rules);
+    let fitted = fitting::fit(&learnt, &[(&odds, 1.0), (&strange, STRANGE)], rules);
     let unit = fitted.unit(rules, &learnt, &odds, QUARANTINE_AT, TOUCHED);
     let points = |read: &Read, odds| (fitted.points(unit, rules, &read.holding, odds), read.sorted.class.is_bad());
     let curve = Curve::of(learnt.iter().zip(&odds).map(|(read, odds)| points(read, *odds)));

@@ -1,4 +1,5 @@
 //! The statistical classifiers, learnt from mail that people have sorted: one looks at what a message says, one at how it is made.
+//! They are learnt as one, so that neither says again what the other knows, and judge apart, so that each has its bound and its reason.
 
 pub mod form;
 pub mod words;

@@ -117,7 +117,7 @@ pub(super) fn capped<'r>(holding: impl Iterator<Item = Counted<'r>>) -> Vec<Reas
 fn by_odds(odds: i32, rules: &weights::Rules) -> Option<Reason> {
     let (rule, text) = if odds > 0 { rules.bad } else { rules.good };
     let odds = odds.clamp(-weights::ODDS_MAX, weights::ODDS_MAX);
-    let most = weights::GROUP_MAX.0;
+    let most = weights::CLASSIFIER_MAX.0;
     let score = Score((weights::of(rule).0 * odds / 100).clamp(-most, most));
     (score != Score::ZERO).then(|| reason(rule, score, text))
 }

@@ -6,7 +6,7 @@ use super::{Counted, analyse, by_odds, capped};
 use crate::checks::{
     criteria::{
         holding, rules,
-        weights::{self, GROUP_MAX},
+        weights::{self, CLASSIFIER_MAX, GROUP_MAX},
     },
     facts::Facts,
     phrases::TOPICS,
@@ -129,10 +129,11 @@ fn no_group_decides_alone() {
 
 #[test]
 fn no_classifier_decides_alone_and_each_speaks_both_ways() {
+    assert!(CLASSIFIER_MAX < Score::points(6, 0), "less than the built-in policy quarantines at");
     for rules in [weights::WORDS, weights::FORM] {
         for odds in [1_000_000, -1_000_000] {
             let reason = by_odds(odds, &rules).expect("a reason");
-            assert!(reason.score.0.abs() <= GROUP_MAX.0 && (reason.score.0 > 0) == (odds > 0), "{reason:?}");
+            assert!(reason.score.0.abs() <= CLASSIFIER_MAX.0 && (reason.score.0 > 0) == (odds > 0), "{reason:?}");
         }
         assert!(by_odds(0, &rules).is_none());
     }

@@ -99,10 +99,11 @@ pub(super) fn all(view: &View) -> RulesResponse {
 }
 
 fn groups(policy: &Engine) -> Vec<Group> {
-    let own = criteria::groups().chain(FIXED).map(|(name, about)| Group {
+    let fixed = FIXED.into_iter().map(|(name, about)| (name, about, GROUP_MAX));
+    let own = criteria::groups().chain(fixed).map(|(name, about, max)| Group {
         name: name.to_owned(),
         about: about.to_owned(),
-        max: GROUP_MAX.0,
+        max: max.0,
         origin: Origin::BuiltIn.into(),
     });
     let names: BTreeSet<&str> = policy.rules().map(|rule| rule.group.as_str()).collect();

@@ -150,10 +150,12 @@ pub fn by_odds() -> impl Iterator<Item = Rule> {
     })
 }
 
-/// All groups, each with what it looks at.
-pub fn groups() -> impl Iterator<Item = (&'static str, &'static str)> {
+/// All groups, each with what it looks at and what it counts at most.
+pub fn groups() -> impl Iterator<Item = (&'static str, &'static str, Score)> {
     let classifiers = [("words", "its words, by a classifier"), ("form", "how it is made, by a classifier")];
-    GROUPS.iter().map(|group| (group.name, group.about)).chain([PHRASES]).chain(classifiers)
+    let criteria = GROUPS.iter().map(|group| (group.name, group.about)).chain([PHRASES]);
+    let of_criteria = criteria.map(|(name, about)| (name, about, weights::GROUP_MAX));
+    of_criteria.chain(classifiers.map(|(name, about)| (name, about, weights::CLASSIFIER_MAX)))
 }
 
 /// Places in [`rules`] of those that hold, in ascending order.

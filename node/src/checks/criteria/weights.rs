@@ -23,9 +23,11 @@ pub const FORM: Rules =
     Rules { bad: ("FORM_BAD", "it is made as spam is"), good: ("FORM_GOOD", "it is made as wanted mail is") };
 
 /// More than so many units of odds either way do not count: hundredths of the natural logarithm.
-pub const ODDS_MAX: i32 = 400;
+pub const ODDS_MAX: i32 = 800;
 /// All rules of one group together count no more than this, either way: one trait of a message must not decide about it.
 pub const GROUP_MAX: Score = Score(450);
+/// The same of one classifier: less than the built-in policy quarantines at, so none decides alone.
+pub const CLASSIFIER_MAX: Score = Score(550);
 
 /// A rule, a tab, hundredths of a point; one a line.
 const TABLE: &str = include_str!("weights.tsv");
