@@ -15,9 +15,12 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::{rspamd::Rspamd, spamassassin::SpamAssassin};
+pub use self::{
+    rspamd::{Rspamd, Use},
+    spamassassin::SpamAssassin,
+};
 use super::corpus::Sorted;
-use crate::{edge::usage::Account, janitor::Janitor};
+use crate::janitor::Janitor;
 
 /// A peer that takes longer for one message is broken.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
@@ -39,8 +42,11 @@ pub trait Peer: Send + Sync {
     fn name(&self) -> &'static str;
     /// From so many points on it tags or quarantines by default, and from so many it rejects; SpamAssassin leaves that to others.
     fn thresholds(&self) -> (f64, f64);
-    /// CPU time of all its processes.
-    fn account(&self) -> &Account;
+    /// CPU time of all its processes so far.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    fn cpu(&self) -> anyhow::Result<Duration>;
     /// Where messages are asked about.
     fn address(&self) -> SocketAddr;
     /// The question about a message.
@@ -68,7 +74,7 @@ pub struct Said {
 /// # Errors
 /// When one is not answered.
 pub async fn ask(peer: &dyn Peer, all: &[Sorted], at_once: usize, progress: &ProgressBar) -> anyhow::Result<Said> {
-    let before = peer.account().cpu()?;
+    let before = peer.cpu()?;
     let began = std::time::Instant::now();
     let next = std::sync::atomic::AtomicUsize::new(0);
     let worker = async || {
@@ -86,7 +92,7 @@ pub async fn ask(peer: &dyn Peer, all: &[Sorted], at_once: usize, progress: &Pro
     let mut answered: Vec<(usize, f64)> = futures::future::try_join_all(workers).await?.into_iter().flatten().collect();
     answered.sort_by_key(|(at, _)| *at);
     let points = answered.into_iter().map(|(_, points)| points).collect();
-    Ok(Said { points, cpu: peer.account().cpu()?.saturating_sub(before), took: began.elapsed() })
+    Ok(Said { points, cpu: peer.cpu()?.saturating_sub(before), took: began.elapsed() })
 }
 
 /// One question, one answer, until the other side closes. Our side stays open: Rspamd takes a closed one for a client that has left.

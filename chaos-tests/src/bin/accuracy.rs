@@ -12,7 +12,7 @@ use chaos_tests::{
     accuracy::{
         corpus::{self, Sorted},
         curve::{Curve, interval},
-        peers::{self, Ground, Peer, Rspamd, Said, SpamAssassin},
+        peers::{self, Ground, Peer, Rspamd, Said, SpamAssassin, Use},
     },
     command::{self, Form},
     edge::usage::own_cpu,
@@ -133,7 +133,7 @@ async fn ask_peers(all: &[Sorted], train: &Path, progress: &ProgressBar) -> anyh
         progress.set_message(what);
     };
     begin("Rspamd learns", learnt.len());
-    let rspamd = Rspamd::start(&ground).await?;
+    let rspamd = Rspamd::start(&ground, Use::Alone).await?;
     rspamd.learn(&learnt, progress).await?;
     begin("Rspamd judges", all.len());
     let by_rspamd = asked(&rspamd, all, progress).await?;

@@ -12,6 +12,7 @@ use chaos_tests::{
     dns::{self, Record},
     durability::corruption::judge,
     janitor,
+    quick_dns::{self, Names},
     sink::{self, Order, Sink},
 };
 use clap::{Parser, Subcommand};
@@ -64,6 +65,9 @@ enum Peer {
         /// A JSON file with [{"name", "kind", "value"}].
         #[arg(long)]
         records: PathBuf,
+        /// As little work as can be: over UDP alone, without a word of questions; what is not in its records does not exist.
+        #[arg(long)]
+        for_load: bool,
     },
     /// A control server that keeps only a short log, as one with much to do would; ends in order on SIGTERM.
     Control {
@@ -137,11 +141,19 @@ async fn main() -> anyhow::Result<()> {
                 Err(error) => eprintln!("order {line:?}: {error}"),
             });
         }
-        Peer::Dns { listen, records } => {
+        Peer::Dns { listen, records, for_load } => {
             let text = std::fs::read(&records).with_context(|| format!("read {}", records.display()))?;
             let records: Vec<Record> = serde_json::from_slice(&text).context("read the records")?;
-            let (at, serving) = dns::serve(listen, &records, |question| print(&question)).await?;
-            tokio::spawn(serving);
+            let at = if for_load {
+                let names = Names::new(&records)?;
+                let (at, socket) = quick_dns::listen(listen)?;
+                tokio::task::spawn_blocking(move || names.serve(&socket));
+                at
+            } else {
+                let (at, serving) = dns::serve(listen, &records, |question| print(&question)).await?;
+                tokio::spawn(serving);
+                at
+            };
             print(&json!({"ready": {"dns": at}}));
             until_input_ends(|_| {});
         }

@@ -63,16 +63,31 @@ impl Clamd {
         log: PathBuf,
         janitor: &Janitor,
     ) -> anyhow::Result<Self> {
+        Self::start_as(lines, path, folder, log, janitor, |program| program).await
+    }
+
+    /// The same, of a program that `member` has made one that is accounted for.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn start_as(
+        lines: &str,
+        path: &Path,
+        folder: &Path,
+        log: PathBuf,
+        janitor: &Janitor,
+        member: impl FnOnce(Program) -> Program,
+    ) -> anyhow::Result<Self> {
         let port = ports::reserve(None)?;
         let address = port.address();
         let settings = write_files(lines, folder, address, &log)?;
-        let program = Program {
+        let program = member(Program {
             name: "clamd".into(),
             path: path.to_owned(),
             arguments: vec!["--config-file".into(), settings.into()],
             environment: Vec::new(),
             log,
-        };
+        });
         let clamd = Self { address, program, janitor: janitor.clone(), process: Mutex::new(None) };
         clamd.run(Some(port)).await?;
         Ok(clamd)
@@ -103,6 +118,14 @@ impl Clamd {
             Ok::<_, std::io::Error>(&answer == b"PONG\0")
         };
         ask.await.unwrap_or(false)
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn pid(&self) -> anyhow::Result<u32> {
+        Ok(self.process.lock().await.as_ref().context("clamd is not running")?.pid())
     }
 
     /// SIGKILL.

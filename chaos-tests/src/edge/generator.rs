@@ -24,6 +24,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{mails::Mails, talk::Talk, usage};
+use crate::cluster::layout::BALANCER;
 
 /// An errand that takes longer has failed.
 const ERRAND_MAX: Duration = Duration::from_secs(60);
@@ -50,13 +51,22 @@ pub enum Errand {
     Handshake(Arc<ClientConfig>),
 }
 
+/// Where connections come from, or seem to. Of an address the first three parts.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// From such addresses of loopback.
+    Own([u8; 3]),
+    /// From a load balancer, which announces clients with such addresses (PROXY protocol, version 1).
+    Announced([u8; 3]),
+}
+
 /// Who goes on errands, where to, and how many at a time.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Where to.
     pub server: SocketAddr,
-    /// The first three parts of the addresses to come from.
-    pub net: [u8; 3],
+    /// Where from.
+    pub origin: Origin,
     /// What for.
     pub errand: Errand,
     /// How many at a time.
@@ -231,8 +241,10 @@ impl Load {
     }
 
     async fn go(&self, n: u64) -> io::Result<Done> {
-        let socket = connect(self.server, self.net, n).await?;
-        let mut talk = Talk::new(socket);
+        let mut talk = match self.origin {
+            Origin::Own(net) => Talk::new(connect(self.server, net, n).await?),
+            Origin::Announced(net) => announced(self.server, net, n).await?,
+        };
         match &self.errand {
             Errand::TurnedAway => {
                 let code = talk.code().await?;
@@ -241,7 +253,7 @@ impl Load {
             Errand::Relay { mails, pipelined } => relay(&mut talk, mails, *pipelined, n).await,
             Errand::UnknownRecipient(mails) => {
                 greet(&mut talk).await?;
-                let [mail, rcpt, _] = &mails.envelope;
+                let [mail, rcpt, _] = &mails.nth(n).envelope;
                 for command in [mail, rcpt] {
                     let code = talk.ask(command).await?;
                     if code == 550 {
@@ -274,13 +286,29 @@ impl Load {
 /// # Errors
 /// When there is none.
 pub async fn connect(server: SocketAddr, [a, b, c]: [u8; 3], n: u64) -> io::Result<TcpStream> {
-    let host = u8::try_from(1 + n % HOSTS).unwrap_or(1);
+    connect_from(Ipv4Addr::new(a, b, c, host(n)).into(), server).await
+}
+
+/// Last part of the address number n.
+fn host(n: u64) -> u8 {
+    u8::try_from(1 + n % HOSTS).unwrap_or(1)
+}
+
+async fn connect_from(address: IpAddr, server: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
-    socket.bind(SocketAddr::new(Ipv4Addr::new(a, b, c, host).into(), 0))?;
+    socket.bind(SocketAddr::new(address, 0))?;
     let stream = socket.connect(server).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// A connection of the balancer's, for one of the addresses of a net, in turn.
+async fn announced(server: SocketAddr, [a, b, c]: [u8; 3], n: u64) -> io::Result<Talk<TcpStream>> {
+    let mut talk = Talk::new(connect_from(BALANCER, server).await?);
+    let client = format!("PROXY TCP4 {a}.{b}.{c}.{} {BALANCER} 40000 25\r\n", host(n));
+    talk.send(client.as_bytes()).await?;
+    Ok(talk)
 }
 
 /// The greeting and EHLO.
@@ -298,16 +326,17 @@ pub async fn greet(talk: &mut Talk<TcpStream>) -> io::Result<()> {
 
 async fn relay(talk: &mut Talk<TcpStream>, mails: &Mails, pipelined: bool, n: u64) -> io::Result<Done> {
     greet(talk).await?;
+    let mail = mails.nth(n);
     if pipelined {
-        talk.send(&mails.group).await?;
+        talk.send(&mail.group).await?;
     }
-    for (command, wanted) in mails.envelope.iter().zip([250, 250, 354]) {
+    for (command, wanted) in mail.envelope.iter().zip([250, 250, 354]) {
         let code = if pipelined { talk.code().await? } else { talk.ask(command).await? };
         if code != wanted {
             return Ok(Done::now(Some(code)));
         }
     }
-    let code = talk.ask(mails.body(n)).await?;
+    let code = talk.ask(&mail.body).await?;
     if code != 250 {
         return Ok(Done::now(Some(code)));
     }

@@ -9,7 +9,7 @@ use crate::{letters, letters::Letter, smtp_client::stuffed};
 /// Messages that are read from a folder at most.
 const FILES_MAX: usize = 10_000;
 
-/// The envelope that all messages of a load have.
+/// The envelope of a message.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Reverse-path.
@@ -18,51 +18,75 @@ pub struct Route {
     pub to: String,
 }
 
-/// Messages that are sent in turn.
+/// A message as it is sent.
 #[derive(Clone, Debug)]
-pub struct Mails {
-    /// Name in the table: `2 KB`, or the folder's.
-    pub name: String,
+pub struct Mail {
     /// MAIL, RCPT and DATA, each with its line end.
     pub envelope: [Vec<u8>; 3],
     /// The same in one piece.
     pub group: Vec<u8>,
     /// With doubled dots and the final one.
-    bodies: Vec<Vec<u8>>,
-    /// Of all messages, as they are before that.
+    pub body: Vec<u8>,
+}
+
+impl Mail {
+    fn new(Route { from, to }: &Route, message: &[u8]) -> Self {
+        let envelope =
+            [format!("MAIL FROM:<{from}>\r\n"), format!("RCPT TO:<{to}>\r\n"), "DATA\r\n".into()].map(Vec::from);
+        Self { group: envelope.concat(), envelope, body: stuffed(message) }
+    }
+}
+
+/// Messages that are sent in turn.
+#[derive(Clone, Debug)]
+pub struct Mails {
+    /// Name in the table: `2 KB`, or the folder's.
+    pub name: String,
+    all: Vec<Mail>,
+    /// Of all messages, as they are before their dots are doubled.
     bytes: usize,
 }
 
 impl Mails {
-    /// These messages, which must not be none.
+    /// These messages, which must not be none, all with one envelope.
     ///
     /// # Errors
     /// When they are none.
     pub fn new(name: &str, route: &Route, messages: &[Vec<u8>]) -> anyhow::Result<Self> {
-        ensure!(!messages.is_empty(), "there is no message in {name}");
-        let Route { from, to } = route;
-        let envelope =
-            [format!("MAIL FROM:<{from}>\r\n"), format!("RCPT TO:<{to}>\r\n"), "DATA\r\n".into()].map(Vec::from);
-        Ok(Self {
-            name: name.to_owned(),
-            group: envelope.concat(),
-            envelope,
-            bodies: messages.iter().map(|message| stuffed(message)).collect(),
-            bytes: messages.iter().map(Vec::len).sum(),
-        })
+        Self::each(name, messages.iter().map(|message| (route, message.as_slice())))
+    }
+
+    /// These messages, which must not be none, each with its own envelope.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn each<'m>(name: &str, messages: impl Iterator<Item = (&'m Route, &'m [u8])>) -> anyhow::Result<Self> {
+        let mut mails = Self { name: name.to_owned(), all: Vec::new(), bytes: 0 };
+        for (route, message) in messages {
+            mails.all.push(Mail::new(route, message));
+            mails.bytes += message.len();
+        }
+        ensure!(!mails.all.is_empty(), "there is no message in {name}");
+        Ok(mails)
     }
 
     /// The message number n, counted from 0, in turn.
     #[must_use]
-    pub fn body(&self, n: u64) -> &[u8] {
-        let at = usize::try_from(n).unwrap_or_default() % self.bodies.len();
-        &self.bodies[at]
+    pub fn nth(&self, n: u64) -> &Mail {
+        let at = usize::try_from(n).unwrap_or_default() % self.all.len();
+        &self.all[at]
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
     }
 
     /// Mean size.
     #[must_use]
     pub fn bytes_mean(&self) -> usize {
-        self.bytes / self.bodies.len()
+        self.bytes / self.all.len()
     }
 }
 
@@ -102,10 +126,10 @@ mod tests {
         let route = Route { from: "a@good.example".into(), to: "b@dest.test".into() };
         let mails = Mails::new("two", &route, &[b"a\n".to_vec(), b".b\n".to_vec()]).expect("mails");
         assert_eq!(
-            [mails.body(0), mails.body(1), mails.body(2)],
+            [0, 1, 2].map(|n| mails.nth(n).body.as_slice()),
             [b"a\r\n.\r\n" as &[u8], b"..b\r\n.\r\n", b"a\r\n.\r\n"]
         );
-        assert_eq!(mails.group, b"MAIL FROM:<a@good.example>\r\nRCPT TO:<b@dest.test>\r\nDATA\r\n");
+        assert_eq!(mails.nth(0).group, b"MAIL FROM:<a@good.example>\r\nRCPT TO:<b@dest.test>\r\nDATA\r\n");
         for bytes in [2_000, 75_000] {
             assert!((bytes..bytes + 100).contains(&built(&route, bytes).len()), "{bytes}");
         }

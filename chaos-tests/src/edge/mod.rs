@@ -46,6 +46,8 @@ pub enum Network {
     Department,
     /// Servers of the Internet.
     Internet,
+    /// The same, told by a load balancer.
+    Announced,
     /// Servers that nobody lets in.
     Denied,
 }
@@ -57,6 +59,8 @@ impl Network {
         match self {
             Self::Department => [127, 1, 1],
             Self::Internet => [127, 0, 10],
+            // Addresses for documentation (RFC 5737): filters skip checks of what comes from their own machine.
+            Self::Announced => [203, 0, 113],
             Self::Denied => [127, 66, 1],
         }
     }
@@ -117,9 +121,9 @@ impl World {
         let drain = Drain::start()?;
         let keys = Key::both(&ground.fresh("keys")?)?;
         progress.set_message("starting Postfix");
-        let postfix = Postfix::start(ground, drain.address, &keys).await?;
+        let postfix = Postfix::start(ground, drain.address, None, &keys).await?;
         progress.set_message("starting a node, a control server and a name server");
-        let ours = Ours::start(ground, drain.address, &keys[0]).await?;
+        let ours = Ours::start(ground, drain.address, None, &keys[0]).await?;
         Ok(Self { plan, drain, keys, postfix, ours })
     }
 
@@ -156,7 +160,7 @@ impl World {
 pub fn route(network: Network) -> Route {
     let from = match network {
         Network::Department => "clerk@source.test".to_owned(),
-        Network::Internet | Network::Denied => format!("friend@{SENDER_DOMAIN}"),
+        Network::Internet | Network::Announced | Network::Denied => format!("friend@{SENDER_DOMAIN}"),
     };
     Route { from, to: format!("user17@{DOMAIN}") }
 }

@@ -1,5 +1,5 @@
-//! This node as it is in production, but that nothing is scanned for viruses: a process with a control server and a name server
-//! of the test world, all on this machine.
+//! This node as it is in production, with a clamd or without a scan for viruses: a process with a control server and a name
+//! server of the test world, all on this machine.
 
 use std::{
     fmt::Write as _,
@@ -14,7 +14,10 @@ use tokio::{process::Command, sync::mpsc};
 
 use super::{DOMAIN, Network, SENDER_DOMAIN, keys::Key, recipients, usage::Account};
 use crate::{
-    cluster::{layout::folder, operator::Operator},
+    cluster::{
+        layout::{BALANCER, folder},
+        operator::Operator,
+    },
     commits::{
         Ground,
         voters::{self, NAMES},
@@ -42,6 +45,8 @@ pub struct Ours {
     pub control: Account,
     /// Those of the name server, which is no part of a node's site.
     pub dns: Account,
+    /// Where it listens.
+    pub resolver: SocketAddr,
     /// Signs for the sender's domain.
     pub signing: Arc<SigningKey>,
     ground: Ground,
@@ -54,11 +59,16 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// Starts all; mail goes to `next_hop`.
+    /// Starts all; mail goes to `next_hop`. Without a clamd nothing is scanned.
     ///
     /// # Errors
     /// When something does not start.
-    pub async fn start(ground: &Ground, next_hop: SocketAddr, key: &Key) -> anyhow::Result<Self> {
+    pub async fn start(
+        ground: &Ground,
+        next_hop: SocketAddr,
+        clamd: Option<SocketAddr>,
+        key: &Key,
+    ) -> anyhow::Result<Self> {
         let home = ground.fresh("postern")?;
         let directory = home.join("cluster");
         voters::init(&directory, 1)?;
@@ -74,7 +84,8 @@ impl Ours {
         let records = home.join("dns.json");
         let text = serde_json::to_vec(&records_of(&signing)).context("encode the DNS records")?;
         std::fs::write(&records, text).context("write the DNS records")?;
-        let peer = program("dns", &ground.programs.peer, vec!["dns".into(), "--records".into(), records.into()]);
+        let arguments = vec!["dns".into(), "--for-load".into(), "--records".into(), records.into()];
+        let peer = program("dns", &ground.programs.peer, arguments);
         let names = DnsPeer::start(&dns.member(peer), &ground.janitor).await?;
 
         let (name, _) = NAMES[0];
@@ -91,13 +102,14 @@ impl Ours {
         )?;
         let ports = [ports::reserve(None)?, ports::reserve(None)?];
         let [internet, departments] = [ports[0].address(), ports[1].address()];
-        let settings = write_node(&directory, [internet, departments], at, names.address)?;
+        let settings = write_node(&directory, [internet, departments], at, names.address, clamd)?;
         let mut ours = Self {
             internet,
             departments,
             node,
             control,
             dns,
+            resolver: names.address,
             signing,
             ground: ground.clone(),
             program: program("mx1", &ground.programs.node, vec!["--config".into(), settings.into()]),
@@ -111,7 +123,7 @@ impl Ours {
         ours.posternctl(vec!["cluster".into(), "form".into(), form]).await?;
         operator.leader().await?;
         let policy = folder(&home, "policy")?;
-        write_policy(&policy, next_hop)?;
+        write_policy(&policy, next_hop, clamd.is_some())?;
         let apply = ["policy".into(), "apply".into(), policy.into(), "--why".into(), "a benchmark".into()];
         ours.posternctl(apply.to_vec()).await?;
         let denied = format!("net:{}", Network::Denied.net());
@@ -170,13 +182,18 @@ fn records_of(signing: &SigningKey) -> Vec<Record> {
     records.retain(|record| !spf(record) && record.kind != "PTR");
     let record =
         |name: String, kind: &str, value: &str| Record { name, kind: kind.to_owned(), value: value.to_owned() };
-    let [a, b, c] = Network::Internet.prefix();
-    records.push(record(SENDER_DOMAIN.into(), "TXT", &format!("v=spf1 ip4:{a}.{b}.{c}.0/24 -all")));
-    for host in 1..=250 {
-        let name = format!("mail{host}.{SENDER_DOMAIN}");
-        records.push(record(format!("{host}.{c}.{b}.{a}.in-addr.arpa"), "PTR", &name));
-        records.push(record(name, "A", &format!("{a}.{b}.{c}.{host}")));
+    let nets = [(Network::Internet, "mail"), (Network::Announced, "mx")];
+    let allowed = nets.map(|(network, _)| format!("ip4:{}", network.net())).join(" ");
+    records.push(record(SENDER_DOMAIN.into(), "TXT", &format!("v=spf1 {allowed} -all")));
+    for (network, label) in nets {
+        let [a, b, c] = network.prefix();
+        for host in 1..=250 {
+            let name = format!("{label}{host}.{SENDER_DOMAIN}");
+            records.push(record(format!("{host}.{c}.{b}.{a}.in-addr.arpa"), "PTR", &name));
+            records.push(record(name, "A", &format!("{a}.{b}.{c}.{host}")));
+        }
     }
+    let [a, b, c] = Network::Internet.prefix();
     records.push(record("load.test".into(), "A", &format!("{a}.{b}.{c}.1")));
     records
 }
@@ -186,10 +203,13 @@ fn write_node(
     [internet, departments]: [SocketAddr; 2],
     control: SocketAddr,
     dns: SocketAddr,
+    clamd: Option<SocketAddr>,
 ) -> anyhow::Result<PathBuf> {
+    let clamd = clamd.map(|address| format!("clamd: \"{address}\"\n")).unwrap_or_default();
     let text = format!(
         "name: mx1\nsite: north\nhostname: mx1.gov.test\ncredentials: \".\"\ncontrol: [\"{control}\"]\n\
-         listeners: {{internet: \"{internet}\", departments: \"{departments}\"}}\ndns: [\"{dns}\"]\n\
+         listeners: {{internet: \"{internet}\", departments: \"{departments}\", balancers: [{BALANCER}]}}\n\
+         dns: [\"{dns}\"]\n{clamd}\
          tls: {{certificate: tls.pem, key: tls.key}}\nlimits: {{connections_max: {CONNECTIONS_MAX}}}\n"
     );
     let path = directory.join("nodes/mx1/node.yaml");
@@ -197,14 +217,18 @@ fn write_node(
     Ok(path)
 }
 
-/// A department that gets the mail and one that sends it. No virus scanner, and thresholds that no message reaches: whatever
-/// comes is relayed, as a mail server without a filter would. All of it is tagged, so that no client becomes a good one of whom
-/// nothing more is asked.
-fn write_policy(folder: &Path, next_hop: SocketAddr) -> anyhow::Result<()> {
+/// A department that gets the mail and one that sends it. Thresholds that no message reaches, and no types that are refused:
+/// whatever can be read and scanned is relayed, as a mail server without a filter would. All of it is tagged, so that no client
+/// becomes a good one of whom nothing more is asked.
+fn write_policy(folder: &Path, next_hop: SocketAddr, scans: bool) -> anyhow::Result<()> {
     let hop = format!("[{{host: \"{}\", port: {}, tls: none}}]", next_hop.ip(), next_hop.port());
     // The generator's few addresses name more unknown recipients than policy bears of anybody.
-    let state = "state: The State of Test\nclients: {rates: {unknown_recipients: unbounded}}\npolicy:\n  virus_scan: off\n  \
-                 tag_at: -900\n  quarantine_at: 900\n  reject_at: 900\n  dmarc_failure: score\n";
+    let state = format!(
+        "state: The State of Test\nclients: {{rates: {{unknown_recipients: unbounded}}}}\npolicy:\n  virus_scan: {}\n  \
+         client_refuse_at: 900\n  greylist_at: 900\n  blocked_types: []\n  \
+         tag_at: -900\n  quarantine_at: 900\n  reject_at: 900\n  dmarc_failure: score\n",
+        if scans { "required" } else { "off" }
+    );
     let mut all = String::new();
     for local in recipients() {
         write!(all, "{local}, ").context("list the recipients")?;
@@ -217,7 +241,7 @@ fn write_policy(folder: &Path, next_hop: SocketAddr) -> anyhow::Result<()> {
     let sends = format!(
         "department: source\nname: Department of Letters\ndomains: [source.test]\nnext_hops: {hop}\nsources: [{net}]\n"
     );
-    for (name, text) in [("state", state), ("dest", &gets), ("source", &sends)] {
+    for (name, text) in [("state", &state), ("dest", &gets), ("source", &sends)] {
         std::fs::write(folder.join(format!("{name}.yaml")), text).with_context(|| format!("write {name}.yaml"))?;
     }
     Ok(())

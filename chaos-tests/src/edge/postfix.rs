@@ -36,6 +36,8 @@ pub struct Postfix {
     pub idle: SocketAddr,
     /// STARTTLS with each of the keys.
     pub tls: Vec<SocketAddr>,
+    /// By way of the queue, after a filter; a load balancer stands before it.
+    pub filtered: Option<SocketAddr>,
     /// CPU time and memory of all its processes.
     pub account: Account,
     folder: PathBuf,
@@ -49,17 +51,23 @@ pub fn installed() -> bool {
 }
 
 impl Postfix {
-    /// Starts it; mail goes to `next_hop`.
+    /// Starts it; mail goes to `next_hop`, of one service after `milter` has seen it.
     ///
     /// # Errors
     /// When it does not start; it needs root.
-    pub async fn start(ground: &Ground, next_hop: SocketAddr, keys: &[Key]) -> anyhow::Result<Self> {
+    pub async fn start(
+        ground: &Ground,
+        next_hop: SocketAddr,
+        milter: Option<SocketAddr>,
+        keys: &[Key],
+    ) -> anyhow::Result<Self> {
         let folder = ground.fresh("postfix")?;
-        let reserved = (0..4 + keys.len()).map(|_| ports::reserve(None)).collect::<anyhow::Result<Vec<_>>>()?;
+        let reserved = (0..5 + keys.len()).map(|_| ports::reserve(None)).collect::<anyhow::Result<Vec<_>>>()?;
         let addresses: Vec<SocketAddr> = reserved.iter().map(ports::Reserved::address).collect();
-        let (services, tls) = addresses.split_at(4);
-        let &[queue, proxy, postscreen, idle] = services else { bail!("four services have four ports") };
-        write(&folder, next_hop, services, &tls.iter().copied().zip(keys).collect::<Vec<_>>())?;
+        let (services, tls) = addresses.split_at(5);
+        let &[queue, proxy, postscreen, idle, filtered] = services else { bail!("five services have five ports") };
+        let filtered = milter.map(|milter| (filtered, milter));
+        write(&folder, next_hop, &services[..4], filtered, &tls.iter().copied().zip(keys).collect::<Vec<_>>())?;
         let account = Account::open("postfix");
         let program = Program {
             name: "postfix".into(),
@@ -74,11 +82,22 @@ impl Postfix {
         account.started(process.pid());
         let all = addresses
             .iter()
+            .filter(|&&address| milter.is_some() || address != services[4])
             .map(|&address| until("Postfix listens", move || async move { TcpStream::connect(address).await.ok() }));
         for listening in all {
             listening.await.with_context(|| program.log_end())?;
         }
-        Ok(Self { queue, proxy, postscreen, idle, tls: tls.to_vec(), account, folder, process })
+        Ok(Self {
+            queue,
+            proxy,
+            postscreen,
+            idle,
+            tls: tls.to_vec(),
+            filtered: filtered.map(|(at, _)| at),
+            account,
+            folder,
+            process,
+        })
     }
 
     /// Files in its queue.
@@ -108,6 +127,7 @@ fn write(
     folder: &Path,
     next_hop: SocketAddr,
     services: &[SocketAddr],
+    filtered: Option<(SocketAddr, SocketAddr)>,
     tls: &[(SocketAddr, &Key)],
 ) -> anyhow::Result<()> {
     for name in ["conf", "spool", "data"] {
@@ -123,7 +143,7 @@ fn write(
     put("denied", &format!("{} reject\n", Network::Denied.net()))?;
     put("recipients", &recipients().map(|local| format!("{local}@{DOMAIN} OK\n")).collect::<String>())?;
     put("main.cf", &main_cf(folder, next_hop))?;
-    put("master.cf", &master_cf(next_hop, services, tls))?;
+    put("master.cf", &master_cf(next_hop, services, filtered, tls))?;
     run(Command::new("chown").arg("postfix").arg(folder.join("data")))?;
     let recipients = format!("hash:{}", folder.join("conf/recipients").display());
     run(Command::new("/usr/sbin/postmap").arg("-c").arg(folder.join("conf")).arg(recipients))?;
@@ -157,7 +177,12 @@ fn main_cf(folder: &Path, next_hop: SocketAddr) -> String {
     )
 }
 
-fn master_cf(next_hop: SocketAddr, services: &[SocketAddr], tls: &[(SocketAddr, &Key)]) -> String {
+fn master_cf(
+    next_hop: SocketAddr,
+    services: &[SocketAddr],
+    filtered: Option<(SocketAddr, SocketAddr)>,
+    tls: &[(SocketAddr, &Key)],
+) -> String {
     let with = [
         "- smtpd".to_owned(),
         format!("- smtpd -o smtpd_proxy_filter={next_hop}"),
@@ -167,6 +192,12 @@ fn master_cf(next_hop: SocketAddr, services: &[SocketAddr], tls: &[(SocketAddr, 
     ];
     let mut text: String =
         services.iter().zip(&with).map(|(address, with)| format!("{address} inet n - n - {with}\n")).collect();
+    if let Some((address, milter)) = filtered {
+        text += &format!(
+            "{address} inet n - n - - smtpd -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_milters=inet:{milter} \
+             -o milter_default_action=tempfail\n"
+        );
+    }
     for (address, key) in tls {
         text += &format!(
             "{address} inet n - n - - smtpd -o smtpd_tls_security_level=may -o smtpd_tls_cert_file={} \

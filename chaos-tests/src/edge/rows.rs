@@ -12,7 +12,7 @@ use tokio::{process::Command, time::sleep};
 
 use super::{
     Network, World,
-    generator::{Errand, Load, Pace, Tally},
+    generator::{Errand, Load, Origin, Pace, Tally},
     mails::Mails,
     route,
     usage::Account,
@@ -133,7 +133,7 @@ impl World {
     fn load(&self, server: SocketAddr, network: Network, errand: Errand, pace: Pace) -> Load {
         Load {
             server,
-            net: network.prefix(),
+            origin: Origin::Own(network.prefix()),
             errand,
             pace,
             lasting: self.plan.lasting,

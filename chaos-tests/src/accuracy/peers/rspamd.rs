@@ -1,4 +1,4 @@
-//! Rspamd with Bayes in a Redis of its own, and without what asks the network.
+//! Rspamd with Bayes in a Redis of its own: alone, without what asks the network, or as the filter of a mail server.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -33,12 +33,36 @@ const ONLINE: [&str; 13] = [
     "bimi",
 ];
 
+/// What it is there for.
+#[derive(Clone, Copy, Debug)]
+pub enum Use {
+    /// It is asked what it thinks of the content; it asks nobody.
+    Alone,
+    /// It is a mail server's filter with its own defaults, but that it rejects nothing.
+    Filter {
+        /// Scans each message as a whole.
+        clamd: SocketAddr,
+        /// Answers what it asks of the DNS.
+        resolver: SocketAddr,
+    },
+}
+
+/// Modules that ask servers of Rspamd's makers by other ways than a look-up of names that each message brings.
+const REMOTE: [&str; 2] = ["fuzzy_check", "rspamd_update"];
+/// It may look for servers of its makers for as long, where there is no network.
+const START_TRIES: usize = 6;
+
 /// A running one.
 #[derive(Debug)]
 pub struct Rspamd {
+    /// CPU time and memory of its own processes.
+    pub account: Account,
+    /// Those of its Redis.
+    pub store: Account,
+    /// Where a mail server asks.
+    pub milter: SocketAddr,
     scanner: SocketAddr,
     controller: SocketAddr,
-    account: Account,
     processes: [Process; 2],
 }
 
@@ -47,16 +71,16 @@ impl Rspamd {
     ///
     /// # Errors
     /// When it, or Redis, is not installed or does not start.
-    pub async fn start(ground: &Ground) -> anyhow::Result<Self> {
+    pub async fn start(ground: &Ground, used: Use) -> anyhow::Result<Self> {
         let (Some(rspamd), Some(redis)) = (installed("rspamd"), installed("redis-server")) else {
             bail!("install the packages rspamd and redis-server");
         };
         let folder = ground.folder.join("rspamd");
-        let reserved = (0..3).map(|_| ports::reserve(None)).collect::<anyhow::Result<Vec<_>>>()?;
-        let [scanner, controller, store] = [0, 1, 2].map(|at: usize| reserved[at].address());
-        configure(&folder, scanner, controller, store).context("configure Rspamd")?;
+        let reserved = (0..4).map(|_| ports::reserve(None)).collect::<anyhow::Result<Vec<_>>>()?;
+        let [scanner, controller, milter, store] = [0, 1, 2, 3].map(|at: usize| reserved[at].address());
+        configure(&folder, [scanner, controller, milter, store], used).context("configure Rspamd")?;
         run(Command::new("chown").arg("-R").arg("_rspamd").arg(&folder)).await?;
-        let account = Account::open("rspamd");
+        let [account, store_account] = ["rspamd", "redis"].map(Account::open);
         let program = |name: &str, path, arguments: Vec<String>| Program {
             name: name.into(),
             path,
@@ -78,14 +102,22 @@ impl Rspamd {
         let rspamd = program("rspamd", rspamd, arguments);
         drop(reserved);
         let processes = [
-            account.member(redis).start_foreign(&ground.janitor)?,
+            store_account.member(redis).start_foreign(&ground.janitor)?,
             account.member(rspamd.clone()).start_foreign(&ground.janitor)?,
         ];
-        processes.iter().for_each(|process| account.started(process.pid()));
-        let peer = Self { scanner, controller, account, processes };
+        for (account, process) in [&store_account, &account].into_iter().zip(&processes) {
+            account.started(process.pid());
+        }
+        let peer = Self { account, store: store_account, milter, scanner, controller, processes };
         for address in [scanner, controller] {
-            let listens = until("Rspamd listens", || async { exchange(address, &post("/ping", b"")).await.ok() });
-            listens.await.with_context(|| rspamd.log_end())?;
+            let ping = || async { exchange(address, &post("/ping", b"")).await.ok() };
+            let mut listens = until("Rspamd listens", ping).await;
+            for _ in 1..START_TRIES {
+                if listens.is_err() {
+                    listens = until("Rspamd listens", ping).await;
+                }
+            }
+            listens.with_context(|| rspamd.log_end())?;
         }
         Ok(peer)
     }
@@ -105,7 +137,10 @@ impl Rspamd {
     }
 
     /// Waits until it has compiled its patterns: until it uses no CPU.
-    async fn quiet(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the system does not tell what it uses.
+    pub async fn quiet(&self) -> anyhow::Result<()> {
         let mut quiet = 0;
         while quiet < 6 {
             let before = self.account.cpu()?;
@@ -137,8 +172,8 @@ impl Peer for Rspamd {
         (6.0, 15.0)
     }
 
-    fn account(&self) -> &Account {
-        &self.account
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        Ok(self.account.cpu()? + self.store.cpu()?)
     }
 
     fn address(&self) -> SocketAddr {
@@ -154,8 +189,8 @@ impl Peer for Rspamd {
     }
 }
 
-/// Debian's settings but for addresses, folders, no network and no learning of its own.
-fn configure(folder: &Path, scanner: SocketAddr, controller: SocketAddr, store: SocketAddr) -> anyhow::Result<()> {
+/// Debian's settings but for addresses, folders, no learning of its own, and what its use asks for.
+fn configure(folder: &Path, [scanner, controller, milter, store]: [SocketAddr; 4], used: Use) -> anyhow::Result<()> {
     for name in ["db", "run"] {
         std::fs::create_dir_all(folder.join(name))?;
     }
@@ -166,12 +201,30 @@ fn configure(folder: &Path, scanner: SocketAddr, controller: SocketAddr, store: 
     let put = |name: &str, text: String| std::fs::write(local.join(name), text);
     put("worker-normal.inc", format!("bind_socket = \"{scanner}\";\ncount = 2;\n"))?;
     put("worker-controller.inc", format!("bind_socket = \"{controller}\";\nsecure_ip = \"127.0.0.1\";\ncount = 1;\n"))?;
-    put("worker-proxy.inc", "enabled = false;\n".to_owned())?;
     put("logging.inc", format!("type = \"file\";\nfilename = \"{here}/rspamd.log\";\nlevel = \"warning\";\n"))?;
     put("greylist.conf", "enabled = false;\n".to_owned())?;
     let bayes = format!("servers = \"{store}\";\nbackend = \"redis\";\nautolearn = false;\n");
     put("classifier-bayes.conf", bayes)?;
-    ONLINE.iter().try_for_each(|module| put(&format!("{module}.conf"), "enabled = false;\n".to_owned()))?;
+    let Use::Filter { clamd, resolver } = used else {
+        put("worker-proxy.inc", "enabled = false;\n".to_owned())?;
+        return Ok(ONLINE
+            .iter()
+            .try_for_each(|module| put(&format!("{module}.conf"), "enabled = false;\n".to_owned()))?);
+    };
+    let proxy = format!(
+        "bind_socket = \"{milter}\";\nmilter = yes;\ntimeout = 120s;\ncount = 2;\n\
+         upstream \"local\" {{ default = yes; self_scan = yes; }}\n"
+    );
+    put("worker-proxy.inc", proxy)?;
+    let (host, port) = (resolver.ip(), resolver.port());
+    put("options.inc", format!("dns {{ nameserver = [\"{host}:{port}:1\"]; timeout = 1s; retransmits = 2; }}\n"))?;
+    put("actions.conf", "reject = 9999;\nadd_header = 6;\ngreylist = null;\nrewrite_subject = null;\n".to_owned())?;
+    let scan = format!(
+        "clamav {{ type = \"clamav\"; servers = \"{clamd}\"; scan_mime_parts = false; symbol = \"CLAM_VIRUS\"; \
+         log_clean = false; max_size = 26214400; timeout = 15; }}\n"
+    );
+    put("antivirus.conf", scan)?;
+    REMOTE.iter().try_for_each(|module| put(&format!("{module}.conf"), "enabled = false;\n".to_owned()))?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! SpamAssassin's daemon with Debian's rules and a Bayes database of its own, without a network.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
@@ -92,8 +92,8 @@ impl Peer for SpamAssassin {
         (5.0, f64::INFINITY)
     }
 
-    fn account(&self) -> &Account {
-        &self.account
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        self.account.cpu()
     }
 
     fn address(&self) -> SocketAddr {
