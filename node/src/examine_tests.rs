@@ -18,6 +18,7 @@ use crate::{
         virus::VirusScanner,
     },
     limits::Limits,
+    message::Message,
     policy::{
         evidence::{Analysed, AuthResult, Evidence},
         samples::{from_department, transaction, view},
@@ -164,4 +165,19 @@ async fn bytes_that_are_no_message_get_a_verdict() {
     let examined = examine("\0\u{1}\u{2} no header at all", TrustClass::Internet, off).await;
     assert_eq!(examined.verdicts[0].1.disposition, Disposition::Quarantine);
     assert_eq!(examined.verdicts[0].1.reasons[0].rule, "UNPARSABLE");
+}
+
+#[tokio::test]
+async fn text_by_the_book_is_scanned_with_its_message_and_other_parts_by_themselves_too() {
+    let part = "Content-Type: text/html\nContent-Transfer-Encoding: base64\n";
+    for (text, expected) in [
+        (format!("From: a@b.test\n{part}\nPHA+\n"), vec![]),
+        (format!("From: a@b.test\n{part}Content-Disposition: attachment\n\nPHA+\n"), vec!["<p>"]),
+        // Something is wrong with it.
+        (format!("{part}\nPHA+\n"), vec!["<p>"]),
+        (format!("From: a@b.test\n{part}\nPHA\n"), vec!["<p"]),
+    ] {
+        let message = Message::parse(Bytes::from(text.replace('\n', "\r\n")), &Limits::default());
+        assert_eq!(super::decoded(&message), expected, "{text}");
+    }
 }

@@ -13,6 +13,7 @@ use super::{
     encodings::{is_identity, undone},
     fields::{Field, Header},
     names::names,
+    plain::{self, Leaf},
     text::TEXT_BYTES_MAX,
 };
 use crate::limits::Limits;
@@ -39,6 +40,8 @@ pub struct Part {
     pub content: Bytes,
     /// Character set of a text part, as declared: `utf-8` when none is.
     pub charset: Option<String>,
+    /// Whether it is encoded text that all readers find in its place and decode to these bytes.
+    pub is_plain: bool,
 }
 
 impl Part {
@@ -63,12 +66,14 @@ struct Entity {
     bytes: Bytes,
     depth: usize,
     default_type: &'static str,
+    /// Whether every reader finds it here.
+    is_plain: bool,
 }
 
 impl Walk {
     pub(super) fn new(bytes: &Bytes, limits: &Limits) -> Self {
         let mut walk = Self { views_left: bytes.len(), ..Self::default() };
-        let mut entities = vec![Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain" }];
+        let mut entities = vec![Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain", is_plain: true }];
         let mut seen = 0;
         while let Some(entity) = entities.pop() {
             seen += 1;
@@ -114,27 +119,36 @@ impl Walk {
         let encoding =
             header.named("content-transfer-encoding").next().map(|field| field.text(&entity.bytes)).unwrap_or_default();
         let body = entity.bytes.slice(header.body_at..);
+        let is_plain = entity.is_plain && plain::is_plain_header(&header, &entity.bytes);
         if kind.starts_with("multipart/") {
             if is_unclear(declared.as_deref().unwrap_or_default(), content_type.as_ref()) {
                 self.note(Defect::UnclearBoundary);
             }
-            self.multipart(&kind, content_type.as_ref(), &encoding, &body, entity.depth, room, entities);
+            let entity = Entity { is_plain, ..entity };
+            self.multipart(&kind, content_type.as_ref(), &encoding, &header, &entity, room, entities);
         } else {
             let (views, defect) = undone(&encoding, body);
-            if let Some(defect) = defect {
-                self.note(defect);
+            if let Some(defect) = &defect {
+                self.note(*defect);
             }
             if kind == "message/partial" {
                 self.note(Defect::Partial);
             }
+            let one_view = views.len() == 1 && defect.is_none();
             for (at, content) in views.into_iter().enumerate() {
                 if at > 0 && !self.has_room_for(&content) {
                     break;
                 }
                 if matches!(kind.as_str(), "message/rfc822" | "message/global") {
-                    entities.push(Entity { bytes: content, depth: entity.depth + 1, default_type: "text/plain" });
+                    let depth = entity.depth + 1;
+                    entities.push(Entity { bytes: content, depth, default_type: "text/plain", is_plain: false });
                 } else {
-                    self.leaf_of(&header, &entity.bytes, content_type.as_ref(), &kind, content);
+                    let bytes = &entity.bytes;
+                    let charset = content_type.as_ref().and_then(|declared| declared.attribute("charset"));
+                    let leaf =
+                        Leaf { header: &header, bytes, kind: &kind, encoding: &encoding, charset, content: &content };
+                    let is_plain = is_plain && one_view && leaf.is_plain();
+                    self.leaf_of(&header, bytes, content_type.as_ref(), &kind, content, is_plain);
                 }
             }
         }
@@ -169,11 +183,12 @@ impl Walk {
         kind: &str,
         content_type: Option<&ContentType<'_>>,
         encoding: &str,
-        body: &Bytes,
-        depth: usize,
+        header: &Header,
+        entity: &Entity,
         room: usize,
         entities: &mut Vec<Entity>,
     ) {
+        let (body, depth) = (&entity.bytes.slice(header.body_at..), entity.depth);
         if !is_identity(encoding) {
             self.note(Defect::EncodedMultipart);
         }
@@ -205,11 +220,13 @@ impl Walk {
         }
         let default_type = if kind == "multipart/digest" { "message/rfc822" } else { "text/plain" };
         // Last first, so that the stack gives them in their order.
-        entities.extend(children.into_iter().rev().map(|bytes| Entity { bytes, depth: depth + 1, default_type }));
+        let is_plain = entity.is_plain && plain::is_plain_multipart(header, &entity.bytes, depth, kind, boundary);
+        let child = |bytes| Entity { bytes, depth: depth + 1, default_type, is_plain };
+        entities.extend(children.into_iter().rev().map(child));
     }
 
     fn leaf(&mut self, header: &Header, content_type: Option<&ContentType<'_>>, kind: &str, content: Bytes) {
-        self.leaf_of(header, &[], content_type, kind, content);
+        self.leaf_of(header, &[], content_type, kind, content, false);
     }
 
     fn leaf_of(
@@ -219,6 +236,7 @@ impl Walk {
         content_type: Option<&ContentType<'_>>,
         kind: &str,
         content: Bytes,
+        is_plain: bool,
     ) {
         // Readers disagree about which of several counts: every name of each of them may be shown.
         let values: Vec<_> = header.named("content-disposition").map(|field| parameters(field, bytes)).collect();
@@ -245,7 +263,8 @@ impl Walk {
         let charset = kind
             .starts_with("text/")
             .then(|| content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8").to_owned());
-        self.parts.push(Part { declared: kind.to_owned(), names, attached, content, charset });
+        let is_plain = is_plain && names.is_empty();
+        self.parts.push(Part { declared: kind.to_owned(), names, attached, content, charset, is_plain });
     }
 }
 

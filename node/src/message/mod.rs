@@ -6,6 +6,7 @@ pub mod html;
 mod mailbox;
 pub mod mime;
 mod names;
+mod plain;
 pub mod text;
 
 use bytes::Bytes;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use clamav_client::PONG;
 use tokio::time::timeout;
 
@@ -165,7 +166,7 @@ impl Clamd {
         let version = read_version(&wire::version(&self.address).await?)?;
         let is_known = |(of, at): &(Version, Instant)| *of == version && at.elapsed() < LIMITS_FOR;
         if also_scan || !self.state().limits.as_ref().is_some_and(is_known) {
-            match wire::scan(&self.address, nest(), LOOK_TIME_MAX).await {
+            match wire::scan(&self.address, b"", nest(), LOOK_TIME_MAX).await {
                 Ok(Virus::Unscannable { .. }) => self.state().limits = Some((version.clone(), Instant::now())),
                 Ok(Virus::Clean | Virus::Infected { .. } | Virus::Unavailable { .. } | Virus::NotScanned) => {
                     self.state().limits = None;
@@ -199,13 +200,13 @@ impl Clamd {
         state.problem = Some(why.to_owned());
     }
 
-    /// Has it scan some bytes, and puts down what a failure says of clamd itself.
+    /// Has it scan some bytes after a head, and puts down what a failure says of clamd itself.
     ///
     /// # Errors
     /// Why there is no answer that counts.
-    pub(super) async fn scan(&self, bytes: &[u8], time_max: Duration) -> Result<Virus, Failure> {
+    pub(super) async fn scan(&self, head: &'static [u8], bytes: &Bytes, time_max: Duration) -> Result<Virus, Failure> {
         let _one_more = UnderWay::new(&self.scans);
-        let said = wire::scan(&self.address, bytes, time_max).await;
+        let said = wire::scan(&self.address, head, bytes, time_max).await;
         match &said {
             Ok(_) => {}
             Err(Failure::Unreached(why)) => self.rests(why),

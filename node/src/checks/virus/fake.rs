@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{nest::nest, wire::ClamdAddress};
+use super::{MAIL_HEAD, nest::nest, wire::ClamdAddress};
 
 /// What it does with a message.
 #[derive(Clone, Copy, Debug)]
@@ -195,6 +195,9 @@ async fn answer(
             }
         },
         other => panic!("{other:?}"),
+    }
+    if message.starts_with(MAIL_HEAD) {
+        message.drain(..MAIL_HEAD.len());
     }
     let is_nest = message.get(..1024).is_some_and(|begin| nest().starts_with(begin));
     let does = if is_nest {

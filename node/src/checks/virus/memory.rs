@@ -19,23 +19,27 @@ const SHORT_BYTES_MAX: usize = 256 * 1024;
 /// A SHA-256.
 pub(super) type Digest = [u8; 32];
 
-/// The SHA-256 of some bytes.
-pub(super) async fn digest(bytes: &Bytes) -> Digest {
+/// What a scanner gets: a head of ours and some bytes.
+pub(super) type Item<'b> = (&'static [u8], &'b Bytes);
+
+/// The SHA-256 of what a scanner gets: the same bytes with another head are another thing to it.
+async fn digest((head, bytes): Item<'_>) -> Digest {
+    let of = move |bytes: &[u8]| Digest::from(Sha256::new().chain_update(head).chain_update(bytes).finalize());
     let long = (bytes.len() > SHORT_BYTES_MAX).then(|| bytes.clone());
     let threaded = match long {
-        Some(bytes) => tokio::task::spawn_blocking(move || Sha256::digest(&bytes).into()).await.ok(),
+        Some(bytes) => tokio::task::spawn_blocking(move || of(&bytes)).await.ok(),
         None => None,
     };
-    threaded.unwrap_or_else(|| Sha256::digest(bytes).into())
+    threaded.unwrap_or_else(|| of(bytes))
 }
 
-/// These bytes with their digests, each distinct one once, in their order.
-pub(super) async fn distinct<'b>(all: impl Iterator<Item = &'b Bytes>) -> Vec<(Digest, &'b Bytes)> {
+/// These with their digests, each distinct one once, in their order.
+pub(super) async fn distinct<'b>(all: impl Iterator<Item = Item<'b>>) -> Vec<(Digest, Item<'b>)> {
     let (mut seen, mut distinct) = (HashSet::new(), Vec::new());
-    for bytes in all {
-        let digest = digest(bytes).await;
+    for item in all {
+        let digest = digest(item).await;
         if seen.insert(digest) {
-            distinct.push((digest, bytes));
+            distinct.push((digest, item));
         }
     }
     distinct

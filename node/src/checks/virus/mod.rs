@@ -38,7 +38,7 @@ pub(crate) use self::fake::clamd;
 pub use self::wire::ClamdAddress;
 use self::{
     clamd::Clamd,
-    memory::{Digest, Tries, Verdicts, distinct},
+    memory::{Digest, Item, Tries, Verdicts, distinct},
     reply::Version,
     wire::Failure,
 };
@@ -49,6 +49,9 @@ use crate::{limits::Limits, policy::evidence::Virus};
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it is seen whether a look is due.
 const TURN: Duration = Duration::from_secs(1);
+/// Stands before a message for clamd, which takes for mail what begins as mail: a field named `%PDF-1.4` would else make it a
+/// document, whose parts nobody decodes. clamav-milter does the same.
+const MAIL_HEAD: &[u8] = b"Received: by postern\r\n";
 /// A scan for which less than this part of the time is left is not begun.
 const SHARE_MIN: u32 = 5;
 
@@ -124,16 +127,18 @@ impl VirusScanner {
             return unscannable(format!("the message is larger than {} bytes", inner.bytes_max));
         }
         // Parts come first: they come again in other messages, and so does what a clamd breaks off over.
-        let all = distinct(parts.iter().copied().chain(std::iter::once(message))).await;
+        let bare: &[u8] = b"";
+        let items = parts.iter().map(|part| (bare, *part));
+        let all = distinct(items.chain(std::iter::once((MAIL_HEAD, message)))).await;
         if all.iter().any(|(digest, _)| inner.tries.are_used_up(*digest)) {
             return inner.given_up();
         }
         let whole = all.last().map(|(digest, _)| *digest);
         let suspected = whole.is_some_and(|whole| inner.tries.of(whole) > 0);
         let (mut found, mut asked) = (Virus::Clean, false);
-        for (digest, bytes) in &all {
+        for (digest, item) in &all {
             let suspected = inner.tries.of(*digest) > 0 || suspected && !asked;
-            let said = match inner.scan_one(*digest, bytes, suspected, deadline).await {
+            let said = match inner.scan_one(*digest, *item, suspected, deadline).await {
                 Some(said) => said,
                 // clamd answered, and the message is too much for the time that one has: another try would end alike.
                 None if asked => return whole.map_or_else(out_of_time, |whole| inner.took_too_long(whole)),
@@ -253,7 +258,13 @@ impl Inner {
     }
 
     /// `None` when what was scanned before has left too little time to begin.
-    async fn scan_one(&self, digest: Digest, bytes: &Bytes, suspected: bool, deadline: Instant) -> Option<Virus> {
+    async fn scan_one(
+        &self,
+        digest: Digest,
+        (head, bytes): Item<'_>,
+        suspected: bool,
+        deadline: Instant,
+    ) -> Option<Virus> {
         let known = self.newest().and_then(|version| self.verdicts.of(digest, &version.line));
         if let Some(known) = known {
             count(&self.counts.remembered);
@@ -277,7 +288,7 @@ impl Inner {
             if left < self.time_max / SHARE_MIN {
                 return None;
             }
-            match clamd.scan(bytes, left).await {
+            match clamd.scan(head, bytes, left).await {
                 Ok(found) => {
                     count(&self.counts.asked);
                     self.tries.forget(digest);

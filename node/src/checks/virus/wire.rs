@@ -14,7 +14,9 @@ use std::{
     time::Duration,
 };
 
-use clamav_client::tokio::{TransportProtocol, get_version, scan_buffer};
+use bytes::Bytes;
+use clamav_client::tokio::{TransportProtocol, get_version, scan_stream};
+use futures::stream;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -83,13 +85,19 @@ pub(super) async fn version(address: &ClamdAddress) -> Result<Vec<u8>, String> {
     get_version(&Connection::to(address)).await.map_err(|error| printable(&format!("clamd: {error}")))
 }
 
-/// What clamd says of some bytes (INSTREAM), never `Unavailable` or `NotScanned`. Ends within `time_max`.
+/// What clamd says of some bytes after a `head` (INSTREAM), never `Unavailable` or `NotScanned`. Ends within `time_max`.
 ///
 /// # Errors
 /// Without an answer of the grammar.
-pub(super) async fn scan(address: &ClamdAddress, bytes: &[u8], time_max: Duration) -> Result<Virus, Failure> {
+pub(super) async fn scan(
+    address: &ClamdAddress,
+    head: &'static [u8],
+    bytes: &Bytes,
+    time_max: Duration,
+) -> Result<Virus, Failure> {
     let connection = Connection::to(address);
-    let scanned = timeout(time_max, scan_buffer(bytes, &connection, Some(CHUNK_BYTES))).await;
+    let pieces = stream::iter([Ok(Bytes::from_static(head)), Ok(bytes.clone())]);
+    let scanned = timeout(time_max, scan_stream(pieces, &connection, Some(CHUNK_BYTES))).await;
     let failure = |why: String| {
         let why = printable(&why);
         if connection.is_made.load(Ordering::Relaxed) { Failure::BrokeOff(why) } else { Failure::Unreached(why) }
