@@ -167,7 +167,8 @@ fn bombs_are_refused_and_said_to_be_what_they_are() {
     for bomb in ["(a{1000}){1000}", r"(\pL{100}){100}", "((((a{50}){50}){50}){50}){50}"] {
         assert!(refused("subject", bomb).contains("when compiled"), "{bomb}: {}", refused("subject", bomb));
     }
-    assert!(refused("html", r"\b\w{3}x\b").contains("too complex"), "{}", refused("html", r"\b\w{3}x\b"));
+    assert!(refused("html", r"\B\w{3}x\B").contains("too complex"), "{}", refused("html", r"\B\w{3}x\B"));
+    assert_eq!(engine(vec![rule("A", &[("html", r"\b\w{3}x\b")])]).left_out(), [], "borders are marked");
     let nested = format!("{}a{}", "(".repeat(60), ")".repeat(60));
     for (pattern, problem) in [
         ("(a", "unclosed group"),
@@ -206,6 +207,27 @@ fn work_that_is_too_much_is_told_and_not_done() {
     assert_eq!(engine.left_out(), []);
     let found = search(&engine, &[("html", &"abc".repeat(100_000))]);
     assert!(found.is_cut && found.tried < 60, "{found:?}");
+}
+
+#[test]
+fn borders_of_words_are_looked_for_in_long_texts_that_are_not_ascii() {
+    // Words of each of them are there, in HTML as long as it may be: a letter in German is no letter of an adversary.
+    let rules = (0..150).map(|n| rule(&format!("R{n}"), &[("html", &format!(r"\bwort{n}\b|\bfür{n}\b"))])).collect();
+    let engine = engine(rules);
+    assert_eq!(engine.left_out(), []);
+    let words: String = (0..150).map(|n| format!("<p>schöner{n} fürwort{n} vorwort{n} für{n}ä</p>")).collect();
+    let text = format!("{}<p>für7, wort8!</p>", words.repeat(256 * 1024 / words.len() - 1));
+    let found = search(&engine, &[("html", &text)]);
+    assert!(!found.is_cut, "{}", found.tried);
+    assert_eq!(holding(&engine, &[("html", &text)]), ["R7", "R8"]);
+}
+
+#[test]
+fn texts_that_are_found_are_paid_for() {
+    let engine = engine(vec![rule("A", &[("body", "foofoo.*barbar")])]);
+    let [few, many] = [1, 1000].map(|times| search(&engine, &[("body", &"foofoo ".repeat(times))]));
+    assert_eq!((few.tried, many.tried), (0, 0));
+    assert_ne!(few, many, "what is left of the work");
 }
 
 fn piece() -> impl Strategy<Value = String> {

@@ -8,10 +8,12 @@ use regex_automata::{
     Input, PatternSet,
     meta::{self, Regex},
 };
+use regex_syntax::hir::Hir;
 
 use super::{
+    borders::{Text, by_marks},
     literals::folded,
-    pattern::{Pattern, WORK_MAX, settings},
+    pattern::{Pattern, WORK_MAX, marked_settings, settings},
     place::Place,
 };
 
@@ -21,6 +23,9 @@ pub(super) const WITHOUT_LITERAL_MAX: usize = 32;
 const TABLE_LITERALS_BYTES_MAX: usize = 32 * 1024;
 /// Places of one literal around which its patterns are tried one by one; then they are tried on the whole text.
 const TRIES_MAX: u8 = 16;
+
+/// What a hit of a literal costs.
+const HIT_WORK: u64 = 2;
 
 /// What was found, and what it has cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,10 +68,8 @@ impl Found {
         left.is_some()
     }
 
-    fn attempt(&mut self, number: usize, pattern: &Pattern, text: &str, range: Range<usize>) {
-        if !self.has(number)
-            && self.pay(pattern.work(range.len(), text.as_bytes().get(range.clone()).is_some_and(<[u8]>::is_ascii)))
-        {
+    fn attempt(&mut self, number: usize, pattern: &Pattern, text: &Text<'_>, range: Range<usize>) {
+        if !self.has(number) && self.pay(pattern.work(range.len(), text.is_ascii)) {
             self.tried += 1;
             if pattern.is_in(text, range) {
                 self.note(number);
@@ -117,8 +120,11 @@ struct Pass {
 #[derive(Clone, Debug)]
 struct Others {
     regex: Regex,
+    /// For marked texts, when one of them looks for borders of words and all of them can do it so.
+    by_marks: Option<Regex>,
     numbers: Vec<usize>,
-    work_of_byte: u64,
+    /// In ASCII and in other texts.
+    work_of_byte: [u64; 2],
 }
 
 impl Matcher {
@@ -160,19 +166,20 @@ impl Matcher {
     pub(super) fn search(&self, texts: &[String], found: &mut Found) {
         let mut pass = Pass::default();
         for text in texts {
+            let text = Text::new(text);
             if let Some(literals) = &self.literals {
-                let (folded, in_place) = folded(text);
-                pass.look(literals, &folded);
-                self.attempt(&mut pass, text, in_place, found);
+                let (folded, in_place) = folded(text.text);
+                pass.look(literals, &folded, found);
+                self.attempt(&mut pass, (&text, in_place), found);
             }
             if let Some(others) = &self.others {
-                others.search(text, found);
+                others.search(&text, found);
             }
         }
     }
 
     /// Tries the patterns of which all literals were seen that they cannot do without, and forgets what was seen.
-    fn attempt(&self, pass: &mut Pass, text: &str, in_place: bool, found: &mut Found) {
+    fn attempt(&self, pass: &mut Pass, text: (&Text<'_>, bool), found: &mut Found) {
         let mut begun = Vec::new();
         pass.choices.resize(self.patterns.len(), 0);
         for Choice { pattern, number } in pass.seen.iter().filter_map(|literal| self.of_literal.get(*literal)).flatten()
@@ -188,7 +195,7 @@ impl Matcher {
             let choices = pass.choices.get_mut(*at).map(std::mem::take).unwrap_or_default();
             let one = self.patterns.get(*at).filter(|one| choices.count_ones() as usize == one.pattern.literals.len());
             if let Some(one) = one.filter(|one| !found.has(one.number)) {
-                Self::attempt_one(one, pass, (text, in_place), found);
+                Self::attempt_one(one, pass, text, found);
             }
         }
         pass.forget();
@@ -198,24 +205,28 @@ impl Matcher {
     fn attempt_one(
         Numbered { number, pattern, first }: &Numbered,
         pass: &Pass,
-        (text, in_place): (&str, bool),
+        (text, in_place): (&Text<'_>, bool),
         found: &mut Found,
     ) {
         let few = first.iter().all(|literal| pass.times.get(*literal).is_none_or(|times| *times <= TRIES_MAX));
         let Some(longest) = pattern.longest.filter(|_| in_place && few) else {
-            return found.attempt(*number, pattern, text, 0..text.len());
+            return found.attempt(*number, pattern, text, 0..text.text.len());
         };
         for (_, hit) in pass.hits.iter().filter(|(literal, _)| first.contains(literal)) {
-            let (from, to) = (hit.end.saturating_sub(longest), hit.start.saturating_add(longest).min(text.len()));
+            let (from, to) = (hit.end.saturating_sub(longest), hit.start.saturating_add(longest).min(text.text.len()));
             found.attempt(*number, pattern, text, from..to);
         }
     }
 }
 
 impl Pass {
-    fn look(&mut self, literals: &AhoCorasick, folded: &str) {
+    /// Each hit is paid for: literals that stand in each other may have many at each byte.
+    fn look(&mut self, literals: &AhoCorasick, folded: &str, found: &mut Found) {
         self.times.resize(literals.patterns_len(), 0);
         for hit in literals.find_overlapping_iter(folded) {
+            if !found.pay(HIT_WORK) {
+                return;
+            }
             let literal = hit.pattern().as_usize();
             let Some(times) = self.times.get_mut(literal).filter(|times| **times <= TRIES_MAX) else { continue };
             if *times == 0 {
@@ -242,22 +253,33 @@ impl Others {
             return Ok(None);
         }
         let numbers = patterns.iter().map(|(number, _)| *number).collect();
-        let work_of_byte = patterns.iter().map(|(_, pattern)| pattern.work(1, false)).sum();
-        let all: Vec<_> = patterns.iter().map(|(_, pattern)| &pattern.hir).collect();
-        let settings = settings().match_kind(regex_automata::MatchKind::All).nfa_size_limit(None);
-        let regex = meta::Builder::new().configure(settings).build_many_from_hir(&all);
-        let regex = regex.map_err(|error| error.to_string())?;
-        Ok(Some(Self { regex, numbers, work_of_byte }))
+        let work_of_byte = work_of_byte(patterns.iter().map(|(_, pattern)| pattern));
+        let all: Vec<&Hir> = patterns.iter().map(|(_, pattern)| &pattern.hir).collect();
+        let compiled = |settings: meta::Config, all: &[&Hir]| {
+            let settings = settings.match_kind(regex_automata::MatchKind::All).nfa_size_limit(None);
+            let regex = meta::Builder::new().configure(settings).build_many_from_hir(all);
+            regex.map_err(|error| error.to_string())
+        };
+        let has_words = patterns.iter().any(|(_, pattern)| pattern.has_words);
+        let marked = all.iter().map(|hir| by_marks(hir)).collect::<Option<Vec<Hir>>>().filter(|_| has_words);
+        let by_marks = marked.map(|all| compiled(marked_settings(), &all.iter().collect::<Vec<_>>())).transpose()?;
+        Ok(Some(Self { regex: compiled(settings(), &all)?, by_marks, numbers, work_of_byte }))
     }
 
-    fn search(&self, text: &str, found: &mut Found) {
-        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        if !found.pay(self.work_of_byte.saturating_mul(bytes)) {
+    fn search(&self, text: &Text<'_>, found: &mut Found) {
+        let bytes = u64::try_from(text.text.len()).unwrap_or(u64::MAX);
+        let [of_ascii, of_others] = self.work_of_byte;
+        if !found.pay(bytes.saturating_mul(if text.is_ascii { of_ascii } else { of_others })) {
             return;
         }
         found.tried += self.numbers.len();
         let mut matched = PatternSet::new(self.numbers.len());
-        self.regex.which_overlapping_matches(&Input::new(text), &mut matched);
+        match &self.by_marks {
+            Some(by_marks) if !text.is_ascii => {
+                by_marks.which_overlapping_matches(&Input::new(&text.marked().bytes), &mut matched);
+            }
+            Some(_) | None => self.regex.which_overlapping_matches(&Input::new(text.text), &mut matched),
+        }
         for number in matched.iter().filter_map(|pattern| self.numbers.get(pattern.as_usize())) {
             found.note(*number);
         }
@@ -266,6 +288,21 @@ impl Others {
 
 /// What patterns without a literal may cost together where a place is full.
 pub(super) fn work_of(patterns: &[(usize, Pattern)], place: &Place) -> u64 {
-    let without = patterns.iter().filter(|(_, pattern)| pattern.literals.is_empty());
-    without.map(|(_, pattern)| pattern.work(place.bytes_max(), false)).sum()
+    let without = patterns.iter().map(|(_, pattern)| pattern).filter(|pattern| pattern.literals.is_empty());
+    let bytes = u64::try_from(place.bytes_max()).unwrap_or(u64::MAX);
+    work_of_byte(without).into_iter().max().unwrap_or_default().saturating_mul(bytes)
+}
+
+/// What patterns that are looked for as one expression cost at a byte, in ASCII and in other texts: one that has no table takes it
+/// from all.
+fn work_of_byte<'p>(patterns: impl Iterator<Item = &'p Pattern> + Clone) -> [u64; 2] {
+    let has_words = patterns.clone().any(|pattern| pattern.has_words);
+    let are_markable = patterns.clone().all(|pattern| pattern.is_markable);
+    let in_ascii: u64 = patterns.clone().map(|pattern| pattern.work(1, true)).sum();
+    let in_others = match (has_words, are_markable) {
+        (false, _) => in_ascii,
+        (true, true) => patterns.map(Pattern::work_by_marks).sum(),
+        (true, false) => patterns.map(Pattern::work_without_table).sum(),
+    };
+    [in_ascii, in_others]
 }

@@ -3,6 +3,7 @@
 //! A rule is stored as it is written. Reading it, for a file as for a node, is compiling it: so a node says of a rule that only a
 //! later version of Postern knows what a file's reader would say, and leaves out that rule alone.
 
+mod borders;
 mod content;
 pub mod engine;
 pub mod file;

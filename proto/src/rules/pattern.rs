@@ -1,5 +1,7 @@
 //! One pattern: an expression of linear time within bounds, and what is known of it beforehand.
 
+use std::ops::Range;
+
 use regex_automata::{
     Input,
     meta::{self, Regex},
@@ -7,7 +9,12 @@ use regex_automata::{
 };
 use regex_syntax::{ParserBuilder, hir::Hir};
 
-use super::{VALUE_BYTES_MAX, literals, place::Place};
+use super::{
+    VALUE_BYTES_MAX,
+    borders::{Text, by_marks},
+    literals,
+    place::Place,
+};
 
 /// Most bytes that a compiled pattern may have, and that what is worked out while it is looked for may take (threat 29).
 const PATTERN_BYTES_MAX: usize = 1024 * 1024;
@@ -34,7 +41,10 @@ pub(super) struct Pattern {
     pub(super) longest: Option<usize>,
     states: u64,
     /// Whether it looks for borders of words.
-    has_words: bool,
+    pub(super) has_words: bool,
+    /// Whether something finds the same in marked texts, which is only made where it looks for borders.
+    pub(super) is_markable: bool,
+    by_marks: Option<Regex>,
 }
 
 /// What an expression is compiled with, by itself or with others.
@@ -45,6 +55,11 @@ pub(super) fn settings() -> meta::Config {
         // Nobody asks where something was found, and these take most of the memory.
         .which_captures(WhichCaptures::None)
         .onepass(false)
+}
+
+/// What an expression for marked texts is compiled with.
+pub(super) fn marked_settings() -> meta::Config {
+    settings().utf8_empty(false)
 }
 
 impl Pattern {
@@ -69,7 +84,12 @@ impl Pattern {
         let regex = meta::Builder::new().configure(settings()).build_from_hir(&hir);
         let regex = regex.map_err(|_| too_large())?;
         let (literals, longest) = (literals::literals(&hir), hir.properties().maximum_len());
-        let pattern = Self { regex, hir, literals, longest, states, has_words };
+        let marked = by_marks(&hir);
+        // One that is too large with marks is looked for without them.
+        let compiled = |hir: &Hir| meta::Builder::new().configure(marked_settings()).build_from_hir(hir).ok();
+        let by_marks = marked.as_ref().filter(|_| has_words).and_then(compiled);
+        let is_markable = marked.is_some() && by_marks.is_some() == has_words;
+        let pattern = Self { regex, hir, literals, longest, states, has_words, is_markable, by_marks };
         if pattern.work(place.bytes_max(), false) > PATTERN_WORK_MAX {
             return Err(format!(
                 "it is too complex for so long a text ({states} states): repeat less, or write [a-z] for \\w, [0-9] for \\d and \
@@ -79,12 +99,24 @@ impl Pattern {
         Ok(pattern)
     }
 
-    /// What it costs to look through so many bytes. Borders of words are what a table has only for ASCII.
+    /// What it costs to look through so many bytes. Borders of words are what a table has only for ASCII and for marked texts.
     pub(super) fn work(&self, bytes: usize, is_ascii: bool) -> u64 {
-        let has_table = is_ascii || !self.has_words;
-        let by_table = self.states.div_ceil(STATES_BY_TABLE);
-        let states = if has_table { by_table } else { self.states.saturating_add(STATES_WITHOUT_TABLE) };
-        states.saturating_mul(u64::try_from(bytes).unwrap_or(u64::MAX))
+        let of_byte = match (is_ascii || !self.has_words, self.is_markable) {
+            (true, _) => self.states.div_ceil(STATES_BY_TABLE),
+            (false, true) => self.work_by_marks(),
+            (false, false) => self.work_without_table(),
+        };
+        of_byte.saturating_mul(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+
+    /// What a byte of a marked text costs: there may be a mark beside each, and each state may look for one.
+    pub(super) fn work_by_marks(&self) -> u64 {
+        self.states.saturating_mul(2).div_ceil(STATES_BY_TABLE) + 1
+    }
+
+    /// What a byte costs where no table can be made.
+    pub(super) fn work_without_table(&self) -> u64 {
+        self.states.saturating_add(STATES_WITHOUT_TABLE)
     }
 
     /// How long all its literals are, in bytes.
@@ -94,12 +126,18 @@ impl Pattern {
 
     /// What it takes in memory, in bytes, without what is worked out while it is looked for.
     pub(super) fn bytes(&self) -> usize {
-        self.regex.memory_usage()
+        self.regex.memory_usage() + self.by_marks.as_ref().map_or(0, Regex::memory_usage)
     }
 
     /// Whether it is within these bytes of a text.
-    pub(super) fn is_in(&self, text: &str, range: std::ops::Range<usize>) -> bool {
-        self.regex.is_match(Input::new(text).range(range))
+    pub(super) fn is_in(&self, text: &Text<'_>, range: Range<usize>) -> bool {
+        match &self.by_marks {
+            Some(by_marks) if !text.is_ascii => {
+                let marked = text.marked();
+                by_marks.is_match(Input::new(&marked.bytes).range(marked.range(&range)))
+            }
+            Some(_) | None => self.regex.is_match(Input::new(text.text).range(range)),
+        }
     }
 }
 
