@@ -214,6 +214,8 @@ mod tests {
             ("grosbank.example", Some("grossbank.example")),
             ("grossbnak.example", Some("grossbank.example")),
             ("www.grossbank.com", Some("grossbank.example")),
+            // Two letters away, though both lack one of the same text.
+            ("rossbankg.example", None),
             // It stands in front of another.
             ("interior.gov.test.evil.example", Some("interior.gov.test")),
             ("login.health.gov.test.a.b.c", Some("health.gov.test")),

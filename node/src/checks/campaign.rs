@@ -234,5 +234,9 @@ mod tests {
         assert_eq!(one.files.len(), 1);
         assert_eq!(one.files, with("good day", "%PDF").files);
         assert_ne!(one.files, with("hello", "%PDG").files);
+        let small = digest_of(
+            "From: a@b.test\nContent-Type: application/pdf\nContent-Disposition: attachment; filename=a.pdf\n\n%PDF\n",
+        );
+        assert_eq!(small.files, [], "many have such a small one in common");
     }
 }

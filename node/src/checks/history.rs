@@ -43,7 +43,7 @@ pub fn pairs<'t>(message: &Message, transaction: &'t Transaction) -> impl Iterat
 #[cfg(test)]
 mod tests {
     use proto::{
-        address::Address,
+        address::{Address, ReversePath},
         correspondence::pair_key,
         department::DepartmentId,
         policy::PolicyLayer,
@@ -75,6 +75,11 @@ mod tests {
             assert_eq!(sent(true, automatic), [], "{automatic}");
         }
         assert_eq!(sent(false, ""), [], "a stranger writes for nobody");
+        let answer = transaction(view(PolicyLayer::default()), &to);
+        let mut answer = from_department(answer, "interior", TrustClass::Outbound);
+        answer.reverse_path = ReversePath::Null;
+        let text = message("From: anna@interior.gov.test\n\nx\n");
+        assert_eq!(pairs(&text, &answer).count(), 0, "who wants no answer has written no letter");
     }
 
     #[test]
