@@ -1,15 +1,16 @@
 //! Reads a message, checks it and decides about it, without doing anything: the part of the trip that mail over SMTP and a
 //! scan have in common.
 
+mod strip;
+
 use std::{
-    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use bytes::Bytes;
 use proto::{
-    policy::VirusScan,
+    policy::{Policy, VirusScan},
     reputation::Subject,
     rules::engine::Found,
     score::Score,
@@ -24,12 +25,11 @@ use tracing::info_span;
 
 use crate::{
     checks::{
-        attachments::{self, Analysis},
+        attachments::{self, Analysis, Unwanted},
         authentication::Authenticator,
         content,
         facts::Facts,
         history,
-        listing::Entry,
         lists::Lists,
         opener::{Openers, Unopened},
         own_rules,
@@ -41,9 +41,11 @@ use crate::{
     policy::{
         decide::{decide, settled},
         evidence::{Analysed, Authentication, Evidence, Virus},
+        resolve::Edit,
+        score::within,
         standing,
     },
-    reception::ASKING_TIME_MAX,
+    reception::{ASKING_TIME_MAX, net},
     smtp::transaction::{Recipient, Transaction, TrustClass},
     telemetry::stage,
 };
@@ -80,6 +82,16 @@ pub struct Examined {
     pub evidence: Evidence,
     /// Each recipient in exactly one group.
     pub verdicts: Vec<(Vec<Recipient>, Verdict)>,
+    /// What each group gets in the place of the message, in their order.
+    pub edits: Vec<Edit>,
+}
+
+impl Examined {
+    /// What the group at this place gets in the place of the message.
+    #[must_use]
+    pub fn edit(&self, at: usize) -> &Edit {
+        self.edits.get(at).unwrap_or(&None)
+    }
 }
 
 impl Examiner {
@@ -114,8 +126,13 @@ impl Examiner {
         } else {
             stage("gather", info_span!("gather"), self.gather(&message, transaction)).await
         };
-        let verdicts = stage("decide", info_span!("decide"), async { decide(&message, &evidence, transaction) }).await;
-        Examined { message, evidence, verdicts }
+        let deciding = async {
+            let mut verdicts = decide(&message, &evidence, transaction);
+            let edits = self.strip(&message, &evidence, transaction, &mut verdicts).await;
+            (verdicts, edits)
+        };
+        let (verdicts, edits) = stage("decide", info_span!("decide"), deciding).await;
+        Examined { message, evidence, verdicts, edits }
     }
 
     /// A message that nobody had time for is not read; one on which the parser failed, or is too slow, is not to be read.
@@ -137,17 +154,18 @@ impl Examiner {
     /// what the rules that people have written look for, which they judge when the other checks have ended.
     async fn analyses(&self, message: Arc<Message>, transaction: Transaction) -> (Evidence, Option<Found>) {
         let recipients = transaction.recipients.iter();
-        let fingerprints: BTreeSet<_> =
-            recipients.flat_map(|to| to.policy.fingerprints.value.iter().cloned()).collect();
+        let unwanted = unwanted(recipients.map(|to| &*to.policy));
         let (length, now) = (message.bytes.len(), UnixMs::now());
+        let is_outside = class(&transaction) == Some(TrustClass::Internet);
+        let client = is_outside.then(|| net(transaction.client.address, 32, 64));
         if attachments::is_plain(&message) {
-            let both = move || (content(&message, &transaction, now), attachments::analyse(&message, &fingerprints));
+            let both = move || (content(&message, &transaction, now), attachments::analyse(&message, &unwanted));
             return match self.in_time(length, both).await {
                 Ok((content, found)) => evidence(Ok(content), Ok(found)),
                 Err(analysed) => evidence(Err(analysed), Ok(Analysis::default())),
             };
         }
-        let of_attachments = self.openers.analyse(&message, fingerprints);
+        let of_attachments = self.openers.analyse(&message, unwanted, client);
         let of_message = message.clone();
         let of_content = self.in_time(length, move || content(&of_message, &transaction, now));
         let (content, attachments) = tokio::join!(of_content, of_attachments);
@@ -169,9 +187,10 @@ impl Examiner {
     async fn analyses_and_lists(&self, message: &Arc<Message>, transaction: &Transaction) -> (Evidence, Option<Found>) {
         let (mut evidence, searched) = self.analyses(message.clone(), transaction.clone()).await;
         let Some(rules) = transaction.view.settings.content.as_ref() else { return (evidence, searched) };
-        let entries: Vec<Entry> = evidence.hosts.iter().filter_map(|host| Entry::of_host(host)).collect();
-        let found = self.lists.reasons(("DOMAIN_LIST", "DOMAIN_ALLOW_LIST"), &entries, &rules.domain_lists).await;
-        evidence.content.extend(capped(found));
+        let found = self.lists.reasons(|_| "DOMAIN_LIST", &evidence.domains, &rules.domain_lists).await;
+        // Lists together count no more than any other group.
+        let mut so_far = Score::ZERO;
+        evidence.content.extend(found.into_iter().filter_map(|one| within(content::GROUP_MAX, &mut so_far, one)));
         (evidence, searched)
     }
 
@@ -255,7 +274,7 @@ fn content(message: &Message, transaction: &Transaction, now: UnixMs) -> (Eviden
     let found = content::analyse(&facts);
     evidence.content = found.reasons;
     evidence.content.extend(found.copies.reason(&transaction.view.reputation, now));
-    (evidence.copies, evidence.hosts) = (found.copies.into_subjects(), found.hosts);
+    (evidence.copies, evidence.domains) = (found.copies.into_subjects(), found.domains);
     (evidence, Some(own_rules::search(&transaction.view.rules, &facts)))
 }
 
@@ -275,23 +294,21 @@ fn evidence(
         Ok(_) => Analysed::Whole,
         Err(analysed) => *analysed,
     };
-    let Analysis { found: kinds, fingerprints, opaque, reasons } = attachments.unwrap_or_default();
+    let Analysis { found: kinds, fingerprints, names, barred, opaque, reasons } = attachments.unwrap_or_default();
     let (mut evidence, found) = content.unwrap_or_else(|_| (Evidence::nothing(), None));
     evidence.content.extend(reasons);
-    (Evidence { kinds, fingerprints, opaque, analysed: of_content.max(of_attachments), ..evidence }, found)
+    let analysed = of_content.max(of_attachments);
+    (Evidence { kinds, fingerprints, names, barred, opaque, analysed, ..evidence }, found)
 }
 
-/// Lists together count no more than any other group, either way.
-fn capped(found: Vec<Reason>) -> Vec<Reason> {
-    let mut so_far = 0;
-    let most = content::GROUP_MAX.0;
-    let cap = |mut reason: Reason| {
-        let sum = (so_far + reason.score.0).clamp(-most, most);
-        reason.score = Score(sum - so_far);
-        so_far = sum;
-        (reason.score != Score::ZERO).then_some(reason)
-    };
-    found.into_iter().filter_map(cap).collect()
+/// What any of these policies does not let in, beside kinds.
+fn unwanted<'p>(policies: impl Iterator<Item = &'p Policy>) -> Unwanted {
+    let mut unwanted = Unwanted::default();
+    for policy in policies {
+        unwanted.fingerprints.extend(policy.fingerprints.value.iter().cloned());
+        unwanted.names.extend(policy.blocked_names.value.iter().cloned());
+    }
+    unwanted
 }
 
 /// What the rules that people have written say of a message.

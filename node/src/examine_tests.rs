@@ -29,7 +29,7 @@ use crate::{
 const TO: [&str; 2] = ["anna@interior.gov.test", "karl@health.gov.test"];
 
 /// A name server that is never reached, no clamd, and nothing that opens attachments.
-async fn examiner() -> Examiner {
+pub(super) async fn examiner() -> Examiner {
     let time = Duration::from_millis(300);
     let limits = Limits { authentication_time_max: time, checks_time_max: time * 2, ..Limits::default() };
     let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("binds");

@@ -22,7 +22,7 @@ use crate::{
     examine::{Examined, Examiner, class, senders},
     policy::{
         decide::is_scanned_again,
-        resolve::{self, End, Fate, Resolution, resolve},
+        resolve::{self, Edit, End, Fate, Resolution, is_same_edit, resolve},
         standing,
     },
     reputation::Outcomes,
@@ -86,7 +86,7 @@ impl Pipeline {
     /// Does what the verdicts say. What must be kept is made safe before anything is handed on: when that fails, nothing is
     /// handed on either, so that the sender's next attempt makes no duplicates.
     async fn act(&self, transaction: &Transaction, examined: &Examined) -> Vec<Fate> {
-        let mut fates = first_fates(transaction, &examined.verdicts);
+        let mut fates = first_fates(transaction, examined);
         if !self.keep(transaction, examined, &mut fates).await {
             return fates;
         }
@@ -95,8 +95,10 @@ impl Pipeline {
         let handing: Vec<_> = examined
             .verdicts
             .iter()
-            .map(|(group, verdict)| {
-                let body = group.first().and_then(|first| made(&bodies, verdict, first.class));
+            .enumerate()
+            .map(|(at, (group, verdict))| {
+                let edit = examined.edit(at);
+                let body = group.first().and_then(|first| made(&bodies, verdict, first.class, edit));
                 self.hand_on(transaction, group, body.cloned(), began)
             })
             .collect();
@@ -107,18 +109,26 @@ impl Pipeline {
                 fate.end = end;
             }
         }
+        fates.iter_mut().for_each(keep_once);
         fates
     }
 
     /// Holds what is to be quarantined or scanned again, and leaves the trace of what is thrown away; false when either failed.
-    async fn keep(&self, transaction: &Transaction, examined: &Examined, fates: &mut [Fate]) -> bool {
+    /// What goes on without something is held as it came too, for its recipients.
+    async fn keep(&self, transaction: &Transaction, examined: &Examined, fates: &mut Vec<Fate>) -> bool {
         let kept = |(at, fate): (usize, &Fate)| match fate.verdict.disposition {
             Disposition::Quarantine => Some((at, HeldKind::Quarantined)),
             Disposition::Accept if is_scanned_again(&fate.verdict) => Some((at, HeldKind::Deferred)),
             Disposition::Accept | Disposition::Reject | Disposition::Defer | Disposition::Discard => None,
         };
-        let picks = fates.iter().enumerate().filter_map(kept).collect();
-        if !self.hold_as(transaction, examined, fates, picks).await {
+        let mut picks: Vec<_> = fates.iter().enumerate().filter_map(kept).collect();
+        let count = fates.len();
+        let originals: Vec<_> = fates.iter().filter(|fate| fate.edit.is_some()).map(hold::original).collect();
+        picks.extend((0..originals.len()).map(|at| (count + at, HeldKind::Quarantined)));
+        fates.extend(originals);
+        let is_kept = self.hold_as(transaction, examined, fates, picks).await;
+        fates.truncate(count);
+        if !is_kept {
             return false;
         }
         let thrown_away = |(_, verdict): &&(_, Verdict)| verdict.disposition == Disposition::Discard;
@@ -135,15 +145,17 @@ impl Pipeline {
         true
     }
 
-    /// What is handed on, once for each verdict and class among the accepted groups: a copy for each group would need the
+    /// What is handed on, once for each verdict, class and edit among the accepted groups: a copy for each group would need the
     /// memory of as many messages.
-    fn bodies<'e>(&self, transaction: &Transaction, examined: &'e Examined) -> Vec<(&'e Verdict, TrustClass, Bytes)> {
+    fn bodies<'e>(&self, transaction: &Transaction, examined: &'e Examined) -> Vec<Made<&'e Verdict, Bytes>> {
         let mut bodies = Vec::new();
-        for (group, verdict) in &examined.verdicts {
+        for (at, (group, verdict)) in examined.verdicts.iter().enumerate() {
             let goes_on = verdict.disposition == Disposition::Accept && !is_scanned_again(verdict);
             let Some(first) = group.first().filter(|_| goes_on) else { continue };
-            if made(&bodies, verdict, first.class).is_none() {
-                bodies.push((verdict, first.class, self.stamped(transaction, examined, verdict, first.class)));
+            let (class, edit) = (first.class, examined.edit(at));
+            if made(&bodies, verdict, class, edit).is_none() {
+                let body = self.stamped(transaction, examined, verdict, class, edit);
+                bodies.push(Made { verdict, class, edit: edit.clone(), made: body });
             }
         }
         bodies
@@ -196,13 +208,13 @@ impl Pipeline {
         let delay = self.examiner.limits.redelivery_delay.as_millis();
         let retry_at = now.plus_ms(u64::try_from(delay).unwrap_or(u64::MAX));
         let keeps = hold::keeps(picks.iter().filter_map(|(at, kind)| Some((fates.get(*at)?, *kind))));
-        let mut bodies: Vec<(Verdict, TrustClass, BodyRef)> = Vec::new();
+        let mut bodies: Vec<Made<Verdict, BodyRef>> = Vec::new();
         let mut records = Vec::with_capacity(keeps.len());
         for keep in keeps {
-            let body = if let Some(body) = made(&bodies, &keep.verdict, keep.class) {
+            let body = if let Some(body) = made(&bodies, &keep.verdict, keep.class, &keep.edit) {
                 body.clone()
             } else {
-                let bytes = self.stamped(transaction, examined, &keep.verdict, keep.class);
+                let bytes = self.stamped(transaction, examined, &keep.verdict, keep.class, &keep.edit);
                 let body = match self.cluster.put_body(bytes).await {
                     Ok(body) => body,
                     Err(error) => {
@@ -210,7 +222,8 @@ impl Pipeline {
                         return false;
                     }
                 };
-                bodies.push((keep.verdict.clone(), keep.class, body.clone()));
+                let (verdict, edit) = (keep.verdict.clone(), keep.edit.clone());
+                bodies.push(Made { verdict, class: keep.class, edit, made: body.clone() });
                 body
             };
             records.push(hold::record(HeldId::fresh(), keep, body, &examined.message, transaction, now, retry_at));
@@ -253,8 +266,16 @@ impl Pipeline {
         }
     }
 
-    fn stamped(&self, transaction: &Transaction, examined: &Examined, verdict: &Verdict, class: TrustClass) -> Bytes {
+    fn stamped(
+        &self,
+        transaction: &Transaction,
+        examined: &Examined,
+        verdict: &Verdict,
+        class: TrustClass,
+        edit: &Edit,
+    ) -> Bytes {
         let Examined { message, evidence, .. } = examined;
+        let message = edit.as_ref().unwrap_or(message);
         headers::stamped(message, evidence, verdict, transaction, class, &self.host, UnixMs::now())
     }
 
@@ -314,19 +335,38 @@ impl Pipeline {
     }
 }
 
-/// What was made already for this verdict and class: the header fields that we add depend on nothing else.
+/// What was made for a verdict, class and edit: the header fields that we add, and what stands below them, depend on nothing else.
+struct Made<V, T> {
+    verdict: V,
+    class: TrustClass,
+    edit: Edit,
+    made: T,
+}
+
+/// The one that was made already.
 fn made<'m, V: Borrow<Verdict>, T>(
-    all: &'m [(V, TrustClass, T)],
+    all: &'m [Made<V, T>],
     verdict: &Verdict,
     class: TrustClass,
+    edit: &Edit,
 ) -> Option<&'m T> {
-    all.iter().find(|(other, of, _)| (other.borrow(), *of) == (verdict, class)).map(|(_, _, made)| made)
+    let fits =
+        |one: &&Made<V, T>| (one.verdict.borrow(), one.class) == (verdict, class) && is_same_edit(&one.edit, edit);
+    all.iter().find(fits).map(|one| &one.made)
+}
+
+/// A message whose original is held is not left with its sender: each time that it came again another one would be held.
+fn keep_once(fate: &mut Fate) {
+    if let (Some(_), End::Deferred(reply)) = (&fate.edit, &fate.end) {
+        fate.end = End::Unknown(reply.clone());
+    }
 }
 
 /// Before anything is done nobody is safe; who is refused or put off by a verdict stays so.
-fn first_fates(transaction: &Transaction, verdicts: &[(Vec<Recipient>, Verdict)]) -> Vec<Fate> {
-    let each = verdicts.iter().flat_map(|(group, verdict)| group.iter().map(move |recipient| (recipient, verdict)));
-    each.map(|(recipient, verdict)| {
+fn first_fates(transaction: &Transaction, examined: &Examined) -> Vec<Fate> {
+    let groups = examined.verdicts.iter().enumerate();
+    let each = groups.flat_map(|(at, (group, verdict))| group.iter().map(move |recipient| (at, recipient, verdict)));
+    each.map(|(at, recipient, verdict)| {
         let reply = resolve::reply_of(verdict, transaction.id);
         let end = match (verdict.disposition, reply) {
             (Disposition::Reject, Some(reply)) => End::Refused(reply),
@@ -334,7 +374,7 @@ fn first_fates(transaction: &Transaction, verdicts: &[(Vec<Recipient>, Verdict)]
             (Disposition::Accept | Disposition::Quarantine | Disposition::Discard, _)
             | (Disposition::Reject | Disposition::Defer, None) => End::Deferred(resolve::unheld(transaction.id)),
         };
-        Fate { recipient: recipient.clone(), verdict: verdict.clone(), end }
+        Fate { recipient: recipient.clone(), verdict: verdict.clone(), edit: examined.edit(at).clone(), end }
     })
     .collect()
 }

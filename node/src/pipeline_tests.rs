@@ -27,6 +27,7 @@ use crate::{
     examine::{Examined, Examiner},
     limits::Limits,
     policy::{
+        blocked::STRIPPED,
         decide::RESCAN,
         resolve::{End, Fate},
         samples::{clean, message, transaction, view},
@@ -49,8 +50,8 @@ fn before_anything_is_done_nobody_is_safe() {
     for disposition in
         [Disposition::Accept, Disposition::Quarantine, Disposition::Reject, Disposition::Defer, Disposition::Discard]
     {
-        let verdicts = vec![(transaction.recipients.clone(), verdict(disposition))];
-        let fates = first_fates(&transaction, &verdicts);
+        let examined = examined(vec![(transaction.recipients.clone(), verdict(disposition))]);
+        let fates = first_fates(&transaction, &examined);
         assert_eq!(fates.len(), 2);
         assert!(fates.iter().all(|fate| !fate.end.is_safe()));
         let refused =
@@ -77,7 +78,7 @@ fn verdicts(transaction: &Transaction, other: Disposition) -> Vec<(Vec<Recipient
 
 fn examined(verdicts: Vec<(Vec<Recipient>, Verdict)>) -> Examined {
     let message = Arc::new(message("From: a@sender.test\nSubject: x\n\nHello\n"));
-    Examined { message, evidence: clean(), verdicts }
+    Examined { message, evidence: clean(), verdicts, edits: Vec::new() }
 }
 
 /// To interior, whose next hop is `hop`, and to health, whose next hop does not answer.
@@ -187,6 +188,58 @@ async fn what_is_to_be_scanned_again_is_held_for_that_and_handed_to_nobody() {
     }
 }
 
+/// Interior gets it without its only body.
+fn stripped(transaction: &Transaction) -> Examined {
+    let mut verdicts = verdicts(transaction, Disposition::Reject);
+    verdicts[0].1.reasons = vec![reason(STRIPPED, Score::ZERO, "\"a.exe\"")];
+    let edit = Arc::new(message("From: a@sender.test\nSubject: x\n\nA notice\n"));
+    Examined { edits: vec![Some(edit), None], ..examined(verdicts) }
+}
+
+#[tokio::test]
+async fn what_goes_on_without_something_is_held_whole_before() {
+    for (answer, code) in [(Outcome::Done, 250), (Outcome::Refused(Refused::NoSuch), 451)] {
+        let sink = Scripted::plain(&[TAKES_ONE]).await;
+        let transaction = to_both(&sink.hop);
+        let examined = stripped(&transaction);
+        let (pipeline, mut server) = pipeline(Limits::default(), move |_| Ok(answer.clone())).await;
+        let (fates, reply) = outcome(&pipeline, &transaction, &examined).await;
+        assert_eq!((reply.code(), fates.len()), (code, 2));
+        let (_, proposed) = server.proposals.try_recv().expect("a proposal");
+        let Change::Hold { records } = proposed else { panic!("{proposed:?}") };
+        assert_eq!((records.len(), records[0].kind), (1, HeldKind::Quarantined));
+        assert_eq!(records[0].recipients, [transaction.recipients[0].address.clone()]);
+        assert_eq!(records[0].verdict.reasons[0].rule, "STRIPPED_ORIGINAL");
+        let bodies = server.bodies.lock().expect("a lock").clone();
+        let whole = String::from_utf8_lossy(&bodies[&records[0].body.digest]).into_owned();
+        assert!(whole.contains("\r\n\r\nHello\r\n") && !whole.contains("X-Postern-Stripped"), "{whole}");
+        if code == 250 {
+            assert!(matches!(fates[0].end, End::Delivered { .. }), "{:?}", fates[0].end);
+            let data = sink.heard().await.remove(0).data;
+            assert!(data.contains("\r\n\r\nA notice\r\n") && !data.contains("Hello"), "{data}");
+            assert!(data.contains("X-Postern-Stripped: \"a.exe\"\r\n"), "{data}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_held_whole_and_is_not_taken_now_is_held_and_not_left_with_its_sender() {
+    let (listener, mut hop) = listening();
+    drop(listener);
+    hop.port = 1;
+    let transaction = to_both(&hop);
+    let (pipeline, mut server) = pipeline(Limits::default(), |_| Ok(Outcome::Done)).await;
+    let (fates, reply) = outcome(&pipeline, &transaction, &stripped(&transaction)).await;
+    assert_eq!((reply.code(), &fates[0].end), (250, &End::Held(HeldKind::Deferred)));
+    server.proposals.try_recv().expect("the original");
+    let (_, proposed) = server.proposals.try_recv().expect("what is to be delivered");
+    let Change::Hold { records } = proposed else { panic!("{proposed:?}") };
+    let deferred = records.iter().find(|record| record.kind == HeldKind::Deferred).expect("a record");
+    let bodies = server.bodies.lock().expect("a lock").clone();
+    let body = String::from_utf8_lossy(&bodies[&deferred.body.digest]).into_owned();
+    assert!(body.contains("A notice") && !body.contains("Hello"), "{body}");
+}
+
 #[tokio::test]
 async fn nothing_is_thrown_away_without_a_trace() {
     for (answer, code) in [(Outcome::Done, 250), (Outcome::Refused(Refused::NoSuch), 451)] {
@@ -228,9 +281,14 @@ async fn a_body_is_made_once_for_each_verdict_and_class() {
         group(|_, verdict| verdict.tagged = true),
         group(|recipient, _| recipient.class = TrustClass::Outbound),
         group(|_, verdict| verdict.disposition = Disposition::Quarantine),
+        group(|_, _| {}),
+        group(|_, _| {}),
     ];
+    let edit = Some(Arc::new(message("From: a@sender.test\n\nA notice\n")));
+    let edits = vec![None, None, None, None, None, edit.clone(), edit];
     let (pipeline, _server) = pipeline(Limits::default(), |_| Ok(Outcome::Done)).await;
-    assert_eq!(pipeline.bodies(&transaction, &examined(groups)).len(), 3);
+    let examined = Examined { edits, ..examined(groups) };
+    assert_eq!(pipeline.bodies(&transaction, &examined).len(), 4);
 }
 
 /// Whoever answers for the sender is asked to remember good mail, and mail for mailboxes that nobody has is none.
@@ -243,6 +301,7 @@ async fn mail_that_no_next_hop_took_says_nothing_good_of_its_sender() {
         let fate = |((group, verdict), end): (&(Vec<Recipient>, Verdict), End)| Fate {
             recipient: group[0].clone(),
             verdict: verdict.clone(),
+            edit: None,
             end,
         };
         examined.verdicts.iter().zip(ends).map(fate).collect()

@@ -10,6 +10,7 @@ pub mod correspondence;
 pub mod department;
 pub mod directory;
 pub mod envelope;
+pub mod file_name;
 pub mod fingerprint;
 pub mod greylist;
 pub mod guard;

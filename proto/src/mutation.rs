@@ -177,7 +177,13 @@ impl Change {
     #[must_use]
     pub fn version(&self) -> u32 {
         let is_new = |policy: &PolicyLayer| policy.scans_again() || policy.looks_into_documents();
+        let is_newest = |policy: &PolicyLayer| policy.judges_attachments();
         match self {
+            Self::ApplyPolicy { settings, departments, .. }
+                if is_newest(&settings.policy) || departments.iter().any(|one| is_newest(&one.policy)) =>
+            {
+                9
+            }
             Self::ApplyPolicy { settings, .. } if settings.rules.is_some() || settings.content.is_some() => 8,
             Self::ApplyPolicy { settings, departments, .. }
                 if is_new(&settings.policy) || departments.iter().any(|department| is_new(&department.policy)) =>

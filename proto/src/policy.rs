@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{fingerprint::Fingerprint, score::Score};
+use crate::{file_name::NamePattern, fingerprint::Fingerprint, score::Score};
 
 /// Who set a value. A later layer wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,6 +47,33 @@ pub enum Refusal {
     Quarantine,
     /// Answered with 250, thrown away, and written to the audit log.
     Discard,
+}
+
+/// What happens to a message with an attachment that its recipient's policy does not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockedAction {
+    /// 5xx to the sender.
+    Reject,
+    /// Held for the recipient and the operator.
+    Quarantine,
+    /// Answered with 250, thrown away, and written to the audit log.
+    Discard,
+    /// The attachment is taken out, a notice stands in its place, and the message as it came is held.
+    Strip,
+    /// The message goes on, tagged.
+    Tag,
+}
+
+impl BlockedAction {
+    /// Every action with its word in policy files.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("reject", Self::Reject),
+        ("quarantine", Self::Quarantine),
+        ("discard", Self::Discard),
+        ("strip", Self::Strip),
+        ("tag", Self::Tag),
+    ];
 }
 
 /// What happens when DMARC (RFC 7489) fails.
@@ -158,6 +185,18 @@ impl Shown for u64 {
     }
 }
 
+impl Shown for String {
+    fn shown(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl Shown for NamePattern {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Shown for Fingerprint {
     fn shown(&self) -> String {
         self.to_string()
@@ -180,7 +219,7 @@ macro_rules! shown_as_a_word {
     };
 }
 
-shown_as_a_word!(Refusal DmarcAction Unavailable AuthUnavailable VirusScan ContentKind);
+shown_as_a_word!(Refusal BlockedAction DmarcAction Unavailable AuthUnavailable VirusScan ContentKind);
 
 macro_rules! policy {
     ($($(#[$doc:meta])* $field:ident: $type:ty = $default:expr;)*) => {
@@ -237,8 +276,14 @@ policy! {
         vec![ContentKind::Executable, ContentKind::Script, ContentKind::Active, ContentKind::Encrypted];
     /// Formats of its own that are refused as blocked types are; at most `FINGERPRINTS_MAX`.
     fingerprints: Vec<Fingerprint> = Vec::new();
+    /// Names of files that are refused as blocked types are, also within archives; at most `PATTERNS_MAX`.
+    blocked_names: Vec<NamePattern> = Vec::new();
+    /// Largest single attachment, in bytes, its transfer encoding undone; a larger one is refused as blocked types are.
+    attachment_bytes_max: u64 = MESSAGE_BYTES_MAX;
     /// What happens to a message with one of them.
-    blocked_type: Refusal = Refusal::Quarantine;
+    blocked_type: BlockedAction = BlockedAction::Quarantine;
+    /// What the notice says that stands in the place of an attachment, above what it was; at most `NOTICE_CHARS_MAX`.
+    strip_notice: String = NOTICE.to_owned();
     /// DMARC failure.
     dmarc_failure: DmarcAction = DmarcAction::Follow;
     /// A message that breaks the syntax or the limits of MIME.
@@ -273,6 +318,15 @@ impl PolicyLayer {
 }
 
 impl PolicyLayer {
+    /// Whether it says something of single attachments: earlier versions of Postern do not know that.
+    #[must_use]
+    pub fn judges_attachments(&self) -> bool {
+        self.blocked_names.is_some()
+            || self.attachment_bytes_max.is_some()
+            || self.strip_notice.is_some()
+            || matches!(self.blocked_type, Some(BlockedAction::Strip | BlockedAction::Tag))
+    }
+
     /// Whether it says something of scanning again: earlier versions of Postern do not know that.
     #[must_use]
     pub fn scans_again(&self) -> bool {
@@ -283,12 +337,19 @@ impl PolicyLayer {
 /// Longest time that any policy may hold a message before it is scanned again, in minutes.
 pub const RESCAN_MINUTES_MAX: u64 = 24 * 60;
 
+/// Longest text of a notice, in characters.
+pub const NOTICE_CHARS_MAX: usize = 1_000;
+/// What a notice says when no file says anything.
+const NOTICE: &str = "Das Mail-Gateway hat hier eine Anlage entfernt, die nicht angenommen wird. Die vollst\u{e4}ndige Nachricht \
+    liegt in der Quarant\u{e4}ne.\nThe mail gateway has removed an attachment here that is not accepted. The whole message is in \
+    the quarantine.";
+
 /// Largest message that any policy may allow, in bytes.
 pub const MESSAGE_BYTES_MAX: u64 = 50 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use super::{ContentKind, Layer, Policy, PolicyLayer};
+    use super::{BlockedAction, ContentKind, Layer, Policy, PolicyLayer};
     use crate::{
         mutation::{Change, Grounds},
         score::Score,
@@ -311,6 +372,9 @@ mod tests {
 
     #[test]
     fn a_kind_has_one_word_in_files_and_on_the_wire() {
+        for (word, action) in BlockedAction::ALL {
+            assert_eq!(rmp_serde::to_vec(&action).ok(), rmp_serde::to_vec(word).ok());
+        }
         for kind in ContentKind::ALL {
             assert_eq!(rmp_serde::to_vec(&kind).ok(), rmp_serde::to_vec(kind.as_str()).ok());
         }
@@ -327,6 +391,19 @@ mod tests {
         for new in [ContentKind::Macro, ContentKind::Active, ContentKind::Encrypted] {
             assert!(of(&[ContentKind::Script, new]).looks_into_documents());
         }
+        let to = |action| PolicyLayer { blocked_type: Some(action), ..PolicyLayer::default() };
+        for (action, is_new) in [
+            (BlockedAction::Reject, false),
+            (BlockedAction::Quarantine, false),
+            (BlockedAction::Discard, false),
+            (BlockedAction::Strip, true),
+            (BlockedAction::Tag, true),
+        ] {
+            assert_eq!(to(action).judges_attachments(), is_new, "{action:?}");
+        }
+        assert!(PolicyLayer { blocked_names: Some(Vec::new()), ..PolicyLayer::default() }.judges_attachments());
+        assert!(PolicyLayer { attachment_bytes_max: Some(1), ..PolicyLayer::default() }.judges_attachments());
+        assert!(PolicyLayer { strip_notice: Some(String::new()), ..PolicyLayer::default() }.judges_attachments());
         assert!(PolicyLayer { fingerprints: Some(Vec::new()), ..PolicyLayer::default() }.looks_into_documents());
     }
 
@@ -344,6 +421,8 @@ mod tests {
         };
         let of = |kind| PolicyLayer { blocked_types: Some(vec![kind]), ..PolicyLayer::default() };
         assert_eq!((version(of(ContentKind::Archive)), version(of(ContentKind::Active))), (1, 7));
+        let stripping = PolicyLayer { blocked_type: Some(BlockedAction::Strip), ..PolicyLayer::default() };
+        assert_eq!(version(stripping), 9);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The messages that go the whole path: real ones out of a folder, or made ones; each time they are sent made new, so that no
 //! scanner has seen them before.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::ensure;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -149,7 +149,7 @@ fn sender(bytes: &[u8]) -> Option<String> {
     }
     let message = Message::parse(bytes.to_vec().into(), &Limits::default());
     let is_broken = message.defects.iter().any(|defect| defect.breaks());
-    if is_broken || !attachments::analyse(&message, &BTreeSet::new()).opaque.is_empty() {
+    if is_broken || !attachments::analyse(&message, &attachments::Unwanted::default()).opaque.is_empty() {
         return None;
     }
     let path = message.from.iter().find_map(|author| {

@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use proto::{
     address::{Address, Domain, lower_case},
     department::{Department, DepartmentId, NextHop, TlsRule, Verification},
+    file_name::{NamePattern, PATTERNS_MAX},
     fingerprint::{FINGERPRINTS_MAX, Fingerprint, OFFSET_MAX, hexadecimal},
     member,
     policy::{
-        AuthUnavailable, ContentKind, DmarcAction, MESSAGE_BYTES_MAX, PolicyLayer, RESCAN_MINUTES_MAX, Refusal,
-        Unavailable, VirusScan,
+        AuthUnavailable, BlockedAction, ContentKind, DmarcAction, MESSAGE_BYTES_MAX, NOTICE_CHARS_MAX, PolicyLayer,
+        RESCAN_MINUTES_MAX, Refusal, Unavailable, VirusScan,
     },
     score::Score,
     view::StateSettings,
@@ -135,7 +136,10 @@ fn policy(map: &mut Map<'_, '_>) -> PolicyDraft {
         malware: map.optional("malware", |node| node.word(REFUSALS)),
         blocked_types: map.list("blocked_types", content_kind),
         fingerprints: fingerprints(map),
-        blocked_type: map.optional("blocked_type", |node| node.word(REFUSALS)),
+        blocked_names: blocked_names(map),
+        attachment_bytes_max: map.optional("attachment_bytes_max", |node| node.integer(1..=MESSAGE_BYTES_MAX)),
+        blocked_type: map.optional("blocked_type", |node| node.word(&BlockedAction::ALL)),
+        strip_notice: map.optional("strip_notice", |node| node.parsed(notice)),
         dmarc_failure: map.optional("dmarc_failure", |node| {
             node.word(&[
                 ("score", DmarcAction::Score),
@@ -162,6 +166,24 @@ fn policy(map: &mut Map<'_, '_>) -> PolicyDraft {
 
 fn content_kind(node: &Node<'_, '_>) -> Result<ContentKind, Fault> {
     node.word(&ContentKind::ALL.map(|kind| (kind.as_str(), kind)))
+}
+
+/// Names of files.
+fn blocked_names(map: &mut Map<'_, '_>) -> Option<Vec<NamePattern>> {
+    let patterns = map.list("blocked_names", |node| node.parsed(NamePattern::new))?;
+    if patterns.len() > PATTERNS_MAX {
+        map.fault(format!("blocked_names: {PATTERNS_MAX} patterns at most"));
+    }
+    Some(patterns)
+}
+
+/// What recipients read in the place of an attachment.
+fn notice(text: &str) -> Result<String, String> {
+    let chars = text.chars().count();
+    if text.trim().is_empty() || chars > NOTICE_CHARS_MAX || text.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(format!("a text of 1 to {NOTICE_CHARS_MAX} characters in lines is expected"));
+    }
+    Ok(text.trim_end().to_owned())
 }
 
 /// Formats of a department's own.

@@ -294,6 +294,35 @@ fn scanning_again_is_a_matter_of_policy_with_a_bound() {
 }
 
 #[test]
+fn what_holds_for_single_attachments_is_read_and_planned_and_its_faults_are_named() {
+    let read = |policy: &str| good(&files(&[("state.yaml", &format!("state: S\n{policy}"))]));
+    let new = "policy: {blocked_names: ['*.ISO', 'a?.zip'], attachment_bytes_max: 1000, blocked_type: strip, strip_notice: Gone}\n";
+    assert_eq!(
+        changes(&read("policy: {strip_notice: Away}\n"), &read(new)),
+        [
+            "~ state: blocked_names [] -> [*.iso, a?.zip] (state)",
+            "~ state: attachment_bytes_max 52428800 -> 1000 (state)",
+            "~ state: blocked_type quarantine -> strip (state)",
+            "~ state: strip_notice \"Away\" -> \"Gone\" (state)",
+        ]
+    );
+    let bad = "state: S\npolicy: {blocked_names: ['*', 'a/b'], attachment_bytes_max: 0, blocked_type: accept, strip_notice: ''}\n";
+    assert_eq!(
+        faults(&[("state.yaml", bad)]),
+        [
+            "state.yaml:2:26: policy.blocked_names[0]: \"*\": it needs a character beside *, ?, dots and blanks, or it would fit \
+             names of any sort",
+            "state.yaml:2:31: policy.blocked_names[1]: \"a/b\": names are looked at without folders and streams: leave out / \\ and :",
+            "state.yaml:2:61: policy.attachment_bytes_max: a whole number from 1 to 52428800 is expected",
+            "state.yaml:2:78: policy.blocked_type: one of reject, quarantine, discard, strip, tag is expected",
+            "state.yaml:2:100: policy.strip_notice: \"\": a text of 1 to 1000 characters in lines is expected",
+        ]
+    );
+    let many = format!("state: S\npolicy: {{blocked_names: [{}]}}\n", vec!["'*.x'"; 65].join(", "));
+    assert_eq!(faults(&[("state.yaml", &many)]), ["state.yaml:2:9: policy: blocked_names: 64 patterns at most"]);
+}
+
+#[test]
 fn faults_of_what_is_asked_of_clients_are_named() {
     let (text, _, expected): (&str, &str, &[&str]) = (
         "state: S\nclients: {greet_delay: 31s, points: {bad_helo: -1}, dns_lists: [{zone: a.test}, {zone: b.test, points: 2, \

@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, io::Write as _};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use node::{
-    checks::attachments::{Analysis, Budget, analyse, analyse_within},
+    checks::attachments::{Analysis, BARRED_MAX, Budget, Unwanted, analyse, analyse_within},
     limits::Limits,
     message::{Message, mime::Part},
 };
-use proto::{fingerprint::Fingerprint, policy::ContentKind};
+use proto::{file_name::NamePattern, fingerprint::Fingerprint, policy::ContentKind};
 
 /// Findings of one sort that are named, and one more for the budget.
 const FINDINGS_MAX: usize = 6;
@@ -26,16 +26,18 @@ pub(crate) fn looked(name: &str, content: &[u8], frugal: u8) {
         Fingerprint::new("anywhere", 3, b"\0\0".to_vec(), None).expect("sound"),
         Fingerprint::new("masked", 0, b"P\0\0\0".to_vec(), Some(b"\xf0\xf0\xf0\xf0".to_vec())).expect("sound"),
     ]);
+    let names = BTreeSet::from(["*a*", "*.?x?"].map(|pattern| NamePattern::new(pattern).expect("sound")));
+    let unwanted = Unwanted { fingerprints, names };
     let message = with_file(name, content.to_vec());
-    let whole = analyse(&message, &fingerprints);
+    let whole = analyse(&message, &unwanted);
     is_bounded(&whole);
-    assert_eq!(whole, analyse(&message, &fingerprints), "the same each time");
+    assert_eq!(whole, analyse(&message, &unwanted), "the same each time");
     let part = u64::from(frugal) + 1;
     let little = Budget::new(content.len() as u64 * part / 32, part, content.len() as u64 * part / 2 + 64);
-    let early = analyse_within(&message.parts, &fingerprints, little);
+    let early = analyse_within(&message.parts, &unwanted, little);
     is_bounded(&early);
     assert!(!early.opaque.is_empty() || early == whole, "what was not looked at is told: {early:?} {whole:?}");
-    let packed = analyse(&with_file(&format!("{name}.gz"), gzipped(content)), &fingerprints);
+    let packed = analyse(&with_file(&format!("{name}.gz"), gzipped(content)), &unwanted);
     is_seen_in(&whole, &packed);
 }
 
@@ -47,6 +49,7 @@ fn with_file(name: &str, content: Vec<u8>) -> Message {
         attached: true,
         content: Bytes::from(content),
         charset: None,
+        is_plain: false,
     }];
     message
 }
@@ -64,7 +67,9 @@ fn is_bounded(analysis: &Analysis) {
     }
     assert!(analysis.opaque.len() <= FINDINGS_MAX && analysis.reasons.len() <= 20, "{analysis:?}");
     let of_kinds = analysis.found.iter().map(|found| &found.text);
-    let of_formats = analysis.fingerprints.iter().map(|(_, text)| text);
+    assert!(analysis.barred.iter().all(|barred| barred.len() <= BARRED_MAX));
+    let names = analysis.names.iter().map(|(_, text)| text);
+    let of_formats = analysis.fingerprints.iter().map(|(_, text)| text).chain(names);
     let of_reasons = analysis.reasons.iter().map(|reason| &reason.text);
     for text in of_kinds.chain(of_formats).chain(of_reasons).chain(&analysis.opaque) {
         let is_safe = !text.contains(|c: char| c.is_control() || node::message::is_direction(c));

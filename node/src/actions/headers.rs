@@ -5,7 +5,11 @@ use proto::{time::UnixMs, verdict::Verdict};
 
 use crate::{
     message::{Message, fields::Field},
-    policy::evidence::{Authentication, Evidence, Virus},
+    policy::{
+        blocked::STRIPPED,
+        decide::is_stripped,
+        evidence::{Authentication, Evidence, Virus},
+    },
     smtp::transaction::{Client, Transaction, TrustClass},
 };
 
@@ -96,6 +100,11 @@ fn own(evidence: &Evidence, verdict: &Verdict, class: TrustClass) -> String {
     fields.push_str(&format!("X-Postern-Virus: {virus}\r\n"));
     if verdict.tagged {
         fields.push_str("X-Postern-Tag: suspicious\r\n");
+    }
+    if is_stripped(verdict) {
+        let told = verdict.reasons.iter().filter(|reason| reason.rule == STRIPPED);
+        let told: String = told.map(|reason| printable(&reason.text)).collect();
+        fields.push_str(&format!("X-Postern-Stripped: {told}\r\n"));
     }
     if !verdict.reasons.is_empty() {
         let mut reasons = String::new();

@@ -14,8 +14,9 @@ use proto::{
 use crate::{
     message::Message,
     policy::{
+        blocked::{STRIPPED, STRIPPED_ORIGINAL},
         decide::is_scanned_again,
-        resolve::{End, Fate},
+        resolve::{Edit, End, Fate, is_same_edit},
     },
     smtp::transaction::{Transaction, TrustClass},
 };
@@ -24,7 +25,7 @@ use crate::{
 pub const PROBLEM_CHARS_MAX: usize = 500;
 
 /// Recipients that are kept in one record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Keep {
     /// Why they are kept.
     pub kind: HeldKind,
@@ -34,6 +35,8 @@ pub struct Keep {
     pub class: TrustClass,
     /// What was decided for them.
     pub verdict: Verdict,
+    /// What is kept in the place of the message.
+    pub edit: Edit,
     /// Who.
     pub recipients: Vec<Address>,
     /// What the sender wants to hear of them, where it said so.
@@ -59,6 +62,7 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
                 && keep.department.as_ref() == department
                 && keep.class == recipient.class
                 && keep.verdict == fate.verdict
+                && is_same_edit(&keep.edit, &fate.edit)
         };
         let asked = Some((recipient.address.clone(), recipient.notification.clone()));
         let asked = asked.filter(|(_, notification)| !notification.is_plain());
@@ -72,6 +76,7 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
                 department: department.cloned(),
                 class: recipient.class,
                 verdict: fate.verdict.clone(),
+                edit: fate.edit.clone(),
                 recipients: vec![recipient.address.clone()],
                 notifications: asked.into_iter().collect(),
                 problem: problem(fate),
@@ -80,6 +85,18 @@ pub fn keeps<'a>(fates: impl Iterator<Item = (&'a Fate, HeldKind)>) -> Vec<Keep>
         }
     }
     keeps
+}
+
+/// The message as it came, kept for those who get it without what was taken out.
+#[must_use]
+pub fn original(fate: &Fate) -> Fate {
+    let mut verdict = fate.verdict.clone();
+    verdict.disposition = Disposition::Quarantine;
+    for reason in verdict.reasons.iter_mut().filter(|reason| reason.rule == STRIPPED) {
+        reason.rule = STRIPPED_ORIGINAL.to_owned();
+        reason.text = "what was taken out for its recipients is still in it".to_owned();
+    }
+    Fate { verdict, edit: None, ..fate.clone() }
 }
 
 /// What the next hop said. A message that was never handed to one has no problem but its verdict.
@@ -174,6 +191,7 @@ mod tests {
             .map(|recipient| Fate {
                 recipient: recipient.clone(),
                 verdict: verdict.clone(),
+                edit: None,
                 end: End::Deferred(Reply::temporary(51, (4, 1), "no answer")),
             })
             .collect();

@@ -2,4 +2,5 @@
 
 pub mod headers;
 pub mod hold;
+pub mod notice;
 pub mod relay;

@@ -13,15 +13,15 @@ use super::{
     impersonation,
     listing::Entry,
 };
-use crate::policy::score::reason;
+use crate::policy::score::{reason, within};
 
 pub use weights::GROUP_MAX;
 
 /// The test string that every spam filter knows.
 const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X";
 
-/// Hosts that lists are asked about.
-const HOSTS_MAX: usize = 20;
+/// Domains that lists are asked about.
+const DOMAINS_MAX: usize = 20;
 
 /// What was found in a message.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub struct Content {
     /// What its near-copies have in common with it.
     pub copies: Digest,
     /// Domains of its authors and links, at most 20, but for those that are guarded.
-    pub hosts: Vec<String>,
+    pub domains: Vec<Entry>,
 }
 
 /// What there is to say about a message.
@@ -39,7 +39,7 @@ pub struct Content {
 pub fn analyse(facts: &Facts<'_>) -> Content {
     // Whoever tests a filter speaks ill of no text.
     let copies = if is_test(facts) { Digest::default() } else { Digest::of(facts) };
-    Content { reasons: reasons(facts), hosts: hosts(facts), copies }
+    Content { reasons: reasons(facts), domains: domains(facts), copies }
 }
 
 fn is_test(facts: &Facts<'_>) -> bool {
@@ -47,21 +47,21 @@ fn is_test(facts: &Facts<'_>) -> bool {
 }
 
 /// What is asked about in lists: the authors first, then the links as they come.
-fn hosts(facts: &Facts<'_>) -> Vec<String> {
+fn domains(facts: &Facts<'_>) -> Vec<Entry> {
     let mailboxes = facts.message.from.iter().chain(&facts.message.reply_to);
     let authors = mailboxes.filter_map(|mailbox| mailbox.domain.as_ref()).map(|domain| domain.as_str());
     let named = authors.chain(facts.distinct_hosts());
-    let mut hosts: Vec<String> = Vec::new();
+    let mut domains: Vec<Entry> = Vec::new();
     for host in named.filter(|host| !facts.transaction.view.guard.has(host)) {
         // Lists of names have no addresses, and some answer to all of them.
-        if let Some(Entry::Name(name)) = Entry::of_host(host)
-            && hosts.len() < HOSTS_MAX
-            && !hosts.contains(&name)
+        if let Some(domain @ Entry::Name(_)) = Entry::of_host(host)
+            && domains.len() < DOMAINS_MAX
+            && !domains.contains(&domain)
         {
-            hosts.push(name);
+            domains.push(domain);
         }
     }
-    hosts
+    domains
 }
 
 /// What the rules and the words say.
@@ -103,12 +103,7 @@ pub(super) fn capped<'r>(holding: impl Iterator<Item = Counted<'r>>) -> Vec<Reas
     let mut of_group: HashMap<&str, Score> = HashMap::new();
     let mut reasons = Vec::new();
     for Counted { group, cap, name, score, text } in holding {
-        let so_far = of_group.entry(group).or_insert(Score::ZERO);
-        let score = Score((so_far.0 + score.0).clamp(-cap.0, cap.0) - so_far.0);
-        if score != Score::ZERO {
-            so_far.0 += score.0;
-            reasons.push(reason(name, score, text));
-        }
+        reasons.extend(within(cap, of_group.entry(group).or_default(), reason(name, score, text)));
     }
     reasons
 }

@@ -4,7 +4,10 @@
 use proto::{score::Score, verdict::Reason};
 
 use super::{criteria::weights::GROUP_MAX, facts::Facts};
-use crate::{message::Mailbox, policy::score::reason};
+use crate::{
+    message::Mailbox,
+    policy::score::{reason, within},
+};
 
 /// Rules, with what each is worth. They are not fitted: no sorted mail imitates departments that are made up.
 pub const RULES: [(&str, Score, &str); 3] = [
@@ -31,17 +34,12 @@ pub fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
         domains.chain(sender).find_map(imitated).map(Some),
         facts.distinct_hosts().find_map(imitated).map(Some),
     ];
-    let mut left = GROUP_MAX.0;
-    let mut reasons = Vec::new();
-    for ((rule, score, text), found) in RULES.into_iter().zip(found) {
-        let Some(words) = found else { continue };
-        let score = Score(score.0.min(left));
-        left -= score.0;
-        if score != Score::ZERO {
-            reasons.push(reason(rule, score, words.unwrap_or_else(|| text.to_owned())));
-        }
-    }
-    reasons
+    let mut so_far = Score::ZERO;
+    let told = RULES.into_iter().zip(found).filter_map(|((rule, score, text), found)| {
+        let one = reason(rule, score, found?.unwrap_or_else(|| text.to_owned()));
+        within(GROUP_MAX, &mut so_far, one)
+    });
+    told.collect()
 }
 
 #[cfg(test)]

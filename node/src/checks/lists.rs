@@ -95,13 +95,12 @@ impl Lists {
         Self { resolver, time_max, probes: (probe("test"), probe("invalid")), tested: Arc::default() }
     }
 
-    /// What these lists have of these entries, each list once: who is on a list many times is on it.
-    pub async fn reasons(&self, rules: (&str, &str), entries: &[Entry], of: &[DnsList]) -> Vec<Reason> {
+    /// What these lists have of these entries, each list once: who is on a list many times is on it. `rule` names the reason.
+    pub async fn reasons(&self, rule: fn(&DnsList) -> &'static str, entries: &[Entry], of: &[DnsList]) -> Vec<Reason> {
         let asked = of.iter().map(|list| async move {
             let found = join_all(entries.iter().map(|entry| self.has(entry, list))).await;
             let entry = entries.iter().zip(found).find_map(|(entry, listed)| listed.then_some(entry))?;
-            let rule = if list.points < Score::ZERO { rules.1 } else { rules.0 };
-            Some(reason(rule, list.points, format!("{entry} is listed by {}", list.zone)))
+            Some(reason(rule(list), list.points, format!("{entry} is listed by {}", list.zone)))
         });
         join_all(asked).await.into_iter().flatten().collect()
     }

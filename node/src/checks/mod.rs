@@ -18,5 +18,6 @@ pub mod opener;
 pub mod own_rules;
 pub mod phrases;
 mod rest;
+mod tries;
 pub mod virus;
 pub mod volume;

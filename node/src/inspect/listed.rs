@@ -12,17 +12,20 @@ use proto::{
 
 use crate::{
     checks::{calendar, campaign, content::GROUP_MAX, criteria, history, impersonation, volume},
-    policy::score,
+    policy::{blocked, score},
+    reception::names,
 };
 
 /// Groups whose rules have points of their own, that no fit gives them.
-const FIXED: [(&str, &str); 15] = [
+const FIXED: [(&str, &str); 17] = [
+    ("arc", "whether a chain of trusted servers speaks for what DMARC cannot"),
+    ("attachments", "what a policy does not let in; it says what becomes of the message"),
     ("authentication", "whether anything tells who sent it"),
     ("campaigns", "near-copies that the cluster has seen lately"),
     ("clients", "what a client is and says before its first message"),
     ("correspondence", "whether sender and recipient know each other"),
     ("dkim", "signatures"),
-    ("dmarc", "whether the author's domain vouches for it, or a trusted chain (ARC) does"),
+    ("dmarc", "whether the author's domain vouches for it"),
     ("dns_lists", "what lists say of the client"),
     ("domain_lists", "what lists say of the names in it"),
     ("helo", "what the client calls itself"),
@@ -46,30 +49,24 @@ fn fixed(view: &View) -> Vec<Rule> {
     let own = |group: &'static str, rules: &[(&str, Score, &str)]| -> Vec<Rule> {
         rules.iter().map(|(name, score, text)| rule(group, name, *score, text, Origin::BuiltIn)).collect()
     };
-    let points = view.clients.points;
-    let clients = [
-        ("clients", "EARLY_TALK", points.early_talk, "it spoke before the greeting"),
-        ("reverse_name", "GENERIC_REVERSE_NAME", points.generic_reverse_name, "the name of the address is made of it"),
-        ("helo", "FALSE_HELO", points.false_helo, "it calls itself by the name of another"),
-        ("helo", "BAD_HELO", points.bad_helo, "it calls itself by what is no name on the Internet"),
-        ("helo", "UNKNOWN_HELO", points.unknown_helo, "the name that it calls itself by has no address"),
-    ];
-    let lists = |group: &'static str, of: &[DnsList], name: &'static str| -> Vec<Rule> {
-        of.iter().map(|list| rule(group, name, list.points, list.zone.as_str(), Origin::Policy)).collect()
-    };
+    let list = |group: &str, name: &str, of: &DnsList| rule(group, name, of.points, of.zone.as_str(), Origin::Policy);
     let domain_lists = view.settings.content.as_ref().map(|content| content.domain_lists.as_slice());
     let mut rules: Vec<Rule> = score::RULES
         .iter()
+        .chain(&blocked::RULES)
         .map(|(group, name, score, text)| rule(group, name, *score, text, Origin::BuiltIn))
         .collect();
-    rules.extend(clients.map(|(group, name, score, text)| rule(group, name, score, text, Origin::Policy)));
+    rules.extend(
+        names::rules(&view.clients.points)
+            .map(|(group, name, score, text)| rule(group, name, score, text, Origin::Policy)),
+    );
     rules.extend(own("campaigns", &campaign::RULES));
     rules.extend(own("correspondence", &[history::RULE]));
     rules.extend(own("impersonation", &impersonation::RULES));
     rules.extend(own("invitations", &calendar::RULES));
     rules.extend(own("volume", &[volume::RULE]));
-    rules.extend(lists("dns_lists", &view.clients.dns_lists, "DNS_LIST"));
-    rules.extend(lists("domain_lists", domain_lists.unwrap_or_default(), "DOMAIN_LIST"));
+    rules.extend(view.clients.dns_lists.iter().map(|of| list("dns_lists", names::list_rule(of), of)));
+    rules.extend(domain_lists.unwrap_or_default().iter().map(|of| list("domain_lists", "DOMAIN_LIST", of)));
     rules
 }
 

@@ -2,7 +2,7 @@
 //! `POSTERN_CONFORMANCE=FOLDER cargo test -p node --lib message::corpus -- --nocapture`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
@@ -36,7 +36,7 @@ fn as_received(content: &[u8]) -> Bytes {
 
 fn disposition(message: &Message) -> Disposition {
     let transaction = transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]);
-    let found = attachments::analyse(message, &BTreeSet::new());
+    let found = attachments::analyse(message, &attachments::Unwanted::default());
     let content = content::analyse(&Facts::of(message, &transaction)).reasons;
     let evidence = Evidence { kinds: found.found, opaque: found.opaque, content, ..clean() };
     decide(message, &evidence, &transaction).remove(0).1.disposition

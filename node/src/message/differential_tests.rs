@@ -18,7 +18,7 @@ fn parse(text: &str) -> Message {
 }
 
 fn is_caught(message: &Message) -> bool {
-    let found = attachments::analyse(message, &std::collections::BTreeSet::new());
+    let found = attachments::analyse(message, &attachments::Unwanted::default());
     message.defects.iter().any(|defect| defect.breaks())
         || !found.opaque.is_empty()
         || found.found.iter().any(|found| found.kind == ContentKind::Executable)
@@ -197,6 +197,24 @@ fn odd_names_of_fields_are_names() {
 fn cpu_ns() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
     text.split(' ').next().and_then(|word| word.parse().ok()).expect("a number")
+}
+
+#[test]
+fn a_message_that_comes_as_a_file_is_seen_by_its_name_and_by_its_bytes_when_it_is_none() {
+    let of = |name: &str, encoding: &str, body: &str| {
+        parse(&format!(
+            "From: a@b.test\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822{name}\n{encoding}\n{body}\n--b--\n"
+        ))
+    };
+    let letter = "From: c@d.test\n\nHello\n";
+    let seen = of("; name=f.exe", "", letter);
+    assert_eq!(
+        (seen.parts.len(), &*seen.parts[0].names, seen.parts[0].content.len()),
+        (2, &["f.exe".to_owned()][..], 0)
+    );
+    assert!(is_caught(&seen) && !is_caught(&of("; name=f.eml", "", letter)));
+    assert_eq!(of("", "", letter).parts.len(), 1, "what has no name is only what is in it");
+    assert!(is_caught(&of("; name=f.eml", "Content-Transfer-Encoding: base64\n", BASE64)));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! mail-parser reads the fields and undoes the encodings; the walk is ours because its own recurses and copies a nested
 //! message for each level, so that some hundred kilobytes can cost all memory or the stack.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 use mail_parser::{ContentType, decoders::charsets::map::charset_decoder, parsers::MessageStream};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Defect,
+    edit::Cut,
     encodings::{is_identity, undone},
     fields::{Field, Header},
     names::names,
@@ -23,6 +24,10 @@ const CONVERTED_BYTES_MAX: usize = 4 * TEXT_BYTES_MAX;
 
 /// Longest Content-Type or Content-Disposition field that is read: their parser takes time with the square of it.
 const PARAMETERS_BYTES_MAX: usize = 8 * 1024;
+
+/// Types whose content is signed or encrypted as a whole (RFC 1847, RFC 8551).
+const SEALED: [&str; 4] =
+    ["multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"];
 
 /// Names of one part; one with more of them is broken.
 const NAMES_MAX: usize = 32;
@@ -45,6 +50,12 @@ pub struct Part {
 }
 
 impl Part {
+    /// Whether it is text that is shown in the message itself.
+    #[must_use]
+    pub fn is_body(&self) -> bool {
+        self.charset.is_some() && self.names.is_empty() && !self.attached
+    }
+
     /// Content as text, for text parts.
     #[must_use]
     pub fn text(&self) -> Option<Cow<'_, str>> {
@@ -57,6 +68,8 @@ impl Part {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Walk {
     pub(super) parts: Vec<Part>,
+    /// Of each part, in the same order.
+    pub(super) cuts: Vec<Cut>,
     pub(super) defects: Vec<Defect>,
     /// Bytes of second views that may still be kept: each level of nesting may have two, and they would double at each.
     views_left: usize,
@@ -68,12 +81,29 @@ struct Entity {
     default_type: &'static str,
     /// Whether every reader finds it here.
     is_plain: bool,
+    /// Where its bytes begin in the message, where no encoding was undone to get them.
+    at: Option<usize>,
+    cut: Cut,
+}
+
+impl Entity {
+    /// What takes these of its bytes out of the message.
+    fn cut(&self, within: &Range<usize>, is_message: bool, is_sealed: bool) -> Cut {
+        let is_sealed = self.cut.is_sealed || is_sealed;
+        match self.at {
+            Some(at) => Cut { span: at + within.start..at + within.end, is_message, is_sealed },
+            None => Cut { is_sealed, ..self.cut.clone() },
+        }
+    }
 }
 
 impl Walk {
     pub(super) fn new(bytes: &Bytes, limits: &Limits) -> Self {
         let mut walk = Self { views_left: bytes.len(), ..Self::default() };
-        let mut entities = vec![Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain", is_plain: true }];
+        let cut = Cut { span: 0..bytes.len(), is_message: true, is_sealed: false };
+        let whole =
+            Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain", is_plain: true, at: Some(0), cut };
+        let mut entities = vec![whole];
         let mut seen = 0;
         while let Some(entity) = entities.pop() {
             seen += 1;
@@ -83,7 +113,7 @@ impl Walk {
             }
             if entity.depth > limits.depth_max {
                 walk.note(Defect::TooDeep);
-                walk.leaf(&Header::default(), None, "application/octet-stream", entity.bytes);
+                walk.leaf(&Header::default(), None, "application/octet-stream", (entity.bytes, entity.cut));
                 continue;
             }
             let room = limits.parts_max.saturating_sub(seen + entities.len());
@@ -125,7 +155,9 @@ impl Walk {
                 self.note(Defect::UnclearBoundary);
             }
             let entity = Entity { is_plain, ..entity };
-            self.multipart(&kind, content_type.as_ref(), &encoding, &header, &entity, room, entities);
+            let of =
+                Multipart { kind: &kind, content_type: content_type.as_ref(), encoding: &encoding, header: &header };
+            self.multipart(&of, &entity, room, entities);
         } else {
             let (views, defect) = undone(&encoding, body);
             if let Some(defect) = &defect {
@@ -135,22 +167,63 @@ impl Walk {
                 self.note(Defect::Partial);
             }
             let one_view = views.len() == 1 && defect.is_none();
+            let is_sealed = entity.cut.is_sealed || SEALED.contains(&kind.as_str());
+            let cut = Cut { is_sealed, ..entity.cut.clone() };
             for (at, content) in views.into_iter().enumerate() {
                 if at > 0 && !self.has_room_for(&content) {
                     break;
                 }
-                if matches!(kind.as_str(), "message/rfc822" | "message/global") {
-                    let depth = entity.depth + 1;
-                    entities.push(Entity { bytes: content, depth, default_type: "text/plain", is_plain: false });
-                } else {
+                if !matches!(kind.as_str(), "message/rfc822" | "message/global") {
                     let bytes = &entity.bytes;
                     let charset = content_type.as_ref().and_then(|declared| declared.attribute("charset"));
                     let leaf =
                         Leaf { header: &header, bytes, kind: &kind, encoding: &encoding, charset, content: &content };
                     let is_plain = is_plain && one_view && leaf.is_plain();
-                    self.leaf_of(&header, bytes, content_type.as_ref(), &kind, content, is_plain);
+                    self.leaf_of(&header, bytes, content_type.as_ref(), &kind, (content, cut.clone()), is_plain);
+                    continue;
                 }
+                if at == 0 {
+                    self.file(&header, &entity.bytes, content_type.as_ref(), &kind, (content.clone(), cut.clone()));
+                }
+                let whole = header.body_at..entity.bytes.len();
+                let plain = is_identity(&encoding).then_some(entity.at).flatten();
+                let cut = if plain.is_some() { entity.cut(&whole, true, false) } else { cut.clone() };
+                entities.push(Entity {
+                    bytes: content,
+                    depth: entity.depth + 1,
+                    default_type: "text/plain",
+                    is_plain: false,
+                    at: plain.map(|at| at + header.body_at),
+                    cut,
+                });
             }
+        }
+    }
+
+    /// A message that comes as a file is a part by its name, before those that are in it; and by its bytes where they begin as no
+    /// message does.
+    fn file(
+        &mut self,
+        header: &Header,
+        bytes: &[u8],
+        content_type: Option<&ContentType<'_>>,
+        kind: &str,
+        (content, cut): (Bytes, Cut),
+    ) {
+        self.leaf_of(header, bytes, content_type, kind, (Bytes::new(), cut), false);
+        if self.parts.last().is_some_and(|part| part.names.is_empty()) {
+            self.parts.pop();
+            self.cuts.pop();
+            return;
+        }
+        let first = Header::split(&content[..content.len().min(PARAMETERS_BYTES_MAX)], PARAMETERS_BYTES_MAX);
+        let is_message = first.fields.first().is_some_and(|field| field.span.start == 0);
+        // What is no message is seen twice.
+        if !is_message
+            && self.has_room_for(&content)
+            && let Some(part) = self.parts.last_mut()
+        {
+            part.content = content;
         }
     }
 
@@ -177,31 +250,23 @@ impl Walk {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call; a struct would only rename the arguments")]
-    fn multipart(
-        &mut self,
-        kind: &str,
-        content_type: Option<&ContentType<'_>>,
-        encoding: &str,
-        header: &Header,
-        entity: &Entity,
-        room: usize,
-        entities: &mut Vec<Entity>,
-    ) {
-        let (body, depth) = (&entity.bytes.slice(header.body_at..), entity.depth);
-        if !is_identity(encoding) {
+    fn multipart(&mut self, of: &Multipart<'_>, entity: &Entity, room: usize, entities: &mut Vec<Entity>) {
+        let body_at = of.header.body_at;
+        let body = entity.bytes.slice(body_at..);
+        if !is_identity(of.encoding) {
             self.note(Defect::EncodedMultipart);
         }
-        let boundary = content_type.and_then(|declared| declared.attribute("boundary")).unwrap_or_default().trim_end();
+        let boundary =
+            of.content_type.and_then(|declared| declared.attribute("boundary")).unwrap_or_default().trim_end();
         if boundary.is_empty() {
             // Without a body nothing can be misread: notifications return headers alone.
             if !body.trim_ascii().is_empty() {
                 self.note(Defect::NoBoundary);
             }
-            self.leaf(&Header::default(), None, "text/plain", body.clone());
+            self.leaf(&Header::default(), None, "text/plain", (body, entity.cut.clone()));
             return;
         }
-        let Children { parts: children, ended, is_unclear } = Children::of(body, boundary.as_bytes(), room);
+        let Children { parts: children, ended, is_unclear } = Children::of(&body, boundary.as_bytes(), room);
         if is_unclear {
             self.note(Defect::UnclearBoundary);
         }
@@ -216,17 +281,29 @@ impl Walk {
             if !body.trim_ascii().is_empty() {
                 self.note(Defect::NoBoundary);
             }
-            self.leaf(&Header::default(), None, "text/plain", body.clone());
+            self.leaf(&Header::default(), None, "text/plain", (body, entity.cut.clone()));
+            return;
         }
-        let default_type = if kind == "multipart/digest" { "message/rfc822" } else { "text/plain" };
+        let default_type = if of.kind == "multipart/digest" { "message/rfc822" } else { "text/plain" };
+        let is_sealed = SEALED.contains(&of.kind);
         // Last first, so that the stack gives them in their order.
-        let is_plain = entity.is_plain && plain::is_plain_multipart(header, &entity.bytes, depth, kind, boundary);
-        let child = |bytes| Entity { bytes, depth: depth + 1, default_type, is_plain };
-        entities.extend(children.into_iter().rev().map(child));
+        let is_plain =
+            entity.is_plain && plain::is_plain_multipart(of.header, &entity.bytes, entity.depth, of.kind, boundary);
+        entities.extend(children.into_iter().rev().map(|within| {
+            let within = body_at + within.start..body_at + within.end;
+            Entity {
+                bytes: entity.bytes.slice(within.clone()),
+                depth: entity.depth + 1,
+                default_type,
+                is_plain,
+                at: entity.at.map(|at| at + within.start),
+                cut: entity.cut(&within, false, is_sealed),
+            }
+        }));
     }
 
-    fn leaf(&mut self, header: &Header, content_type: Option<&ContentType<'_>>, kind: &str, content: Bytes) {
-        self.leaf_of(header, &[], content_type, kind, content, false);
+    fn leaf(&mut self, header: &Header, content_type: Option<&ContentType<'_>>, kind: &str, of: (Bytes, Cut)) {
+        self.leaf_of(header, &[], content_type, kind, of, false);
     }
 
     fn leaf_of(
@@ -235,7 +312,7 @@ impl Walk {
         bytes: &[u8],
         content_type: Option<&ContentType<'_>>,
         kind: &str,
-        content: Bytes,
+        (content, cut): (Bytes, Cut),
         is_plain: bool,
     ) {
         // Readers disagree about which of several counts: every name of each of them may be shown.
@@ -265,6 +342,7 @@ impl Walk {
             .then(|| content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8").to_owned());
         let is_plain = is_plain && names.is_empty();
         self.parts.push(Part { declared: kind.to_owned(), names, attached, content, charset, is_plain });
+        self.cuts.push(cut);
     }
 }
 
@@ -296,11 +374,19 @@ fn in_charset<'b>(charset: &str, content: &'b [u8]) -> Cow<'b, str> {
     }
 }
 
+/// A multipart, as its header declares it.
+struct Multipart<'h> {
+    kind: &'h str,
+    content_type: Option<&'h ContentType<'h>>,
+    encoding: &'h str,
+    header: &'h Header,
+}
+
 /// What stands between the delimiters of a multipart (RFC 2046 section 5.1.1).
 #[derive(Default)]
 struct Children {
-    /// At most as many as there was room for.
-    parts: Vec<Bytes>,
+    /// Where they are; at most as many as there was room for.
+    parts: Vec<Range<usize>>,
     /// Whether the closing delimiter was there.
     ended: bool,
     /// Whether readers may see others: lines begin as a delimiter and go on as none, or parts follow the end.
@@ -308,7 +394,7 @@ struct Children {
 }
 
 impl Children {
-    fn of(body: &Bytes, boundary: &[u8], room: usize) -> Self {
+    fn of(body: &[u8], boundary: &[u8], room: usize) -> Self {
         let mut children = Self::default();
         let mut open: Option<usize> = None;
         let mut at = 0;
@@ -322,7 +408,7 @@ impl Children {
                 Some(tail @ (b"" | b"--")) => {
                     children.is_unclear |= children.ended && tail.is_empty();
                     if let Some(from) = open.take() {
-                        children.parts.push(body.slice(from..before_line_end(body, from, at)));
+                        children.parts.push(from..before_line_end(body, from, at));
                     }
                     children.ended |= tail == b"--";
                     if children.parts.len() >= room {
@@ -335,7 +421,7 @@ impl Children {
             at = end;
         }
         if let Some(from) = open {
-            children.parts.push(body.slice(from..));
+            children.parts.push(from..body.len());
         }
         children
     }

@@ -1,5 +1,6 @@
 //! The parsed mail: what the checks, the decision and the record need to know of a message, read once under limits.
 
+pub mod edit;
 mod encodings;
 pub mod fields;
 pub mod html;
@@ -14,6 +15,7 @@ use mail_parser::parsers::MessageStream;
 
 pub use self::mailbox::Mailbox;
 use self::{
+    edit::Cut,
     fields::{Field, Header},
     mailbox::mailboxes,
     mime::{Part, Walk},
@@ -150,6 +152,8 @@ pub struct Message {
     pub subject: String,
     /// Leaves in their order, the text ones too.
     pub parts: Vec<Part>,
+    /// How each of them is taken out, in the same order.
+    pub cuts: Vec<Cut>,
     /// Received fields.
     pub received: usize,
     /// What is wrong with it, each once.
@@ -161,7 +165,7 @@ impl Message {
     #[must_use]
     pub fn parse(bytes: Bytes, limits: &Limits) -> Self {
         let header = Header::split(&bytes, limits.header_bytes_max);
-        let Walk { parts, defects, .. } = Walk::new(&bytes, limits);
+        let Walk { parts, cuts, defects, .. } = Walk::new(&bytes, limits);
         let mut message = Self::of(bytes);
         let bytes = message.bytes.clone();
         let (from, from_unclear) = mailboxes(&header, &bytes, "from");
@@ -171,7 +175,7 @@ impl Message {
         message.subject = header.named("subject").next().map(|field| subject(field, &bytes)).unwrap_or_default();
         message.received = header.count("received");
         message.header = header;
-        message.parts = parts;
+        (message.parts, message.cuts) = (parts, cuts);
         message.defects = defects;
         message.defects.extend(header_defects(&message.header, limits));
         message.defects.extend((from_unclear || sender_unclear).then_some(Defect::UnclearAuthor));
@@ -201,6 +205,7 @@ impl Message {
             reply_to: Vec::new(),
             subject: String::new(),
             parts: Vec::new(),
+            cuts: Vec::new(),
             received: 0,
             defects: Vec::new(),
         }
@@ -269,6 +274,13 @@ fn decoded(field: &Field, bytes: &[u8]) -> String {
 #[must_use]
 pub fn without_controls(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !is_direction(*c)).collect()
+}
+
+/// A hostile name as text: on one line, short, in quotes.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    let name: String = without_controls(name).chars().take(80).collect();
+    format!("\"{}\"", name.replace('"', "'"))
 }
 
 /// Whether a character changes the direction of text.

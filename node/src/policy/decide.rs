@@ -8,13 +8,14 @@
 use std::sync::Arc;
 
 use proto::{
-    policy::{AuthUnavailable, DmarcAction, Policy, Refusal, Unavailable, VirusScan},
+    policy::{AuthUnavailable, BlockedAction, DmarcAction, Policy, Refusal, Unavailable, VirusScan},
     reputation::Stance,
     score::Score,
     verdict::{Disposition, Reason, Verdict},
 };
 
 use super::{
+    blocked::{self, STRIPPED},
     evidence::{Analysed, Asked, AuthResult, Evidence, Virus},
     score,
 };
@@ -84,6 +85,9 @@ fn verdict(
 ) -> Verdict {
     let mut hard = structural(message, transaction, policy, class);
     hard.extend(found(message, evidence, policy, class));
+    let blocked = blocked::reasons(message, evidence, policy);
+    let is_blocked = !blocked.is_empty();
+    hard.extend(blocked.into_iter().map(|(rule, text)| (blocking(policy.blocked_type.value), rule, text)));
     // Stable: rules of one strength stay in the order of their lists.
     hard.sort_by_key(|(disposition, _, _)| strength(*disposition));
     let scored = if class == TrustClass::Internet { score::scored(evidence) } else { Vec::new() };
@@ -91,7 +95,12 @@ fn verdict(
     let by_score = by_score(total, policy, class);
     let by_rule = hard.first().map_or(Disposition::Accept, |(disposition, _, _)| *disposition);
     let disposition = if strength(by_rule) <= strength(by_score) { by_rule } else { by_score };
+    let action = is_blocked.then_some(policy.blocked_type.value);
     if disposition == Disposition::Accept {
+        hard.extend(
+            (action == Some(BlockedAction::Strip))
+                .then(|| (Disposition::Accept, STRIPPED, "what is not let in is to be taken out".to_owned())),
+        );
         hard.extend(scanned_again(message, evidence, policy, class, total));
     }
     let mut reasons: Vec<Reason> =
@@ -100,7 +109,7 @@ fn verdict(
     Verdict {
         disposition,
         score: total,
-        tagged: class == TrustClass::Internet && total >= policy.tag_at.value,
+        tagged: action == Some(BlockedAction::Tag) || class == TrustClass::Internet && total >= policy.tag_at.value,
         reasons,
         policy_version: transaction.view.policy_version,
     }
@@ -135,6 +144,12 @@ pub fn is_scanned_again(verdict: &Verdict) -> bool {
     verdict.disposition == Disposition::Accept && verdict.reasons.iter().any(|reason| reason.rule == RESCAN)
 }
 
+/// Whether an accepted message goes on without what its policy does not let in.
+#[must_use]
+pub fn is_stripped(verdict: &Verdict) -> bool {
+    verdict.disposition == Disposition::Accept && verdict.reasons.iter().any(|reason| reason.rule == STRIPPED)
+}
+
 /// Smaller is stronger.
 const fn strength(disposition: Disposition) -> u8 {
     match disposition {
@@ -163,6 +178,16 @@ const fn refusal(refusal: Refusal) -> Disposition {
         Refusal::Reject => Disposition::Reject,
         Refusal::Quarantine => Disposition::Quarantine,
         Refusal::Discard => Disposition::Discard,
+    }
+}
+
+/// What a blocked attachment demands of the whole message.
+const fn blocking(action: BlockedAction) -> Disposition {
+    match action {
+        BlockedAction::Reject => Disposition::Reject,
+        BlockedAction::Quarantine => Disposition::Quarantine,
+        BlockedAction::Discard => Disposition::Discard,
+        BlockedAction::Strip | BlockedAction::Tag => Disposition::Accept,
     }
 }
 
@@ -213,7 +238,7 @@ fn forged_department(message: &Message, transaction: &Transaction, class: TrustC
 }
 
 /// Hard rules on what the checks found.
-fn found<'e>(message: &Message, evidence: &'e Evidence, policy: &Policy, class: TrustClass) -> Vec<Hard<'e>> {
+fn found(message: &Message, evidence: &Evidence, policy: &Policy, class: TrustClass) -> Vec<Hard<'static>> {
     let mut hard = Vec::new();
     hard.extend(malware(evidence, policy));
     let is_told = message.defects.iter().any(|known| matches!(known, Defect::ParserFailed | Defect::Unread));
@@ -227,13 +252,6 @@ fn found<'e>(message: &Message, evidence: &'e Evidence, policy: &Policy, class: 
     }
     if !evidence.opaque.is_empty() {
         hard.push((refusal(policy.unparsable.value), "ARCHIVE_LIMIT", evidence.opaque.join("; ")));
-    }
-    for found in evidence.kinds.iter().filter(|found| policy.blocked_types.value.contains(&found.kind)) {
-        hard.push((refusal(policy.blocked_type.value), found.rule.as_str(), found.text.clone()));
-    }
-    let own = &policy.fingerprints.value;
-    for (_, text) in evidence.fingerprints.iter().filter(|(fingerprint, _)| own.contains(fingerprint)) {
-        hard.push((refusal(policy.blocked_type.value), "BLOCKED_FINGERPRINT", text.clone()));
     }
     if class == TrustClass::Internet {
         if evidence.senders.stance == Some(Stance::Block) {

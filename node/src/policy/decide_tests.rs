@@ -3,7 +3,7 @@
 use proto::{
     department::{NextHop, TlsRule},
     fingerprint::Fingerprint,
-    policy::{AuthUnavailable, ContentKind, DmarcAction, PolicyLayer, Refusal, Unavailable, VirusScan},
+    policy::{AuthUnavailable, BlockedAction, ContentKind, DmarcAction, PolicyLayer, Refusal, Unavailable, VirusScan},
     score::Score,
     verdict::{Disposition, Verdict},
 };
@@ -279,7 +279,7 @@ fn a_format_is_refused_for_those_alone_who_described_it() {
     let described = || PolicyLayer { fingerprints: Some(vec![own.clone()]), ..PolicyLayer::default() };
     let verdict = one(HAM, &evidence, described());
     assert_eq!((verdict.disposition, rules(&verdict)), (Disposition::Quarantine, vec!["BLOCKED_FINGERPRINT"]));
-    let reject = PolicyLayer { blocked_type: Some(Refusal::Reject), ..described() };
+    let reject = PolicyLayer { blocked_type: Some(BlockedAction::Reject), ..described() };
     assert_eq!(one(HAM, &evidence, reject).disposition, Disposition::Reject);
 }
 

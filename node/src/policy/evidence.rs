@@ -1,13 +1,18 @@
 //! What the checks found. A check that could not answer says so: silence is not a pass.
 
+use std::collections::BTreeSet;
+
 use proto::{
     address::Domain,
+    file_name::NamePattern,
     fingerprint::Fingerprint,
     policy::ContentKind,
     reputation::{Repute, Subject},
     verdict::Reason,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::checks::listing::Entry;
 
 /// What an authentication method says (RFC 8601 section 2.7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +171,17 @@ pub struct Found {
     pub text: String,
 }
 
+/// Something that a policy may not let in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Barred {
+    /// A kind of content.
+    Kind(ContentKind),
+    /// A format that people described.
+    Fingerprint(Fingerprint),
+    /// A name of a file.
+    Name(NamePattern),
+}
+
 /// How far the analyses of the content came; what comes later counts more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Analysed {
@@ -192,14 +208,18 @@ pub struct Evidence {
     pub kinds: Vec<Found>,
     /// Formats that people described and that were found, each with words about where.
     pub fingerprints: Vec<(Fingerprint, String)>,
+    /// Names that people do not want and that were found, each with words about where.
+    pub names: Vec<(NamePattern, String)>,
+    /// In which part of the message what lies that a policy may not let in; `None` when it is more than is told.
+    pub barred: Option<BTreeSet<(usize, Barred)>>,
     /// What is broken, over a limit or of a kind that is not opened, and why. What is encrypted is not among them: it is a kind.
     pub opaque: Vec<String>,
     /// Scored rules on content.
     pub content: Vec<Reason>,
     /// What its near-copies have in common with it.
     pub copies: Vec<Subject>,
-    /// Hosts and domains that it names, which lists are asked about.
-    pub hosts: Vec<String>,
+    /// Domains that it names, which lists are asked about.
+    pub domains: Vec<Entry>,
     /// How far the analyses of the content came.
     pub analysed: Analysed,
 }
@@ -215,10 +235,12 @@ impl Evidence {
             virus: Virus::NotScanned,
             kinds: Vec::new(),
             fingerprints: Vec::new(),
+            names: Vec::new(),
+            barred: Some(BTreeSet::new()),
             opaque: Vec::new(),
             content: Vec::new(),
             copies: Vec::new(),
-            hosts: Vec::new(),
+            domains: Vec::new(),
             analysed: Analysed::BrokeOff,
         }
     }

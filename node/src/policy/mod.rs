@@ -1,5 +1,6 @@
 //! What was found out, and what follows from it.
 
+pub mod blocked;
 pub mod decide;
 pub mod evidence;
 #[cfg(test)]

@@ -1,14 +1,28 @@
 //! From what became of each recipient to the one reply that SMTP allows, and what must be held before it is given.
 
+use std::sync::Arc;
+
 use proto::{
     held::{HeldKind, TransactionId},
     verdict::{Disposition, Verdict},
 };
 
-use crate::smtp::{
-    reply::{Class, Reply},
-    transaction::Recipient,
+use crate::{
+    message::Message,
+    smtp::{
+        reply::{Class, Reply},
+        transaction::Recipient,
+    },
 };
+
+/// A message from which something was taken out; nothing where it goes on as it came.
+pub type Edit = Option<Arc<Message>>;
+
+/// Whether two get the same.
+#[must_use]
+pub fn is_same_edit(one: &Edit, other: &Edit) -> bool {
+    one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+}
 
 /// What became of one recipient after `act`.
 #[derive(Clone, Debug)]
@@ -17,6 +31,8 @@ pub struct Fate {
     pub recipient: Recipient,
     /// The verdict for it.
     pub verdict: Verdict,
+    /// What it gets in the place of the message.
+    pub edit: Edit,
     /// What came of it.
     pub end: End,
 }

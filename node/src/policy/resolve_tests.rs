@@ -20,7 +20,7 @@ fn verdict(disposition: Disposition) -> Verdict {
 
 fn fate(disposition: Disposition, end: End) -> Fate {
     let transaction = transaction(view(PolicyLayer::default()), &["a@interior.gov.test"]);
-    Fate { recipient: transaction.recipients[0].clone(), verdict: verdict(disposition), end }
+    Fate { recipient: transaction.recipients[0].clone(), verdict: verdict(disposition), edit: None, end }
 }
 
 fn delivered() -> End {

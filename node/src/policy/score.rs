@@ -14,6 +14,16 @@ pub fn reason(rule: &str, score: Score, text: impl Into<String>) -> Reason {
     Reason { rule: rule.to_owned(), score, text: text.into() }
 }
 
+/// What one more reason of a group counts that has counted so much already, and counts no more than `most`, either way. What is
+/// worth nothing is none.
+#[must_use]
+pub fn within(most: Score, so_far: &mut Score, mut one: Reason) -> Option<Reason> {
+    let sum = (so_far.0.saturating_add(one.score.0)).clamp(-most.0, most.0);
+    one.score = Score(sum - so_far.0);
+    so_far.0 = sum;
+    (one.score != Score::ZERO).then_some(one)
+}
+
 /// All scored reasons, most points first.
 #[must_use]
 pub fn scored(evidence: &Evidence) -> Vec<Reason> {
@@ -37,7 +47,8 @@ pub fn total(reasons: &[Reason]) -> Score {
 pub type Listed = (&'static str, &'static str, Score, &'static str);
 
 /// All rules about who sent a message, but for those of clients, whose points policy gives.
-pub const RULES: [Listed; 12] = [
+pub const RULES: [Listed; 13] = [
+    ("arc", "ARC_TRUSTED", Score::points(-3, 0), "servers that are trusted vouch for who sent it (ARC)"),
     ("spf", "SPF_FAIL", Score::points(3, 0), "the sender's domain does not send from this address"),
     ("spf", "SPF_SOFTFAIL", Score::points(1, 0), "the sender's domain probably does not send from here"),
     ("spf", "SPF_PERMERROR", Score::points(0, 50), "the SPF record of the sender's domain is wrong"),
@@ -70,8 +81,9 @@ fn authenticated(found: &Authentication) -> Vec<Reason> {
     let rules = [
         ("SPF_HELO_FAIL", found.spf_helo == AuthResult::Fail),
         ("DKIM_INVALID", dkim == AuthResult::Fail || dkim == AuthResult::PermError),
-        // A chain of trusted sealers (ARC) speaks for what the author's domain cannot.
-        ("DMARC_FAIL", found.dmarc == AuthResult::Fail && !found.arc_vouches),
+        ("DMARC_FAIL", found.dmarc == AuthResult::Fail),
+        // A chain of trusted sealers speaks for what the author's domain cannot.
+        ("ARC_TRUSTED", found.dmarc == AuthResult::Fail && found.arc_vouches),
         ("NO_AUTHENTICATION", nothing && found.problem.is_none()),
         ("NO_REVERSE_NAME", matches!(found.reverse, AuthResult::Fail | AuthResult::PermError)),
         ("DMARC_PASS", found.dmarc == AuthResult::Pass),

@@ -13,6 +13,7 @@ use proto::{
 };
 
 use super::{
+    decide::RESCAN,
     evidence::{AuthResult, Authentication},
     score::BAD_FROM,
 };
@@ -92,7 +93,7 @@ pub fn known(reputation: &Known, senders: &[Subject], now: UnixMs) -> Repute {
 }
 
 /// Whether a message was good or bad; `None` when it says nothing of its senders. Bad is malware, or so many points that the
-/// state's policy keeps it from its recipient; good is what was accepted without a tag. Departments may be stricter, but that says
+/// state's policy keeps it from its recipient; good is what was accepted whole and without a tag. Departments may be stricter, but that says
 /// nothing of the sender to the others.
 #[must_use]
 pub fn outcome(verdicts: &[(Vec<Recipient>, Verdict)], state: &Policy) -> Option<bool> {
@@ -103,7 +104,10 @@ pub fn outcome(verdicts: &[(Vec<Recipient>, Verdict)], state: &Policy) -> Option
         if malware || points >= state.quarantine_at.value {
             Some(false)
         } else {
-            (verdict.disposition == Disposition::Accept && points < state.tag_at.value).then_some(true)
+            // A rule without points was against it, but for the one that has it scanned again.
+            let is_barred = verdict.reasons.iter().any(|reason| reason.score == Score::ZERO && reason.rule != RESCAN);
+            let is_good = verdict.disposition == Disposition::Accept && points < state.tag_at.value && !is_barred;
+            is_good.then_some(true)
         }
     });
     // What is bad for one recipient is bad.

@@ -67,7 +67,7 @@ impl Lookups {
     /// What speaks for or against an address.
     pub(super) async fn address(&self, client: IpAddr, rules: &ClientRules) -> Vec<Reason> {
         let entry = [Entry::Address(client)];
-        let lists = self.lists.reasons(("DNS_LIST", "DNS_ALLOW_LIST"), &entry, &rules.dns_lists);
+        let lists = self.lists.reasons(names::list_rule, &entry, &rules.dns_lists);
         let (name, lists) = tokio::join!(self.reverse_name(client, rules), lists);
         name.into_iter().chain(lists).collect()
     }

@@ -331,7 +331,7 @@ fn is_trusted(known: Repute) -> bool {
 }
 
 /// The net of a client with a prefix of this length.
-fn net(client: IpAddr, v4: u8, v6: u8) -> IpNet {
+pub(crate) fn net(client: IpAddr, v4: u8, v6: u8) -> IpNet {
     let prefix = if client.is_ipv4() { v4 } else { v6 };
     IpNet::new_assert(client, prefix).trunc()
 }

@@ -2,7 +2,30 @@
 
 use std::net::IpAddr;
 
-use proto::{address::Domain, view::View};
+use proto::{
+    address::Domain,
+    client_rules::{ClientPoints, DnsList},
+    score::Score,
+    view::View,
+};
+
+/// What speaks against a client before its first message, as people list it: group, name, points, words.
+#[must_use]
+pub fn rules(points: &ClientPoints) -> [(&'static str, &'static str, Score, &'static str); 5] {
+    [
+        ("clients", "EARLY_TALK", points.early_talk, "it spoke before the greeting"),
+        ("reverse_name", "GENERIC_REVERSE_NAME", points.generic_reverse_name, "the name of the address is made of it"),
+        ("helo", "FALSE_HELO", points.false_helo, "it calls itself by the name of another"),
+        ("helo", "BAD_HELO", points.bad_helo, "it calls itself by what is no name on the Internet"),
+        ("helo", "UNKNOWN_HELO", points.unknown_helo, "the name that it calls itself by has no address"),
+    ]
+}
+
+/// The rule of a list that has a client: there are lists of good ones.
+#[must_use]
+pub fn list_rule(list: &DnsList) -> &'static str {
+    if list.points < Score::ZERO { "DNS_ALLOW_LIST" } else { "DNS_LIST" }
+}
 
 /// What is wrong with the name that a client calls itself by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

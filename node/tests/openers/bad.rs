@@ -1,6 +1,7 @@
 //! Openers that do not do as they should, whenever a message asks for it.
 
 use std::{
+    collections::BTreeSet,
     io::{Read as _, Write as _},
     process::ExitCode,
 };
@@ -10,9 +11,11 @@ use node::{
         attachments::Analysis,
         opener::{Cause, confine},
     },
-    policy::evidence::Found,
+    policy::evidence::{Barred, Found},
 };
-use proto::{codec, fingerprint::Fingerprint, policy::ContentKind, score::Score, verdict::Reason};
+use proto::{
+    codec, file_name::NamePattern, fingerprint::Fingerprint, policy::ContentKind, score::Score, verdict::Reason,
+};
 use serde::Serialize;
 
 /// What a message says that is to be read badly.
@@ -44,8 +47,18 @@ pub(crate) const DEEDS: [(&str, Cause); 13] = [
 ];
 
 /// What is said that a good one would not say.
-pub(crate) const LIES: [&str; 7] =
-    ["a foreign fingerprint", "for it", "a rule", "a long text", "a line", "a direction", "a thousand and one"];
+pub(crate) const LIES: [&str; 10] = [
+    "a foreign fingerprint",
+    "a foreign name",
+    "a foreign part",
+    "what was not asked for in a part",
+    "for it",
+    "a rule",
+    "a long text",
+    "a line",
+    "a direction",
+    "a thousand and one",
+];
 
 /// Shuts itself off, answers well, and badly when it is asked for.
 pub(crate) fn opener(deed: &str) -> ExitCode {
@@ -118,6 +131,10 @@ fn depth(at: u64) -> u64 {
     if room[0] == 0 { 0 } else { depth(at + 1) + room[1] }
 }
 
+fn barred(part: usize, what: Barred) -> Analysis {
+    Analysis { barred: Some(BTreeSet::from([(part, what)])), ..Analysis::default() }
+}
+
 fn lied(lie: &str) -> Analysis {
     let found = |rule: &str, text: &str| Found { kind: ContentKind::Macro, rule: rule.into(), text: text.into() };
     let of = |one: Found| Analysis { found: vec![one], ..Analysis::default() };
@@ -126,6 +143,12 @@ fn lied(lie: &str) -> Analysis {
             let foreign = Fingerprint::new("foreign", 0, vec![1, 2], None).expect("sound");
             Analysis { fingerprints: vec![(foreign, "x".into())], ..Analysis::default() }
         }
+        "a foreign name" => {
+            let foreign = NamePattern::new("foreign").expect("sound");
+            Analysis { names: vec![(foreign, "x".into())], ..Analysis::default() }
+        }
+        "a foreign part" => barred(99, Barred::Kind(ContentKind::Macro)),
+        "what was not asked for in a part" => barred(0, Barred::Name(NamePattern::new("foreign").expect("sound"))),
         "for it" => {
             let reason = Reason { rule: "GOOD".into(), score: Score(-1), text: "x".into() };
             Analysis { reasons: vec![reason], ..Analysis::default() }

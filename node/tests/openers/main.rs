@@ -14,19 +14,20 @@ use node::checks::opener;
 /// Each is a sentence and what shows it.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 16] = [
+const TESTS: [Test; 17] = [
     ("an opener says of every sample what the reader itself says", pool::as_the_reader_itself),
     ("the program of the node is an opener when it is asked for one, and its help says nothing of it", pool::the_node),
     ("whatever a process that is shut off tries, the kernel ends it", shut::whatever_it_tries),
     ("a process that is shut off has no descriptor and no environment of its node", shut::what_it_was_given),
     ("what an opener does costs its message, and the next one is read", pool::what_it_does),
     ("what an opener says is believed only if a good one could say it", pool::what_it_says),
-    ("an opener that is killed in the middle costs one message", pool::killed),
+    ("an opener that is killed in the middle is chance, and no longer the third time", pool::killed),
     ("an opener that stands still costs one message, also while others are read", pool::frozen),
     ("an opener that was killed before costs nothing", pool::killed_before),
     ("an opener leaves it to its node to stop when all are asked to", pool::asked_to_stop),
     ("a question that nobody waits for any more ends its opener", pool::forgotten),
     ("no free opener, or none that starts, is nothing said of the message", pool::not_now),
+    ("one client has its share of the openers, and the others have theirs", pool::fair),
     ("what cannot be started is tried again without mail", pool::tried_again),
     ("an opener is replaced after a thousand messages", pool::worn),
     ("a row of bad messages starts no more processes than there are places", pool::storm),

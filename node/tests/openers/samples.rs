@@ -15,13 +15,16 @@ use zip::{ZipWriter, write::SimpleFileOptions};
 
 /// A message with one attachment.
 pub(crate) fn with(name: &str, content: &[u8]) -> Message {
-    let mut message = Message::parse(Bytes::from_static(b"From: a@b.test\r\n\r\nx\r\n"), &Limits::default());
+    // Another file, another message.
+    let bytes = format!("From: a@b.test\r\nX-Length: {}\r\n\r\nx\r\n", content.len());
+    let mut message = Message::parse(bytes.into(), &Limits::default());
     message.parts.push(Part {
         declared: "application/octet-stream".into(),
         names: vec![name.to_owned()],
         attached: true,
         content: Bytes::copy_from_slice(content),
         charset: None,
+        is_plain: false,
     });
     message
 }

@@ -22,47 +22,50 @@ mod vba;
 mod xml;
 mod zip;
 
-use std::collections::BTreeSet;
-
 pub use budget::Budget;
 use budget::length_of;
-pub use findings::Analysis;
-use findings::quoted;
+pub use findings::{Analysis, BARRED_MAX, Unwanted};
 use format::Format;
-use proto::{fingerprint::Fingerprint, policy::ContentKind, score::Score};
+use proto::{
+    file_name::{FileName, NamePattern},
+    policy::ContentKind,
+    score::Score,
+};
 
 use super::kinds;
-use crate::message::{Message, mime::Part};
+use crate::message::{Message, mime::Part, quoted};
 
 /// Archives in archives, documents and mail in each other: so deep is looked.
 const DEPTH_MAX: usize = 6;
 
-/// Looks at every part, and in it at all that can be unpacked. `fingerprints` are the formats that recipients of the message
-/// refuse beside the kinds that are known here.
+/// Looks at every part, and in it at all that can be unpacked. `unwanted` is what recipients of the message refuse beside the
+/// kinds that are known here.
 #[must_use]
-pub fn analyse(message: &Message, fingerprints: &BTreeSet<Fingerprint>) -> Analysis {
-    analyse_parts(&message.parts, fingerprints)
+pub fn analyse(message: &Message, unwanted: &Unwanted) -> Analysis {
+    analyse_parts(&message.parts, unwanted)
 }
 
 /// The same of parts alone: nothing else of a message counts.
 #[must_use]
-pub fn analyse_parts(parts: &[Part], fingerprints: &BTreeSet<Fingerprint>) -> Analysis {
+pub fn analyse_parts(parts: &[Part], unwanted: &Unwanted) -> Analysis {
     let bytes = parts.iter().map(|part| length_of(part.content.len())).sum();
-    analyse_within(parts, fingerprints, Budget::of(bytes))
+    analyse_within(parts, unwanted, Budget::of(bytes))
 }
 
 /// The same with another budget. With less the analysis is the same or says that it holds more than is looked into.
 #[must_use]
-pub fn analyse_within(parts: &[Part], fingerprints: &BTreeSet<Fingerprint>, budget: Budget) -> Analysis {
-    let mut look = Look { analysis: Analysis::default(), budget, fingerprints };
-    for part in parts {
+pub fn analyse_within(parts: &[Part], unwanted: &Unwanted, budget: Budget) -> Analysis {
+    let mut whole = Analysis::default();
+    let mut look = Look { analysis: Analysis::default(), budget, unwanted };
+    for (at, part) in parts.iter().enumerate() {
         look.look(&Place::of(part), &part.content);
+        whole.add(at, std::mem::take(&mut look.analysis));
     }
     if look.budget.is_spent() {
         // First, so that it is there whatever else was found.
-        look.analysis.opaque.insert(0, "it holds more than is looked into".to_owned());
+        whole.opaque.insert(0, "it holds more than is looked into".to_owned());
     }
-    look.analysis
+    whole
 }
 
 /// Whether it holds nothing but text that is shown in the message itself, and in that text no mark of anything that would be
@@ -72,10 +75,11 @@ pub fn is_plain(message: &Message) -> bool {
     message.parts.iter().all(|part| Place::of(part).is_body && !format::is_marked(&part.content))
 }
 
-struct Look<'f> {
+struct Look<'u> {
+    /// Of the part that is looked at.
     analysis: Analysis,
     budget: Budget,
-    fingerprints: &'f BTreeSet<Fingerprint>,
+    unwanted: &'u Unwanted,
 }
 
 /// Where some content lies.
@@ -103,7 +107,7 @@ impl Place {
             names: part.names.clone(),
             declared: Some(part.declared.clone()),
             depth: 0,
-            is_body: part.charset.is_some() && part.names.is_empty() && !part.attached,
+            is_body: part.is_body(),
         }
     }
 
@@ -126,7 +130,7 @@ impl Look<'_> {
         if self.budget.work(length_of(content.len())).is_err() {
             return;
         }
-        for fingerprint in self.fingerprints.iter().filter(|fingerprint| fingerprint.fits(content)) {
+        for fingerprint in self.unwanted.fingerprints.iter().filter(|fingerprint| fingerprint.fits(content)) {
             self.analysis.fits(fingerprint, format!("{} is {}", place.shown, quoted(fingerprint.name())));
         }
         let by_content = kinds::of_content(content);
@@ -257,7 +261,26 @@ impl Look<'_> {
         }
     }
 
+    /// Names that people have described. What it may cost is paid before.
+    fn unwanted_names(&mut self, place: &Place) {
+        let patterns: usize = self.unwanted.names.iter().map(NamePattern::len_bytes).sum();
+        for name in &place.names {
+            let cost = length_of(name.len()).saturating_mul(length_of(patterns));
+            if self.budget.work(cost).is_err() {
+                return;
+            }
+            let file = FileName::new(name);
+            for pattern in self.unwanted.names.iter().filter(|pattern| pattern.fits(&file)) {
+                let shown = if place.depth == 0 { quoted(name) } else { place.shown.clone() };
+                self.analysis.named(pattern, format!("{shown} has a name that is not let in: {pattern}"));
+            }
+        }
+    }
+
     fn names(&mut self, place: &Place, by_content: Option<ContentKind>) {
+        if !self.unwanted.names.is_empty() {
+            self.unwanted_names(place);
+        }
         // Readers end a name at a NUL, or go on behind it.
         let until_nul = |name: &'_ String| name.split_once('\0').map(|(begin, _)| begin.to_owned());
         let cut: Vec<String> = place.names.iter().filter_map(until_nul).collect();

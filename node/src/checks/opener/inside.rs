@@ -55,8 +55,8 @@ fn question(input: &mut impl Read) -> io::Result<Option<Question>> {
     codec::decode("question", &encoded).map(Some).map_err(io::Error::other)
 }
 
-fn answer(Question { parts, fingerprints }: Question) -> Said {
-    Said::Found(attachments::analyse_parts(&parts, &fingerprints))
+fn answer(Question { parts, unwanted }: Question) -> Said {
+    Said::Found(attachments::analyse_parts(&parts, &unwanted))
 }
 
 fn say(output: &mut impl Write, word: &Said) -> io::Result<()> {
@@ -66,16 +66,15 @@ fn say(output: &mut impl Write, word: &Said) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::{
         super::frame::{QUESTION_BYTES_MAX, Question, framed},
         serve,
     };
+    use crate::checks::attachments::Unwanted;
 
     #[test]
     fn each_question_has_an_answer_and_the_end_of_the_input_is_no_error() {
-        let question = framed(&Question { parts: Vec::new(), fingerprints: BTreeSet::new() }).expect("short");
+        let question = framed(&Question { parts: Vec::new(), unwanted: Unwanted::default() }).expect("short");
         let mut answers = Vec::new();
         serve(&question.repeat(3)[..], &mut answers).expect("it ends well");
         assert_eq!(answers.windows(5).filter(|words| *words == b"Found").count(), 3);

@@ -5,15 +5,17 @@
 //!   says what is in them (`inside`). It has no file, no network, no key, and nothing of other messages.
 //! - What it says is untrusted too (`frame`).
 //! - One that is late, dies or talks nonsense is killed and replaced, and its message counts as one that cannot be read. That no
-//!   opener is free or can be started says nothing of the message: it is put off.
+//!   opener is free or can be started says nothing of the message: it is put off. So is, twice, what an opener was late with, or
+//!   was ended over by others: that may be chance.
+//! - One client from the Internet has a quarter of the openers at most (`shares`).
 
 mod confine;
 mod frame;
 mod inside;
 mod process;
+mod shares;
 
 use std::{
-    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -21,9 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::fingerprint::Fingerprint;
+use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, watch},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -35,8 +38,13 @@ pub use self::{
 use self::{
     frame::{QUESTION_BYTES_MAX, Question, framed},
     process::{MESSAGE_TIME_MAX, Opener},
+    shares::Shares,
 };
-use super::{attachments::Analysis, rest::Rest};
+use super::{
+    attachments::{Analysis, Unwanted},
+    rest::Rest,
+    tries::{Digest, Tries},
+};
 use crate::{limits::Limits, message::Message};
 
 /// Between the failure of one opener and the start of the next: a row of bad messages must not keep the machine busy with
@@ -46,14 +54,20 @@ type StartRest = Rest<50, 2_000>;
 /// From one try to start an opener to the next, while it cannot be done.
 const TRIED_EVERY: Duration = Duration::from_secs(5);
 
+/// Failures over the same bytes in a row that are more than chance.
+const TRIES_MAX: u32 = 3;
+
 /// Why the attachments of a message were not opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unopened {
     /// An opener failed over it, and would again.
     BrokeOff(Cause),
-    /// None was free in time, or none could be started: in words for the operator.
+    /// None was free in time, or none could be started, or one failed in a way that may be chance: in words for the operator.
     NotNow(String),
 }
+
+/// A place among those of a client, and one among all.
+type Place<'o> = (Option<OwnedSemaphorePermit>, SemaphorePermit<'o>);
 
 /// The openers of a node. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
@@ -68,6 +82,8 @@ struct Inner {
     time_max: Duration,
     openers_max: usize,
     places: Semaphore,
+    shares: Shares,
+    tries: Tries,
     state: Mutex<State>,
     opened: AtomicU64,
     not_now: AtomicU64,
@@ -94,6 +110,8 @@ impl Openers {
             time_max: limits.opener_time_max.min(limits.checks_time_max * 4 / 10).min(MESSAGE_TIME_MAX),
             openers_max: limits.openers_max,
             places: Semaphore::new(limits.openers_max),
+            shares: Shares::new(limits.openers_max),
+            tries: Tries::new(TRIES_MAX),
             state: Mutex::default(),
             opened: AtomicU64::new(0),
             not_now: AtomicU64::new(0),
@@ -127,12 +145,18 @@ impl Openers {
         }
     }
 
-    /// What [`attachments::analyse`](super::attachments::analyse) says of the message, found out in an opener.
+    /// What [`attachments::analyse`](super::attachments::analyse) says of the message, found out in an opener. `client` is the net on
+    /// the Internet that it came from.
     ///
     /// # Errors
     /// When it could not be found out.
-    pub async fn analyse(&self, message: &Message, fingerprints: BTreeSet<Fingerprint>) -> Result<Analysis, Unopened> {
-        let opened = self.open(message, fingerprints).await;
+    pub async fn analyse(
+        &self,
+        message: &Message,
+        unwanted: Unwanted,
+        client: Option<IpNet>,
+    ) -> Result<Analysis, Unopened> {
+        let opened = self.open(message, unwanted, client).await;
         let count = match &opened {
             Ok(_) => &self.0.opened,
             Err(Unopened::NotNow(why)) => {
@@ -146,19 +170,39 @@ impl Openers {
             }
         };
         count.fetch_add(1, Ordering::Relaxed);
-        opened
+        self.remembered(message, opened).await
     }
 
-    async fn open(&self, message: &Message, fingerprints: BTreeSet<Fingerprint>) -> Result<Analysis, Unopened> {
-        let (place, mut opener) = self.free().await.map_err(Unopened::NotNow)?;
-        let question = Question { parts: message.parts.clone(), fingerprints };
+    /// What may be chance is so until the same message has met it so often in a row.
+    async fn remembered(&self, message: &Message, opened: Result<Analysis, Unopened>) -> Result<Analysis, Unopened> {
+        match opened {
+            Err(Unopened::BrokeOff(cause)) if cause.may_be_chance() => {
+                let digest = digest(message).await;
+                self.0.tries.failed(digest);
+                let is_used_up = self.0.tries.are_used_up(digest);
+                let why = || format!("an opener failed over it ({}), which may be chance", cause.as_str());
+                Err(if is_used_up { Unopened::BrokeOff(cause) } else { Unopened::NotNow(why()) })
+            }
+            Ok(analysis) => {
+                if !self.0.tries.are_none() {
+                    self.0.tries.forget(digest(message).await);
+                }
+                Ok(analysis)
+            }
+            Err(why @ (Unopened::BrokeOff(_) | Unopened::NotNow(_))) => Err(why),
+        }
+    }
+
+    async fn open(&self, message: &Message, unwanted: Unwanted, client: Option<IpNet>) -> Result<Analysis, Unopened> {
+        let (place, mut opener) = self.free(client).await.map_err(Unopened::NotNow)?;
+        let question = Question { parts: message.parts.clone(), unwanted };
         let framed = framed(&question).filter(|framed| framed.len() <= QUESTION_BYTES_MAX);
         let Some(framed) = framed else {
             self.back(opener);
             return Err(Unopened::BrokeOff(Cause::TooLong));
         };
         // Whoever asked may go away meanwhile: then the opener is dropped, and with that killed.
-        let answer = opener.ask(&framed, &question.fingerprints, self.0.time_max).await;
+        let answer = opener.ask(&framed, (question.parts.len(), &question.unwanted), self.0.time_max).await;
         match &answer {
             Ok(_) | Err(Cause::Panic) if !opener.is_worn() => self.back(opener),
             Ok(_) | Err(Cause::Panic) => opener.end().await,
@@ -172,8 +216,16 @@ impl Openers {
     }
 
     /// A place, and an opener for it: within five tenths of the time.
-    async fn free(&self) -> Result<(SemaphorePermit<'_>, Opener), String> {
-        let place = match timeout(self.0.tenth * 2, self.0.places.acquire()).await {
+    async fn free(&self, client: Option<IpNet>) -> Result<(Place<'_>, Opener), String> {
+        let entering = async {
+            // First its own: what waits for that keeps nobody else from a place.
+            let of_client = match client {
+                Some(net) => Some(self.0.shares.enter(net).await?),
+                None => None,
+            };
+            Ok::<_, AcquireError>((of_client, self.0.places.acquire().await?))
+        };
+        let place = match timeout(self.0.tenth * 2, entering).await {
             Ok(Ok(place)) => place,
             Ok(Err(_)) | Err(_) => return Err("none was free in time".to_owned()),
         };
@@ -243,6 +295,13 @@ impl Openers {
         let counts = [opened, not_now].into_iter().chain(broke_off);
         words.zip(counts.map(|count| count.load(Ordering::Relaxed))).collect()
     }
+}
+
+/// The message's SHA-256; of a long one it takes some milliseconds a megabyte.
+async fn digest(message: &Message) -> Digest {
+    let bytes = message.bytes.clone();
+    let hashed = tokio::task::spawn_blocking(move || Sha256::digest(&bytes).into()).await;
+    hashed.unwrap_or_default()
 }
 
 /// For tests without attachments: a program that is not there.

@@ -1,7 +1,6 @@
 //! One opener, seen from the node: a child process that is started, asked, and ended when it does not do as it should.
 
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     io,
     os::unix::process::ExitStatusExt as _,
@@ -10,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use proto::{codec, fingerprint::Fingerprint};
+use proto::codec;
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,7 +18,7 @@ use tokio::{
 };
 
 use super::frame::{Said, answer_bytes_max, is_sound, length_of};
-use crate::checks::attachments::Analysis;
+use crate::checks::attachments::{Analysis, Unwanted};
 
 /// The first argument of a program that is to be an opener.
 pub const ARGUMENT: &str = "opener";
@@ -106,6 +105,12 @@ impl Cause {
         }
     }
 
+    /// Whether it says little of the message when it happens once: a machine that is busy, or somebody who ends processes, may have
+    /// done it too.
+    pub(super) const fn may_be_chance(self) -> bool {
+        matches!(self, Self::Late | Self::Killed | Self::Ended)
+    }
+
     fn of(status: ExitStatus) -> Self {
         match status.signal() {
             Some(libc::SIGSYS) => Self::Forbidden,
@@ -157,23 +162,23 @@ impl Opener {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Asks. After an error it must not be asked again.
+    /// Asks about so many parts. After an error it must not be asked again.
     pub(super) async fn ask(
         &mut self,
         question: &[u8],
-        fingerprints: &BTreeSet<Fingerprint>,
+        (parts, unwanted): (usize, &Unwanted),
         time_max: Duration,
     ) -> Result<Analysis, Cause> {
         let began = Instant::now();
         let asking = async {
             self.input.write_all(question).await?;
-            read(&mut self.output, answer_bytes_max(fingerprints.len())).await
+            read(&mut self.output, answer_bytes_max(unwanted)).await
         };
         let said = timeout(time_max, asking).await;
         self.questions += 1;
         self.worked += began.elapsed();
         match said {
-            Ok(Ok(Said::Found(analysis))) if is_sound(&analysis, fingerprints) => Ok(analysis),
+            Ok(Ok(Said::Found(analysis))) if is_sound(&analysis, parts, unwanted) => Ok(analysis),
             Ok(Ok(Said::BrokeOff)) => Err(Cause::Panic),
             Ok(Ok(Said::Found(_) | Said::Ready { .. } | Said::Unfit(_))) => Err(Cause::Nonsense),
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Err(Cause::Nonsense),

@@ -1,23 +1,15 @@
-//! What is remembered of bytes by their SHA-256: what clamd said of them, and how often it broke off over them. In this
-//! node's memory alone, bounded.
+//! What is remembered of bytes by their SHA-256: what clamd said of them. In this node's memory alone, bounded.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
-use moka::{policy::EvictionPolicy, sync::Cache};
+use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use crate::{limits::Limits, policy::evidence::Virus};
+use crate::{checks::tries::Digest, limits::Limits, policy::evidence::Virus};
 
-/// Bytes whose failed scans are counted, at a time.
-const TRIES_MAX: u64 = 10_000;
-/// How long a failed scan counts: senders come again for days, but at least every few hours.
-const TRIES_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Longer bytes are hashed on a thread of their own, some milliseconds a megabyte.
 const SHORT_BYTES_MAX: usize = 256 * 1024;
-
-/// A SHA-256.
-pub(super) type Digest = [u8; 32];
 
 /// What a scanner gets: a head of ours and some bytes.
 pub(super) type Item<'b> = (&'static [u8], &'b Bytes);
@@ -67,40 +59,5 @@ impl Verdicts {
             Virus::Unavailable { .. } | Virus::Unscannable { .. } | Virus::NotScanned => return,
         };
         self.0.insert((digest, version.clone()), name);
-    }
-}
-
-/// How often in a row a scan of some bytes got no answer from a clamd that had taken them.
-#[derive(Clone, Debug)]
-pub(super) struct Tries {
-    counts: Cache<Digest, u32>,
-    max: u32,
-}
-
-impl Tries {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let counts = Cache::builder().max_capacity(TRIES_MAX).time_to_live(TRIES_FOR);
-        Self { counts: counts.eviction_policy(EvictionPolicy::lru()).build(), max: limits.virus_tries_max }
-    }
-
-    /// How many so far.
-    pub(super) fn of(&self, digest: Digest) -> u32 {
-        self.counts.get(&digest).unwrap_or_default()
-    }
-
-    /// Whether nobody asks clamd about them any more.
-    pub(super) fn are_used_up(&self, digest: Digest) -> bool {
-        self.of(digest) >= self.max
-    }
-
-    /// One more; gives how many there are.
-    pub(super) fn failed(&self, digest: Digest) -> u32 {
-        let entry = self.counts.entry(digest);
-        entry.and_upsert_with(|old| old.map_or(1, |old| old.into_value().saturating_add(1))).into_value()
-    }
-
-    /// clamd answered.
-    pub(super) fn forget(&self, digest: Digest) {
-        self.counts.invalidate(&digest);
     }
 }

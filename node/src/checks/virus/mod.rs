@@ -4,7 +4,7 @@
 //! - Each distinct part is scanned once, and what was said of it is remembered for a while, for the signatures that said it.
 //! - A clamd that cannot be reached, or answers a look with nonsense, rests (`rest`); another one is asked.
 //! - A clamd that breaks off over a message is looked at before the next one. Bytes that it happened with so often in a row
-//!   are not handed to any clamd again (`memory`): they are unscannable, and everybody else's mail goes on.
+//!   are not handed to any clamd again (`tries`): they are unscannable, and everybody else's mail goes on.
 
 mod clamd;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use futures::future::join_all;
 use proto::time::UnixMs;
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 
 #[cfg(test)]
@@ -38,11 +38,14 @@ pub(crate) use self::fake::clamd;
 pub use self::wire::ClamdAddress;
 use self::{
     clamd::Clamd,
-    memory::{Digest, Item, Tries, Verdicts, distinct},
+    memory::{Item, Verdicts, distinct},
     reply::Version,
     wire::Failure,
 };
-use super::rest::Rest;
+use super::{
+    rest::Rest,
+    tries::{Digest, Tries},
+};
 use crate::{limits::Limits, policy::evidence::Virus};
 
 /// Time from one look at a clamd in service to the next.
@@ -52,6 +55,8 @@ const TURN: Duration = Duration::from_secs(1);
 /// Stands before a message for clamd, which takes for mail what begins as mail: a field named `%PDF-1.4` would else make it a
 /// document, whose parts nobody decodes. clamav-milter does the same.
 const MAIL_HEAD: &[u8] = b"Received: by postern\r\n";
+/// A clamd that is not busy scans something small sooner.
+const PROMPT: Duration = Duration::from_secs(1);
 /// A scan for which less than this part of the time is left is not begun.
 const SHARE_MIN: u32 = 5;
 
@@ -106,7 +111,7 @@ impl VirusScanner {
             clamds: addresses.into_iter().map(Clamd::new).collect(),
             turn: AtomicUsize::new(0),
             verdicts: Verdicts::new(limits),
-            tries: Tries::new(limits),
+            tries: Tries::new(limits.virus_tries_max),
             counts: Counts::default(),
             // A scan that the end of all checks cuts off could not be counted.
             time_max: limits.virus_time_max.min(limits.checks_time_max / 10 * 9),
@@ -141,7 +146,7 @@ impl VirusScanner {
             let said = match inner.scan_one(*digest, *item, suspected, deadline).await {
                 Some(said) => said,
                 // clamd answered, and the message is too much for the time that one has: another try would end alike.
-                None if asked => return whole.map_or_else(out_of_time, |whole| inner.took_too_long(whole)),
+                None if asked => return inner.took_too_long(whole).await,
                 None => return out_of_time(),
             };
             asked = true;
@@ -316,8 +321,14 @@ impl Inner {
         Some(unavailable(&why))
     }
 
-    /// The message as a whole took all its time, though clamd answered each question.
-    fn took_too_long(&self, whole: Digest) -> Virus {
+    /// The message as a whole took all its time, though clamd answered each question. Where it has no time for something small
+    /// either it was busy with others, and that is not the message's fault.
+    async fn took_too_long(&self, whole: Option<Digest>) -> Virus {
+        let Some(whole) = whole else { return out_of_time() };
+        let Some(clamd) = self.order().first().copied() else { return out_of_time() };
+        if !matches!(timeout(PROMPT, clamd.look_closely()).await, Ok(Ok(_))) {
+            return out_of_time();
+        }
         self.tries.failed(whole);
         if self.tries.are_used_up(whole) { self.given_up() } else { out_of_time() }
     }

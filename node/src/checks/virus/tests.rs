@@ -277,6 +277,22 @@ async fn a_message_whose_parts_always_take_all_its_time_is_unscannable_where_not
 }
 
 #[tokio::test]
+async fn time_that_a_clamd_took_for_others_does_not_count_against_a_message() {
+    let time_max = Duration::from_secs(2);
+    let fake = Fake::start(Role::judging(move |_| Does::Takes(time_max * 9 / 20))).await;
+    let scanner = pool(&[&fake], &Limits { virus_time_max: time_max, ..Limits::default() });
+    scanner.0.clamds[0].look().await.expect("it is well");
+    fake.change(|role| role.nest = Does::Hangs);
+    for _ in 0..4 {
+        assert_eq!(scan_with(&scanner, "message", &["one", "two"]).await, "unavailable");
+    }
+    let given_up = scanner.counts().into_iter().find(|(name, _)| *name == "given_up");
+    assert_eq!(given_up, Some(("given_up", 0)));
+    fake.change(|role| *role = good());
+    assert_eq!(scan_with(&scanner, "message", &["one", "two"]).await, "clean");
+}
+
+#[tokio::test]
 async fn mail_that_meets_a_frozen_clamd_waits_however_often_it_comes() {
     // All of it, or those of its threads that scan.
     for pong in [None, Some(&b"PONG\0"[..])] {

@@ -6,24 +6,22 @@ mod documents;
 mod limits;
 mod pages;
 mod pdf;
+mod unwanted;
 
-use std::{
-    collections::BTreeSet,
-    io::{Cursor, Write as _},
-};
+use std::io::{Cursor, Write as _};
 
 use bytes::Bytes;
 use proto::policy::ContentKind;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
-use super::{Analysis, zip::Metered};
+use super::{Analysis, Unwanted, zip::Metered};
 use crate::{
     message::{Message, mime::Part},
     policy::samples::message,
 };
 
 fn analyse(message: &Message) -> Analysis {
-    super::analyse(message, &BTreeSet::new())
+    super::analyse(message, &Unwanted::default())
 }
 
 fn with_part(name: &str, content: Vec<u8>) -> Message {

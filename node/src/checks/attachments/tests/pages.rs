@@ -114,8 +114,9 @@ fn a_format_of_ones_own_is_found_in_parts_and_in_archives() {
     let own = Fingerprint::new("drawing", 2, b"AC10".to_vec(), None).expect("sound");
     let other = Fingerprint::new("other", 0, b"zzzz".to_vec(), None).expect("sound");
     let fingerprints = BTreeSet::from([own.clone(), other]);
+    let unwanted = super::Unwanted { fingerprints, ..Default::default() };
     for content in [b"..AC10 and more".to_vec(), zipped(&[("a", b"..AC10 and more")]), gzipped(b"..AC10")] {
-        let found = super::super::analyse(&with_part("a", content), &fingerprints).fingerprints;
+        let found = super::super::analyse(&with_part("a", content), &unwanted).fingerprints;
         assert_eq!(found.iter().map(|(fingerprint, _)| fingerprint).collect::<Vec<_>>(), [&own]);
     }
     let mut plain = message("From: a@b.test\n\nx\n");
