@@ -126,7 +126,7 @@ mod tests {
         view::{View, ViewChange},
     };
 
-    use super::{answerable, known, outcome, senders};
+    use super::{RESCAN, answerable, known, outcome, senders};
     use crate::policy::{
         evidence::{AuthResult, Authentication, Signature},
         samples::{transaction, view},
@@ -248,6 +248,12 @@ mod tests {
         };
         assert_eq!(verdict(Disposition::Accept, &[]), Some(true));
         assert_eq!(verdict(Disposition::Accept, &[("A", 5)]), None, "tagged: nobody knows");
+        assert_eq!(
+            verdict(Disposition::Accept, &[("BLOCKED_TYPE", 0), ("STRIPPED", 0)]),
+            None,
+            "not all of it went on"
+        );
+        assert_eq!(verdict(Disposition::Accept, &[(RESCAN, 0)]), Some(true));
         assert_eq!(verdict(Disposition::Quarantine, &[("A", 7)]), Some(false));
         assert_eq!(verdict(Disposition::Quarantine, &[("A", 2), ("REPUTATION_BAD", 5)]), None);
         assert_eq!(verdict(Disposition::Reject, &[("MALWARE", 0)]), Some(false));

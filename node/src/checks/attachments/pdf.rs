@@ -18,6 +18,8 @@ use super::{
 const HEAD_BYTES: usize = 1024;
 /// What reading a byte into tokens costs.
 const READING_COST: u64 = 4;
+/// What a token costs beside its bytes: a quarter of a microsecond, where a unit is two nanoseconds.
+const TOKEN_COST: u64 = 128;
 /// What a stream costs beside its bytes: each may take a decoder.
 const STREAM_COST: u64 = 4096;
 /// Lengths that one stream may be said to have.
@@ -108,7 +110,8 @@ impl Look<'_> {
             self.analysis.opaque(format!("{shown} has more objects than are looked into"));
         }
         let names = document.objects.values().flat_map(|object| &object.files);
-        for name in names.filter(|name| kinds::of_name(name).is_some()) {
+        let is_described = !self.unwanted.names.is_empty();
+        for name in names.filter(|name| is_described || kinds::of_name(name).is_some()) {
             self.names(&place.inside(Some(name)), None);
         }
         for file in document.embedded {
@@ -129,6 +132,9 @@ impl Document {
         let mut last = [0; 2];
         let mut is_after_dictionary = false;
         while let Some(token) = tokens.next() {
+            if budget.work(TOKEN_COST).is_err() {
+                return;
+            }
             let is_stream = std::mem::replace(&mut is_after_dictionary, token == Token::Close);
             match token {
                 Token::Number(value) => last = [last[1], value],
@@ -232,6 +238,7 @@ impl Document {
             let mut tokens = Tokens::new(object);
             let (mut reading, mut last) = (Reading::default(), [0; 2]);
             while let Some(token) = tokens.next() {
+                budget.work(TOKEN_COST).ok()?;
                 if let Token::Number(value) = token {
                     last = [last[1], value];
                 }

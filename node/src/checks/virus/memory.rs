@@ -15,7 +15,7 @@ const SHORT_BYTES_MAX: usize = 256 * 1024;
 pub(super) type Item<'b> = (&'static [u8], &'b Bytes);
 
 /// The SHA-256 of what a scanner gets: the same bytes with another head are another thing to it.
-async fn digest((head, bytes): Item<'_>) -> Digest {
+pub(super) async fn digest((head, bytes): Item<'_>) -> Digest {
     let of = move |bytes: &[u8]| Digest::from(Sha256::new().chain_update(head).chain_update(bytes).finalize());
     let long = (bytes.len() > SHORT_BYTES_MAX).then(|| bytes.clone());
     let threaded = match long {

@@ -33,6 +33,7 @@ fn a_name_counts_on_the_outside_and_in_archives_in_each_other() {
         ("a.zip", zipped(&[("inner.zip", &inner)])),
         ("a.tar", tarred(&[("./report1.txt", b"x")])),
         ("report1.txt.gz", gzipped(b"x")),
+        ("a.pdf", b"%PDF-1.7\n1 0 obj<</Type/Filespec/F(report1.txt)>>endobj\n%%EOF".to_vec()),
     ] {
         let analysis = look(&with_part(name, content));
         let [(found, text)] = &analysis.names[..] else { panic!("{name}: {analysis:?}") };
