@@ -48,6 +48,7 @@ const NODE: Layers = &[
     ("checks::content", PURE),
     ("checks::history", PURE),
     ("checks::impersonation", PURE),
+    ("checks::learnt", PURE),
     ("checks::own_rules", PURE),
     ("policy::blocked", PURE),
     ("policy::score", PURE),
@@ -75,6 +76,7 @@ const NODE: Layers = &[
     // One room, but for the pure analyses of names.
     ("reception", WIRING),
     ("reception::names", PURE),
+    ("learning", WIRING),
     ("redelivery", WIRING),
     ("smtp::places", EDGE),
     ("smtp::proxy", EDGE),
@@ -94,6 +96,7 @@ const CONTROL: Layers = &[
     ("bodies", EDGE),
     ("archive", WIRING),
     ("repair", WIRING),
+    ("learning", WIRING),
     ("config", EDGE),
     ("telemetry", EDGE),
     ("rpc", WIRING),

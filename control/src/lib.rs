@@ -4,6 +4,7 @@ pub mod archive;
 pub mod bodies;
 pub mod config;
 pub mod ctl;
+pub mod learning;
 pub mod policy_files;
 pub mod raft;
 pub mod repair;

@@ -14,6 +14,7 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::{
     bodies::{self, Bodies, Checked, copies::Copies, peers::Peers},
     config::Config,
+    learning,
     raft::{self, Findings, Group, GroupConfig, Rules, Server, about::Vitals, stamp},
     repair::{self, Health},
     rpc::{self, Shared, gate::Guard, listener},
@@ -76,6 +77,7 @@ pub async fn run_with(
     observe(&shared);
     let health = Health::default();
     let repairer = tokio::spawn(repair::run(shared.copies.clone(), group.clone(), health.clone(), stopping.clone()));
+    let learner = tokio::spawn(learning::run(shared.copies.clone(), group.clone(), stopping.clone()));
     let (refusals, credentials) = (guard.refusals.clone(), config.credentials.clone());
     group.tell_vitals(move || Vitals {
         certificate_until: credentials.leaf().not_after,
@@ -115,6 +117,7 @@ pub async fn run_with(
     stop.send_replace(true);
     let rotated = rotating.await.context("look at the credentials");
     let swept = sweeper.await.context("sweep the body store").and(repairer.await.context("repair bodies"));
+    let swept = swept.and(learner.await.context("learn from lessons"));
     group.stop().await;
     tracing::info!("ended");
     answered.and(swept).and(rotated)

@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use proto::{
+    learning::{lesson::Lesson, model::Model},
     policy::{Policy, VirusScan},
     reputation::Subject,
     rules::engine::Found,
@@ -18,7 +19,7 @@ use proto::{
     verdict::{Reason, Verdict},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout, timeout_at},
 };
 use tracing::info_span;
@@ -29,13 +30,14 @@ use crate::{
         authentication::Authenticator,
         content,
         facts::Facts,
-        history,
+        history, learnt,
         lists::Lists,
         opener::{Openers, Unopened},
         own_rules,
         virus::VirusScanner,
         volume::Volume,
     },
+    learning::InUse,
     limits::Limits,
     message::{Defect, Message},
     policy::{
@@ -68,6 +70,8 @@ pub struct Examiner {
     pub openers: Openers,
     /// Counts what comes from whom.
     pub volume: Volume,
+    /// What the cluster has learnt.
+    pub learnt: watch::Receiver<InUse>,
     lists: Lists,
     host: Arc<str>,
     places: Arc<Semaphore>,
@@ -112,10 +116,24 @@ impl Examiner {
             virus,
             openers,
             volume: Volume::default(),
+            learnt: watch::channel(InUse::default()).1,
             lists,
             host: host.into(),
             places,
         }
+    }
+
+    /// The same with what the cluster has learnt.
+    #[must_use]
+    pub fn with_learnt(self, learnt: watch::Receiver<InUse>) -> Self {
+        Self { learnt, ..self }
+    }
+
+    /// What a message teaches that was so far over the threshold; nothing when it cannot be read.
+    pub async fn lesson(&self, transaction: Transaction, bytes: Bytes, over: Score) -> Option<Lesson> {
+        let message = self.parse(bytes).await;
+        let length = message.bytes.len();
+        self.in_time(length, move || learnt::lesson(&Facts::of(&message, &transaction), over)).await.ok().flatten()
     }
 
     /// Reads, checks and decides. Ends within twice `Limits::checks_time_max`.
@@ -158,8 +176,11 @@ impl Examiner {
         let (length, now) = (message.bytes.len(), UnixMs::now());
         let is_outside = class(&transaction) == Some(TrustClass::Internet);
         let client = is_outside.then(|| net(transaction.client.address, 32, 64));
+        let own = self.learnt.borrow().model.clone();
         if attachments::is_plain(&message) {
-            let both = move || (content(&message, &transaction, now), attachments::analyse(&message, &unwanted));
+            let both = move || {
+                (content(&message, &transaction, own.as_deref(), now), attachments::analyse(&message, &unwanted))
+            };
             return match self.in_time(length, both).await {
                 Ok((content, found)) => evidence(Ok(content), Ok(found)),
                 Err(analysed) => evidence(Err(analysed), Ok(Analysis::default())),
@@ -167,7 +188,7 @@ impl Examiner {
         }
         let of_attachments = self.openers.analyse(&message, unwanted, client);
         let of_message = message.clone();
-        let of_content = self.in_time(length, move || content(&of_message, &transaction, now));
+        let of_content = self.in_time(length, move || content(&of_message, &transaction, own.as_deref(), now));
         let (content, attachments) = tokio::join!(of_content, of_attachments);
         evidence(content, attachments)
     }
@@ -265,13 +286,18 @@ impl Examiner {
 }
 
 /// What the text says, and what rules look for in it: only what comes from the Internet is scored.
-fn content(message: &Message, transaction: &Transaction, now: UnixMs) -> (Evidence, Option<Found>) {
+fn content(
+    message: &Message,
+    transaction: &Transaction,
+    own: Option<&Model>,
+    now: UnixMs,
+) -> (Evidence, Option<Found>) {
     let mut evidence = Evidence::nothing();
     if class(transaction) != Some(TrustClass::Internet) {
         return (evidence, None);
     }
     let facts = Facts::of(message, transaction);
-    let found = content::analyse(&facts);
+    let found = content::analyse(&facts, own);
     evidence.content = found.reasons;
     evidence.content.extend(found.copies.reason(&transaction.view.reputation, now));
     (evidence.copies, evidence.domains) = (found.copies.into_subjects(), found.domains);

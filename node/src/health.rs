@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     checks::{opener::Openers, virus::VirusScanner},
     cluster::Cluster,
+    learning::InUse,
 };
 
 /// Time from one look at the name servers to the next.
@@ -107,7 +108,7 @@ pub async fn serve(
     address: SocketAddr,
     node: &str,
     cluster: &Cluster,
-    (scanner, openers, resolver): (VirusScanner, Openers, TokioResolver),
+    (scanner, openers, learnt, resolver): (VirusScanner, Openers, watch::Receiver<InUse>, TokioResolver),
     stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<SocketAddr> {
     let listener =
@@ -135,6 +136,7 @@ pub async fn serve(
         let mut warnings = if scan_needed { scanner.warnings() } else { Vec::new() };
         warnings.extend(view.rules.warning());
         warnings.extend(openers.warnings());
+        warnings.extend(learnt.borrow().warning());
         Judged { faults, warnings }
     };
     tokio::spawn(answer(listener, judge));

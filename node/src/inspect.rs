@@ -9,6 +9,7 @@ use futures::Stream;
 use mail_parser::parsers::MessageStream;
 use proto::{
     address::{Address, Domain, ReversePath},
+    codec,
     envelope::{Handling, Notification},
     held::TransactionId,
     identity::{Credentials, Role},
@@ -26,6 +27,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    checks::learnt,
     examine::Examined,
     message::fields::Header,
     pipeline::Pipeline,
@@ -85,10 +87,32 @@ impl Inspector {
             Err(error) => ScanResponse { label, error, ..Default::default() },
             Ok(transaction) => {
                 let began = tokio::time::Instant::now();
-                let examined = self.pipeline.examine(&transaction, bytes).await;
+                let examined = self.pipeline.examine(&transaction, bytes.clone()).await;
                 let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-                answer(label, &examined, took_us)
+                let answer = answer(label, &examined, took_us);
+                if request.lesson { self.with_lesson(answer, &examined, transaction, bytes).await } else { answer }
             }
+        }
+    }
+}
+
+impl Inspector {
+    /// The answer with what the message teaches. Of what it is, the control servers hear from the operator who reports it.
+    async fn with_lesson(
+        &self,
+        answer: ScanResponse,
+        examined: &Examined,
+        transaction: Transaction,
+        bytes: Bytes,
+    ) -> ScanResponse {
+        let first = examined.verdicts.first().and_then(|(group, verdict)| Some((group.first()?, verdict)));
+        let Some((recipient, verdict)) = first.filter(|(first, _)| first.class == TrustClass::Internet) else {
+            return ScanResponse { error: "only mail from the Internet teaches anything".into(), ..answer };
+        };
+        let over = learnt::over(verdict, recipient.policy.quarantine_at.value);
+        match self.pipeline.examiner.lesson(transaction, bytes, over).await {
+            Some(lesson) => ScanResponse { lesson: codec::encode(&lesson), ..answer },
+            None => ScanResponse { error: "nothing can be learnt from it: it cannot be read".into(), ..answer },
         }
     }
 }
@@ -128,12 +152,15 @@ impl Inspect for Inspector {
             Ok(Err(_)) => return Err(Status::unavailable("the node is stopping")),
             Err(_) => return Err(Status::deadline_exceeded(format!("the node has no policy version {wanted} yet"))),
         };
+        let learnt = self.pipeline.examiner.learnt.borrow().clone();
         Ok(Response::new(ViewInUseResponse {
             node: self.pipeline.node.to_string(),
             site: self.site.to_string(),
             index: view.index,
             policy_version: view.policy_version,
             drained: view.is_drained(&self.pipeline.node),
+            learnt_version: learnt.model.as_ref().map_or(0, |_| learnt.version),
+            learnt_problem: learnt.problem.unwrap_or_default(),
             age_ms: u64::try_from(self.pipeline.cluster.view_age().as_millis()).unwrap_or(u64::MAX),
         }))
     }
@@ -257,6 +284,7 @@ fn answer(label: String, examined: &Examined, took_us: u64) -> ScanResponse {
         policy_version: *policy_version,
         took_us,
         error: String::new(),
+        lesson: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod door;
 pub mod examine;
 pub mod health;
 pub mod inspect;
+pub mod learning;
 pub mod limits;
 pub mod message;
 pub mod open_files;

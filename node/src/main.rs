@@ -19,6 +19,7 @@ use node::{
     examine::Examiner,
     health,
     inspect::Inspector,
+    learning::{self, InUse},
     open_files,
     pipeline::Pipeline,
     reception::{Reception, Recipients},
@@ -110,7 +111,7 @@ async fn serve(config: &Config, credentials: Credentials) -> anyhow::Result<()> 
     }
     let (relay, examiner) = (Relay::clone(&pipeline.relay), pipeline.examiner.clone());
     let resolver_of_health = authentication::resolver(&config.dns).context("set up DNS")?;
-    let senses = (examiner.virus.clone(), examiner.openers.clone(), resolver_of_health);
+    let senses = (examiner.virus.clone(), examiner.openers.clone(), examiner.learnt.clone(), resolver_of_health);
     let health = match config.health {
         Some(address) => Some(health::serve(address, &config.name, &cluster, senses, stopping.clone()).await?),
         None => None,
@@ -208,6 +209,8 @@ fn pipeline(config: &Config, cluster: &Cluster, resolver: TokioResolver) -> anyh
         }
     };
     let hostname = config.hostname.as_str();
+    let (in_use, learnt) = watch::channel(InUse::default());
+    tokio::spawn(learning::follow(cluster.clone(), in_use));
     Ok(Pipeline {
         host: hostname.into(),
         node: config.name.as_str().into(),
@@ -219,7 +222,8 @@ fn pipeline(config: &Config, cluster: &Cluster, resolver: TokioResolver) -> anyh
             Authenticator::new(hostname, resolver, &config.limits),
             VirusScanner::new(config.clamd.clone(), &config.limits),
             Openers::new(Program::own(), &config.limits),
-        ),
+        )
+        .with_learnt(learnt),
         outcomes: Outcomes::default(),
     })
 }

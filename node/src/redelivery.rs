@@ -2,6 +2,7 @@
 //! deferred or released is delivered as it is held, and not judged again; but what is not known to be free of malware is
 //! scanned before.
 
+mod lesson;
 #[cfg(test)]
 mod tests;
 
@@ -188,7 +189,11 @@ impl Redelivery {
             held = %id, transaction = %held.transaction, attempts = held.attempts, delivered = attempt.delivered.len(),
             refused = attempt.refused.len(), recipients = held.recipients.len(), "tried to deliver a held message"
         );
+        let teaches = lesson::teaches(&held, &attempt);
         self.put_down(&held, attempt, stop).await;
+        if teaches {
+            self.teach(&held).await;
+        }
     }
 
     /// Keeps the lease while the message is being delivered, for as long as the cluster answers.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{address::Domain, client_rules::DnsList};
+use crate::{address::Domain, client_rules::DnsList, learning::LearningRules};
 
 /// Officials whose names are guarded, at most.
 pub const OFFICIALS_MAX: usize = 2_000;
@@ -22,18 +22,25 @@ pub struct ContentRules {
     /// Domains of others that are worth imitating, such as a bank's, at most [`GUARDED_DOMAINS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guarded_domains: Vec<Domain>,
+    /// When and from how much the cluster learns; the built-in rules when not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning: Option<LearningRules>,
 }
 
 impl ContentRules {
     /// Each value as text with its key, for plans.
     #[must_use]
     pub fn rows(&self) -> Vec<(&'static str, String)> {
-        let Self { domain_lists, officials, guarded_domains } = self;
+        let Self { domain_lists, officials, guarded_domains, learning } = self;
+        let LearningRules { enabled, lessons_min, every_ms } = learning.unwrap_or_default();
         let texts = |texts: &mut dyn Iterator<Item = String>| format!("[{}]", texts.collect::<Vec<_>>().join(", "));
         vec![
             ("domain_lists", texts(&mut domain_lists.iter().map(ToString::to_string))),
             ("officials", texts(&mut officials.iter().map(|name| format!("{name:?}")))),
             ("guarded_domains", texts(&mut guarded_domains.iter().map(ToString::to_string))),
+            ("learning.enabled", if enabled { "yes" } else { "no" }.to_owned()),
+            ("learning.lessons_min", lessons_min.to_string()),
+            ("learning.every", format!("{} s", every_ms / 1000)),
         ]
     }
 }

@@ -8,8 +8,9 @@ use crate::{
     address::Address,
     archive::ArchiveAct,
     department::Department,
-    held::{Held, HeldId, MutationId, TransactionId},
+    held::{BodyRef, Held, HeldId, MutationId, TransactionId},
     identity::Role,
+    learning::{lesson::Lesson, trial::Figures},
     member::MemberAct,
     policy::PolicyLayer,
     reputation::{Heard, Stance, Subject, SubjectKey},
@@ -169,6 +170,36 @@ pub enum Change {
         /// Why.
         grounds: Grounds,
     },
+    /// What a held message teaches that somebody has released and the proposing node has delivered: it was wanted.
+    Learn {
+        /// Which.
+        held: HeldId,
+        /// What it teaches.
+        lesson: Lesson,
+    },
+    /// What messages teach that people say are wanted, or bad.
+    ReportMail {
+        /// At most `learning::REPORT_LESSONS_MAX`.
+        lessons: Vec<Lesson>,
+        /// Why.
+        grounds: Grounds,
+    },
+    /// What the proposing control server has learnt from all lessons.
+    Learnt {
+        /// How many lessons there had ever been when it began.
+        lessons: u64,
+        /// Version of the model that was in use.
+        version: u64,
+        /// What the trial came to.
+        figures: Figures,
+        /// The model's file, unless there is an objection.
+        model: Option<BodyRef>,
+    },
+    /// Forgets all lessons and the model.
+    ForgetLearning {
+        /// Why.
+        grounds: Grounds,
+    },
 }
 
 impl Change {
@@ -180,7 +211,9 @@ impl Change {
         let is_newest = |policy: &PolicyLayer| policy.judges_attachments();
         match self {
             Self::ApplyPolicy { settings, departments, .. }
-                if is_newest(&settings.policy) || departments.iter().any(|one| is_newest(&one.policy)) =>
+                if is_newest(&settings.policy)
+                    || departments.iter().any(|one| is_newest(&one.policy))
+                    || settings.content.as_ref().is_some_and(|content| content.learning.is_some()) =>
             {
                 9
             }
@@ -218,6 +251,7 @@ impl Change {
             | Self::ForgetReputation { .. } => 2,
             Self::Archive { .. } => 3,
             Self::PutOff { .. } => 5,
+            Self::Learn { .. } | Self::ReportMail { .. } | Self::Learnt { .. } | Self::ForgetLearning { .. } => 9,
         }
     }
 
@@ -232,11 +266,14 @@ impl Change {
             | Self::Archive { .. }
             | Self::DrainNode { .. }
             | Self::SetReputation { .. }
-            | Self::ForgetReputation { .. } => role == Role::Operator,
+            | Self::ForgetReputation { .. }
+            | Self::ReportMail { .. }
+            | Self::ForgetLearning { .. } => role == Role::Operator,
             Self::Hold { .. } | Self::Discard { .. } | Self::Lease { .. } | Self::Attempted { .. } => {
                 role == Role::Node
             }
-            Self::Report { .. } | Self::PutOff { .. } => role == Role::Node,
+            Self::Report { .. } | Self::PutOff { .. } | Self::Learn { .. } => role == Role::Node,
+            Self::Learnt { .. } => role == Role::Control,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     department::{Department, DepartmentId, NextHop},
     directory::Directory,
     guard::Guard,
+    learning::{LearningRules, Learnt},
     policy::{Layer, Policy, PolicyLayer},
     reputation::{Levels, Manual, SubjectKey, known::Known},
     rules::{RuleSet, engine::Engine},
@@ -44,6 +45,14 @@ pub struct StateSettings {
     pub rules: Option<Arc<RuleSet>>,
     /// What the state's policy says on top of the built-in one.
     pub policy: PolicyLayer,
+}
+
+impl StateSettings {
+    /// When and from how much the cluster learns.
+    #[must_use]
+    pub fn learning(&self) -> LearningRules {
+        self.content.as_ref().and_then(|content| content.learning).unwrap_or_default()
+    }
 }
 
 /// The worst score of reputation that a client may come with: some two hundred messages of which none was good.
@@ -80,6 +89,9 @@ pub struct ViewChange {
     /// First tries that were put off, or that are forgotten.
     #[serde(default)]
     pub tries: Vec<(SubjectKey, Option<UnixMs>)>,
+    /// The model that the cluster has learnt, when it changed.
+    #[serde(default)]
+    pub learnt: Option<Learnt>,
 }
 
 impl ViewChange {
@@ -94,6 +106,7 @@ impl ViewChange {
             && self.manual.is_empty()
             && self.tries.is_empty()
             && self.drained.is_none()
+            && self.learnt.is_none()
     }
 }
 
@@ -120,6 +133,8 @@ pub struct View {
     pub guard: Arc<Guard>,
     /// The rules that people have written, compiled.
     pub rules: Arc<Engine>,
+    /// The model that the cluster has learnt.
+    pub learnt: Arc<Learnt>,
     directory: Arc<Directory>,
 }
 
@@ -152,6 +167,7 @@ impl View {
             clients: client_rules(&settings),
             guard: Arc::default(),
             rules: Arc::default(),
+            learnt: Arc::default(),
             tries: Shards::default(),
             settings: Arc::new(settings),
             drained: Arc::default(),
@@ -202,6 +218,9 @@ impl View {
         self.tries.change(change.tries);
         if let Some(drained) = change.drained {
             self.drained = Arc::new(drained);
+        }
+        if let Some(learnt) = change.learnt {
+            self.learnt = Arc::new(learnt);
         }
     }
 

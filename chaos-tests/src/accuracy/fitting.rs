@@ -18,7 +18,7 @@ use node::{
 };
 use proto::learning::{
     model::Model,
-    training::{self, Example},
+    training::{ALONE, Example, train},
 };
 
 use super::{
@@ -63,7 +63,8 @@ pub fn read(sorted: Sorted) -> Read {
     let transaction = corpus::transaction(&message);
     let facts = Facts::of(&message, &transaction);
     let (features, holding) = (features_of(&facts), criteria::holding(&facts));
-    let example = Example { features: [features.words, features.form], bad: sorted.class.is_bad(), weight: 1.0 };
+    let example =
+        Example { features: [features.words, features.form], bad: sorted.class.is_bad(), weight: 1.0, offset: 0.0 };
     Read { example, sorted, holding }
 }
 
@@ -97,7 +98,7 @@ pub fn balance(all: &mut [Read]) {
 pub fn classifiers(all: &[&Read], origin: &str) -> Both<Model> {
     let mut order: Vec<&Read> = all.to_vec();
     order.sort_by_key(|read| read.lot());
-    let [words, form] = training::train(&order.iter().map(|read| &read.example).collect::<Vec<_>>(), origin);
+    let [words, form] = train(&order.iter().map(|read| &read.example).collect::<Vec<_>>(), origin, ALONE);
     Both { words, form }
 }
 

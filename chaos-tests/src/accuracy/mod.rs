@@ -3,4 +3,5 @@
 pub mod corpus;
 pub mod curve;
 pub mod fitting;
+pub mod lessons;
 pub mod peers;

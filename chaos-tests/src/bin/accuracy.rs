@@ -12,6 +12,7 @@ use chaos_tests::{
     accuracy::{
         corpus::{self, Sorted},
         curve::{Curve, interval},
+        lessons,
         peers::{self, Ground, Peer, Rspamd, Said, SpamAssassin, Use},
     },
     command::{self, Form},
@@ -27,7 +28,7 @@ use node::{
     message::Message,
     policy::score::total,
 };
-use proto::verdict::Reason;
+use proto::{score::Score, verdict::Reason};
 use serde_json::json;
 
 /// Questions to a peer at a time: more than its two processes, as each waits a little for nothing.
@@ -44,6 +45,9 @@ struct Arguments {
     /// packages rspamd, redis-server, spamassassin and spamd, and a quarter of an hour.
     #[arg(long)]
     peers_learn: Option<PathBuf>,
+    /// Says instead what a cluster gains that is taught with the mistakes made on one half, and tried on the other.
+    #[arg(long)]
+    teach: bool,
     /// Points at which the built-in policy quarantines.
     #[arg(long, default_value_t = 6.0)]
     quarantine_at: f64,
@@ -72,6 +76,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let all = corpus::read(&arguments.folder)?;
+    if arguments.teach {
+        println!("{}", lessons::gain(&all, Score((arguments.quarantine_at * 100.0) as i32)));
+        return Ok(());
+    }
     let progress = command::bar();
     let (ours, reasons) = judge(&all, &progress)?;
     let thresholds = (arguments.quarantine_at, arguments.reject_at);
@@ -109,7 +117,7 @@ fn judge(all: &[Sorted], progress: &ProgressBar) -> anyhow::Result<(Said, Vec<Ve
 
 fn reasons_of(sorted: &Sorted) -> Vec<Reason> {
     let message = Message::parse(sorted.bytes.clone().into(), &Limits::default());
-    content::analyse(&Facts::of(&message, &corpus::transaction(&message))).reasons
+    content::analyse(&Facts::of(&message, &corpus::transaction(&message)), None).reasons
 }
 
 async fn ask_peers(all: &[Sorted], train: &Path, progress: &ProgressBar) -> anyhow::Result<Vec<Filter>> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub use self::cluster::{Add, ClusterCommand, Init, Issue, NewCa, Promote, Remove, Revoke, RoleName, TransferLeader};
-use super::{backup, output::Format, reputation::ReputationCommand};
+use super::{backup, learning::LearningCommand, output::Format, report::Report, reputation::ReputationCommand};
 
 const EXAMPLES: &str = "Examples:
   posternctl cluster init prod --server alpha=north@10.0.1.5:7001 --server beta=south@10.0.2.5:7001 \\
@@ -99,6 +99,13 @@ pub enum Command {
     Rules(RulesCommand),
     /// Run messages through a node's checks without delivering them; one JSON line a message.
     Scan(Scan),
+    /// Say of messages that they are spam, or wanted, so that the cluster learns from them.
+    #[command(after_help = "Example:
+  posternctl report spam inbox/ --node 10.0.1.7:7100 --rcpt anna@health.gov.test --why 'came through' --ticket CHG-118")]
+    Report(Report),
+    /// What the cluster has learnt from releases and reports.
+    #[command(subcommand)]
+    Learning(LearningCommand),
 }
 
 /// Content rules.

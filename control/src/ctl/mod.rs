@@ -10,6 +10,7 @@ pub mod diagnosis;
 pub mod doctor;
 pub mod escape;
 pub mod init;
+pub mod learning;
 pub mod mailbox;
 pub mod members;
 pub mod node;
@@ -19,6 +20,7 @@ pub mod pki;
 pub mod policy;
 pub mod quarantine;
 pub mod renewal;
+pub mod report;
 pub mod reputation;
 pub mod restore;
 pub mod revocation;
@@ -111,5 +113,7 @@ async fn run(args: Args) -> anyhow::Result<Ended> {
             rules::list(&reach()?, output, &node, group.as_deref()).await
         }
         Command::Scan(scan) => scan::run(&reach()?, scan).await,
+        Command::Report(report) => report::run(&reach()?, output, report).await,
+        Command::Learning(command) => learning::run(&reach()?, output, command).await,
     }
 }

@@ -77,7 +77,8 @@ pub async fn view(reach: &Reach, output: Output, address: &str, version: u64) ->
     output.print(
         || {
             json!({"node": view.node, "site": view.site, "policy_version": view.policy_version, "index": view.index,
-                "age_ms": view.age_ms, "drained": view.drained})
+                "age_ms": view.age_ms, "drained": view.drained, "learnt_version": view.learnt_version,
+                "learnt_problem": view.learnt_problem})
         },
         || {
             let row = vec![
@@ -87,9 +88,20 @@ pub async fn view(reach: &Reach, output: Output, address: &str, version: u64) ->
                 view.index.to_string().into(),
                 format!("{} ms", view.age_ms).into(),
                 if view.drained { "none: drained" } else { "taken" }.into(),
+                learnt(&view).into(),
             ];
-            table(&["NODE", "SITE", "POLICY VERSION", "LOG INDEX", "CONFIRMED AGO", "NEW MAIL"], [row])
+            let heading = ["NODE", "SITE", "POLICY VERSION", "LOG INDEX", "CONFIRMED AGO", "NEW MAIL", "LEARNT MODEL"];
+            table(&heading, [row])
         },
     )?;
     Ok(Ended::Well)
+}
+
+/// The learnt model that a node uses.
+fn learnt(view: &ViewInUseResponse) -> String {
+    match (view.learnt_version, view.learnt_problem.as_str()) {
+        (0, "") => "none".to_owned(),
+        (version, "") => format!("version {version}"),
+        (_, problem) => problem.to_owned(),
+    }
 }

@@ -58,10 +58,10 @@ pub struct Set {
 pub struct Grounds {
     /// Why, in words, for the audit log.
     #[arg(long, value_name = "TEXT", value_parser = reason)]
-    why: String,
+    pub why: String,
     /// Number in your ticket system.
     #[arg(long, value_name = "T", default_value = "", hide_default_value = true)]
-    ticket: String,
+    pub ticket: String,
 }
 
 /// The stances.

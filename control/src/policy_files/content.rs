@@ -4,11 +4,18 @@ use proto::{
     address::Domain,
     client_rules::DNS_LISTS_MAX,
     content_rules::{ContentRules, GUARDED_DOMAINS_MAX, OFFICIALS_MAX},
+    learning::LearningRules,
     score::Score,
     yaml::Map,
 };
 
-use super::{clients::dns_list, fields::name_for_people};
+use super::{
+    clients::dns_list,
+    fields::{duration_ms, name_for_people},
+};
+
+/// Lessons of either kind that learning may wait for: more are not kept of one source.
+const LESSONS_MIN: std::ops::RangeInclusive<u64> = 5..=250;
 
 /// What the section says.
 pub(super) fn content(map: &mut Map<'_, '_>) -> ContentRules {
@@ -17,6 +24,7 @@ pub(super) fn content(map: &mut Map<'_, '_>) -> ContentRules {
         domain_lists: lists.into_iter().flatten().collect(),
         officials: map.list("officials", |node| node.parsed(official)).unwrap_or_default(),
         guarded_domains: map.list("guarded_domains", |node| node.parsed(Domain::parse)).unwrap_or_default(),
+        learning: map.section("learning", learning),
     };
     let numbers = [
         (
@@ -51,4 +59,15 @@ fn official(text: &str) -> Result<String, String> {
         return Err("a first and a last name are expected".to_owned());
     }
     Ok(name)
+}
+
+/// When and from how much the cluster learns.
+fn learning(map: &mut Map<'_, '_>) -> LearningRules {
+    let built_in = LearningRules::default();
+    let lessons_min = map.optional("lessons_min", |node| node.integer(LESSONS_MIN));
+    LearningRules {
+        enabled: map.optional("enabled", |node| node.word(&[("yes", true), ("no", false)])).unwrap_or(built_in.enabled),
+        lessons_min: lessons_min.and_then(|count| u32::try_from(count).ok()).unwrap_or(built_in.lessons_min),
+        every_ms: map.optional("every", |node| node.parsed(duration_ms)).unwrap_or(built_in.every_ms),
+    }
 }

@@ -277,7 +277,31 @@ fn lists_of_names_and_who_is_guarded_are_read_and_planned_and_their_faults_are_n
             "state.yaml:2:26: content.domain_lists[0].points: is missing",
             "state.yaml:2:57: content.officials[0]: \"Anna\": a first and a last name are expected",
             "state.yaml:2:82: content.guarded_domains[0]: \"a b\": not a domain name",
-            "state.yaml:2:88: content.officers: unknown key; known here: domain_lists, guarded_domains, officials",
+            "state.yaml:2:88: content.officers: unknown key; known here: domain_lists, guarded_domains, learning, officials",
+        ]
+    );
+}
+
+#[test]
+fn learning_is_on_until_policy_says_otherwise() {
+    let text = |learning: &str| format!("state: S\ncontent: {{learning: {{{learning}}}}}\n");
+    let read = |learning: &str| good(&files(&[("state.yaml", &text(learning))]));
+    let old = good(&files(&[("state.yaml", "state: S\n")]));
+    assert_eq!(
+        changes(&old, &read("enabled: no, every: 2h, lessons_min: 50")),
+        [
+            "~ state: content.learning.enabled yes -> no",
+            "~ state: content.learning.lessons_min 20 -> 50",
+            "~ state: content.learning.every 3600 s -> 7200 s",
+        ]
+    );
+    assert!(old.settings.learning().enabled && read("lessons_min: 5").settings.learning().enabled);
+    assert_eq!(
+        faults(&[("state.yaml", &text("enabled: maybe, every: 40d, lessons_min: 4"))]),
+        [
+            "state.yaml:2:31: content.learning.enabled: one of yes, no is expected",
+            "state.yaml:2:45: content.learning.every: \"40d\": a time such as 90s, 10m, 24h or 2d is expected, from 1s to 30d",
+            "state.yaml:2:63: content.learning.lessons_min: a whole number from 5 to 250 is expected",
         ]
     );
 }

@@ -15,7 +15,8 @@ use crate::state::digest::StateDigest;
 /// versions and digests, 3 backups and restores, 4 the worst score of a client,
 /// 5 what is asked of clients before they have sent a message, 6 envelopes with UTF-8 and with what the sender asked of every
 /// server, 7 policy that has mail scanned again, with the kinds `macro`, `active` and `encrypted` and with fingerprints, 8 policy
-/// about the content of messages, with rules that people write, 9 policy about single attachments.
+/// about the content of messages, with rules that people write, 9 policy about single attachments,
+/// lessons and what a cluster has learnt from them.
 pub(super) const PROPOSAL_VERSION: u32 = 9;
 /// What a server must know to take part in comparisons.
 pub(super) const DIGESTS_VERSION: u32 = 2;

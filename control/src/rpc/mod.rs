@@ -7,6 +7,7 @@ pub mod backup;
 pub mod due;
 pub mod edge;
 pub mod gate;
+pub mod learning;
 pub mod listener;
 pub mod members;
 pub mod nodes;

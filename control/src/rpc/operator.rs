@@ -15,16 +15,17 @@ use proto::{
     wire::operator::{
         ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupRequest,
         BodyPart, BodyRestored, ForgetReputationRequest, FormRequest, FormResponse, HeldDetail, HeldRequest,
-        HistoryRequest, HistoryResponse, ListRequest, ListResponse, MemberAddRequest, MemberChanged, MemberRequest,
-        NodeDrainRequest, NodeDrained, NodeListRequest, NodeListResponse, Plan, PolicyFiles, Reputation,
-        RestoreStepDone, RestoreStepRequest, Server as WireServer, SetReputationRequest, StatusRequest, StatusResponse,
-        SubjectRequest, operator_server::Operator,
+        HistoryRequest, HistoryResponse, LearningForgetRequest, LearningRequest, LearningResponse, ListRequest,
+        ListResponse, MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained, NodeListRequest,
+        NodeListResponse, Plan, PolicyFiles, ReportMailRequest, Reputation, RestoreStepDone, RestoreStepRequest,
+        Server as WireServer, SetReputationRequest, StatusRequest, StatusResponse, SubjectRequest,
+        operator_server::Operator,
     },
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Shared, again::again, backup, caller, members, nodes, policy, quarantine, reputation, restore};
+use super::{Shared, again::again, backup, caller, learning, members, nodes, policy, quarantine, reputation, restore};
 use crate::{
     raft::{Server, members::SERVERS_MAX},
     state::{audit::check_grounds, store::StateStore},
@@ -276,6 +277,25 @@ impl Operator for OperatorService {
         let ForgetReputationRequest { subject, why, ticket } = request.into_inner();
         let subject = reputation::subject(&subject)?;
         self.done(&caller, Change::ForgetReputation { subject, grounds: grounds(&why, &ticket)? }).await
+    }
+
+    async fn learning_show(&self, _: Request<LearningRequest>) -> Result<Response<LearningResponse>, Status> {
+        self.linearize().await?;
+        let (rules, known) = self.shared.read(|state| (state.settings().learning(), state.learning())).await?;
+        Ok(Response::new(learning::shown(rules, known)))
+    }
+
+    async fn learning_forget(&self, request: Request<LearningForgetRequest>) -> Result<Response<ActResponse>, Status> {
+        let caller = caller(&request)?;
+        let LearningForgetRequest { why, ticket } = request.into_inner();
+        self.done(&caller, Change::ForgetLearning { grounds: grounds(&why, &ticket)? }).await
+    }
+
+    async fn report_mail(&self, request: Request<ReportMailRequest>) -> Result<Response<ActResponse>, Status> {
+        let caller = caller(&request)?;
+        let ReportMailRequest { bad, lessons, why, ticket } = request.into_inner();
+        let grounds = grounds(&why, &ticket)?;
+        self.done(&caller, Change::ReportMail { lessons: learning::lessons(&lessons, bad)?, grounds }).await
     }
 
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {

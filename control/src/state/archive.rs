@@ -19,7 +19,7 @@ use super::{
     audit::{check_grounds, clipped},
     held::{Record, has_ended},
     keys::{FIRST, Keys, Kind, LAST, PART_BYTES, behind, key},
-    members,
+    lessons, members,
 };
 
 /// Longest key, in bytes.
@@ -79,7 +79,11 @@ impl<K: Keys> Step<'_, K> {
             | Change::Report { .. }
             | Change::PutOff { .. }
             | Change::SetReputation { .. }
-            | Change::ForgetReputation { .. } => invalid(format!(
+            | Change::ForgetReputation { .. }
+            | Change::Learn { .. }
+            | Change::ReportMail { .. }
+            | Change::Learnt { .. }
+            | Change::ForgetLearning { .. } => invalid(format!(
                 "the cluster is being restored from the archive {}: wait for its end, or repeat `posternctl restore` with it",
                 origin.archive
             )),
@@ -193,7 +197,7 @@ impl<K: Keys> Step<'_, K> {
 /// What a state holds, found in its pairs, which come in the order of their keys.
 #[derive(Debug, Default)]
 pub struct Contents {
-    /// The bodies that records which have not ended need: digest and length in bytes.
+    /// The bodies that records which have not ended need, and that of the model: digest and length in bytes.
     pub bodies: BTreeMap<String, u64>,
     /// The state's own numbers, as they are stored.
     pub numbers: Vec<u8>,
@@ -225,6 +229,9 @@ impl Contents {
             self.numbers = value.to_vec();
             (self.policy_version, self.held, self.at) = (numbers.policy_version, numbers.open, numbers.now);
             self.audit_records = numbers.audit_seq;
+        }
+        if let Some(body) = lessons::body_in(key, value)? {
+            self.bodies.insert(body.digest, body.size_bytes);
         }
         if key.first() != Some(&(Kind::Held as u8)) {
             return self.end_of_record();

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Step, greylist,
     keys::{Keys, Kind, behind, key, read, read_parts},
-    nodes,
+    lessons, nodes,
     policy::department_key,
     query, reputation,
 };
@@ -41,12 +41,15 @@ pub(super) struct Moved {
     pub(super) manual: BTreeMap<SubjectKey, Option<Manual>>,
     #[serde(default)]
     pub(super) tries: BTreeMap<SubjectKey, Option<UnixMs>>,
+    #[serde(default)]
+    pub(super) learnt: bool,
 }
 
 impl Moved {
     fn items(&self) -> usize {
         usize::from(self.settings)
             + usize::from(self.drained)
+            + usize::from(self.learnt)
             + self.departments.len()
             + self.subjects.len()
             + self.manual.len()
@@ -56,6 +59,7 @@ impl Moved {
     fn add(&mut self, later: Self) {
         self.settings |= later.settings;
         self.drained |= later.drained;
+        self.learnt |= later.learnt;
         self.departments.extend(later.departments);
         self.subjects.extend(later.subjects);
         self.manual.extend(later.manual);
@@ -227,6 +231,7 @@ pub(super) fn part_within(items: usize, keys: &impl Keys, index: u64, cursor: &C
             change.whole = true;
             change.settings = Some(query::settings(keys));
             change.drained = Some(nodes::drained(keys));
+            change.learnt = Some(lessons::learnt(keys));
             (Vec::new(), index)
         }
     };
@@ -324,6 +329,7 @@ fn take_items(
     enum Item {
         Settings,
         Drained,
+        Learnt,
         Department(DepartmentId),
         Subject((SubjectKey, Option<Levels>)),
         Manual((SubjectKey, Option<Manual>)),
@@ -331,11 +337,12 @@ fn take_items(
     }
     let settings = moved.settings.then_some(Item::Settings).into_iter();
     let drained = moved.drained.then_some(Item::Drained);
+    let learnt = moved.learnt.then_some(Item::Learnt);
     let departments = moved.departments.into_iter().map(Item::Department);
     let subjects = moved.subjects.into_iter().map(Item::Subject);
     let manual = moved.manual.into_iter().map(Item::Manual);
     let tries = moved.tries.into_iter().map(Item::Try);
-    let all = settings.chain(drained).chain(departments).chain(subjects).chain(manual).chain(tries);
+    let all = settings.chain(drained).chain(learnt).chain(departments).chain(subjects).chain(manual).chain(tries);
     let mut read = 0;
     for item in all.skip(skip) {
         if room.is_full() {
@@ -346,6 +353,7 @@ fn take_items(
         match item {
             Item::Settings => change.settings = Some(query::settings(keys)),
             Item::Drained => change.drained = Some(nodes::drained(keys)),
+            Item::Learnt => change.learnt = Some(lessons::learnt(keys)),
             Item::Department(id) if !seen.insert(id.clone()) => {}
             Item::Department(id) => match read_department(keys, &id) {
                 Some(department) => {

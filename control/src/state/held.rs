@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proto::{
     address::Address,
-    held::{Held, HeldId, HeldKind, HeldStatus, is_digest},
+    held::{BodyRef, Held, HeldId, HeldKind, HeldStatus, is_digest},
     mutation::{Outcome, Refused},
     policy::MESSAGE_BYTES_MAX,
     time::UnixMs,
@@ -120,6 +120,22 @@ pub(super) fn id_of_index(index: &[u8]) -> Option<HeldId> {
     index.last_chunk::<16>().map(|id| HeldId(ulid::Ulid::from_bytes(*id)))
 }
 
+/// Whether a body is named as one that is durable.
+pub(super) fn check_body(body: &BodyRef, bytes_max: u64) -> Result<(), Refused> {
+    let invalid = |what: &str| Err(Refused::Invalid(what.to_owned()));
+    full("servers of a body", body.servers.len(), BODY_SERVERS_MAX)?;
+    if body.servers.iter().collect::<BTreeSet<_>>().len() < BODY_SERVERS_MIN {
+        return invalid("a body is durable on at least two servers before its record is kept");
+    }
+    if !is_digest(&body.digest) {
+        return invalid("the body's digest is 64 lower-case hex digits");
+    }
+    if body.size_bytes > bytes_max {
+        return invalid("the body is too large");
+    }
+    Ok(())
+}
+
 fn check(held: &Held) -> Result<(), Refused> {
     let invalid = |what: &str| Err(Refused::Invalid(what.to_owned()));
     let expected = match held.kind {
@@ -134,10 +150,7 @@ fn check(held: &Held) -> Result<(), Refused> {
     }
     full("recipients of a record", held.recipients.len(), RECIPIENTS_MAX)?;
     full("reasons of a verdict", held.verdict.reasons.len(), REASONS_MAX)?;
-    full("servers of a body", held.body.servers.len(), BODY_SERVERS_MAX)?;
-    if held.body.servers.iter().collect::<BTreeSet<_>>().len() < BODY_SERVERS_MIN {
-        return invalid("a body is durable on at least two servers before its record is kept");
-    }
+    check_body(&held.body, MESSAGE_BYTES_MAX + BODY_SLACK_BYTES)?;
     let recipients: BTreeSet<&Address> = held.recipients.iter().collect();
     if recipients.len() != held.recipients.len() {
         return invalid("a recipient is there twice");
@@ -150,12 +163,6 @@ fn check(held: &Held) -> Result<(), Refused> {
     }
     if held.last_problem.chars().count() > PROBLEM_CHARS_MAX || held.last_problem.chars().any(char::is_control) {
         return invalid("the problem is at most 500 characters without control characters");
-    }
-    if !is_digest(&held.body.digest) {
-        return invalid("the body's digest is 64 lower-case hex digits");
-    }
-    if held.body.size_bytes > MESSAGE_BYTES_MAX + BODY_SLACK_BYTES {
-        return invalid("the body is too large");
     }
     if !held.notifications.keys().all(|address| recipients.contains(address)) {
         return invalid("a notification is of one of the recipients");

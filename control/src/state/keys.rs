@@ -299,6 +299,12 @@ pub(super) enum Kind {
     Try = b'v',
     /// When it was put off first, try key: nothing.
     ByTry = b'w',
+    /// `Learning`: numbers of all lessons, the model in use, and the last attempt.
+    Learning = b'L',
+    /// Lesson key: `Kept`.
+    Lesson = b'l',
+    /// Hash of what it is counted with, lesson number: the lesson key.
+    LessonOf = b'g',
 }
 
 /// A key of this kind.

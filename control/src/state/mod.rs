@@ -11,6 +11,7 @@ pub mod feed;
 mod greylist;
 mod held;
 pub mod keys;
+pub mod lessons;
 pub mod members;
 pub mod nodes;
 mod policy;
@@ -50,6 +51,8 @@ pub struct Caps {
     pub said: u64,
     /// First tries of greylisting; the oldest go first.
     pub tries: u64,
+    /// Lessons; beyond each of them the oldest go first.
+    pub lessons: lessons::Quotas,
     /// Items of the journal for nodes; the oldest records go first, and who needs them gets everything.
     pub journal: u64,
 }
@@ -62,6 +65,7 @@ pub const CAPS: Caps = Caps {
     subjects: SUBJECTS_MAX,
     said: MANUAL_MAX,
     tries: TRIES_MAX,
+    lessons: lessons::QUOTAS,
     journal: 500_000,
 };
 
@@ -184,6 +188,13 @@ impl<K: Keys> Step<'_, K> {
                 self.set_reputation(mutation, (subject, manual), grounds)
             }
             Change::ForgetReputation { subject, grounds } => self.forget_reputation(mutation, subject, grounds),
+            Change::Learn { held, lesson } => self.learn_released(*held, &mutation.by.name, lesson),
+            Change::ReportMail { lessons, grounds } => self.learn_reported(mutation, lessons, grounds),
+            Change::Learnt { lessons, version, figures, model } => {
+                let trained = lessons::Trained { lessons: *lessons, version: *version, figures, model: model.as_ref() };
+                self.take_model(mutation, &trained)
+            }
+            Change::ForgetLearning { grounds } => self.forget_learning(mutation, grounds),
         }
     }
 

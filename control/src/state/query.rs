@@ -14,7 +14,7 @@ use super::{
     Meta,
     held::{self, Record},
     keys::{Keys, Kind, behind, key, read_parts, stored},
-    nodes,
+    lessons, nodes,
     policy::{department_key, version_key},
 };
 
@@ -192,15 +192,26 @@ pub fn audit(keys: &impl Keys, before: u64, max: usize) -> AuditPage {
     AuditPage { records, head_seq: meta.audit_seq, head_hash: meta.audit_hash }
 }
 
-/// Whether any record that has not ended needs this body.
+/// Whether any record that has not ended needs this body, or it is the model's.
 pub fn needs_body(keys: &impl Keys, digest: &str) -> bool {
     let prefix = key(Kind::ByBody, &[digest.as_bytes()]);
-    digest.len() == 64 && keys.range(&prefix, &behind(&prefix)).next().is_some()
+    let is_held = || digest.len() == 64 && keys.range(&prefix, &behind(&prefix)).next().is_some();
+    is_held() || lessons::learnt(keys).body.is_some_and(|body| body.digest == digest)
 }
 
-/// Bodies that records which have not ended need, in the order of their digests, from behind `after` on; each once, with all
-/// servers that its records name.
+/// Bodies that records which have not ended need, and that of the model, in the order of their digests, from behind `after` on;
+/// each once, with all servers that its records name.
 pub fn bodies_after(keys: &impl Keys, after: &str, max: usize) -> Vec<BodyRef> {
+    let mut found = held_bodies_after(keys, after, max);
+    if let Some(model) = lessons::learnt(keys).body.filter(|model| model.digest.as_str() > after) {
+        let place = found.partition_point(|body| body.digest < model.digest);
+        found.insert(place, model);
+        found.truncate(max);
+    }
+    found
+}
+
+fn held_bodies_after(keys: &impl Keys, after: &str, max: usize) -> Vec<BodyRef> {
     let kind = key(Kind::ByBody, &[]);
     // Held ids follow the digest, and none of them begins with 0xff.
     let from = if after.is_empty() { kind.clone() } else { key(Kind::ByBody, &[after.as_bytes(), &[0xff; 16]]) };

@@ -4,6 +4,7 @@ mod determinism;
 mod feed;
 mod greylist;
 mod held;
+mod lessons;
 mod reputation;
 mod snapshot;
 

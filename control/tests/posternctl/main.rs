@@ -183,6 +183,27 @@ async fn a_scan_prints_one_line_a_message_in_order_over_several_streams() {
 }
 
 #[tokio::test]
+async fn messages_are_reported_in_bounded_parts_and_those_that_teach_nothing_are_named() {
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut mails: String = (0..119).map(|number| format!("From a\nSubject: {number}\n\nx\n\n")).collect();
+    mails.push_str("From b\nSubject: fail\n\nx\n");
+    fs::write(folder.path().join("box.mbox"), mails).expect("written");
+    let path = folder.path().display().to_string();
+    let report =
+        |kind: &'static str| ["-o", "json", "report", kind, "--node", &cluster.node, "--why", "it came", &path];
+    let output = cluster.run(&report("spam")).await;
+    assert_eq!(output.status.code(), Some(1), "one message teaches nothing");
+    let told: Value = serde_json::from_str(&text(&output.stdout)).expect("JSON");
+    assert_eq!(told["reported"], 119, "{told}");
+    assert!(told["failed"][0].as_str().is_some_and(|why| why.ends_with("box.mbox#120: told to fail")), "{told}");
+    let refused = cluster.run(&report("wanted")).await;
+    assert!(!refused.status.success() && text(&refused.stderr).contains("not a report"));
+    let silent = cluster.run(&["report", "spam", "--node", &cluster.node, &path]).await;
+    assert_eq!(silent.status.code(), Some(2), "no report without a reason");
+}
+
+#[tokio::test]
 async fn a_node_that_dies_in_the_middle_of_a_scan_leaves_an_error_for_each_message() {
     let cluster = Cluster::start().await;
     let folder = tempfile::tempdir().expect("a folder");

@@ -23,10 +23,11 @@ use proto::{
         operator::{
             ActRequest, ActResponse, ApplyRequest, ApplyResponse, AuditEntry, AuditRequest, AuditResponse, BackupPart,
             BackupRequest, BodyPart, BodyRestored, Fault, ForgetReputationRequest, FormRequest, FormResponse,
-            HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, ListRequest, ListResponse, Member,
-            MemberAddRequest, MemberChanged, MemberRequest, NodeDrainRequest, NodeDrained, NodeListRequest,
-            NodeListResponse, Plan, PolicyFiles, Reputation, RestoreStepDone, RestoreStepRequest, Server as Listed,
-            SetReputationRequest, StatusRequest, StatusResponse, SubjectRequest,
+            HeldDetail, HeldRequest, HistoryRequest, HistoryResponse, LearningForgetRequest, LearningRequest,
+            LearningResponse, ListRequest, ListResponse, Member, MemberAddRequest, MemberChanged, MemberRequest,
+            NodeDrainRequest, NodeDrained, NodeListRequest, NodeListResponse, Plan, PolicyFiles, ReportMailRequest,
+            Reputation, RestoreStepDone, RestoreStepRequest, Server as Listed, SetReputationRequest, StatusRequest,
+            StatusResponse, SubjectRequest,
             operator_server::{Operator, OperatorServer},
         },
     },
@@ -271,6 +272,20 @@ impl Operator for MadeUpControl {
         Ok(Response::new(ActResponse { done: true, ..Default::default() }))
     }
 
+    async fn learning_show(&self, _: Request<LearningRequest>) -> Result<Response<LearningResponse>, Status> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn learning_forget(&self, _: Request<LearningForgetRequest>) -> Result<Response<ActResponse>, Status> {
+        Ok(Response::new(ActResponse { done: true, ..Default::default() }))
+    }
+
+    async fn report_mail(&self, request: Request<ReportMailRequest>) -> Result<Response<ActResponse>, Status> {
+        let ReportMailRequest { bad, lessons, why, .. } = request.into_inner();
+        let done = bad && !why.is_empty() && lessons.len() <= 50 && lessons.iter().all(|lesson| lesson == b"a lesson");
+        Ok(Response::new(ActResponse { done, refused: "not a report".into() }))
+    }
+
     async fn audit(&self, request: Request<AuditRequest>) -> Result<Response<AuditResponse>, Status> {
         let AuditRequest { max, before_seq } = request.into_inner();
         let hash = |seq: u64| if seq == 0 { String::new() } else { format!("hash {seq}") };
@@ -296,6 +311,7 @@ impl Inspect for MadeUpNode {
             }
             let error = if message.starts_with("Subject: fail") { "told to fail" } else { "" };
             let text = format!("{message} for {}", request.rcpt);
+            let lesson = if request.lesson && error.is_empty() { b"a lesson".to_vec() } else { Vec::new() };
             let reasons = vec![inspect::Reason { rule: "R\u{202e}".into(), score: 650, text }];
             Ok(ScanResponse {
                 label: request.label,
@@ -303,6 +319,7 @@ impl Inspect for MadeUpNode {
                 score: 650,
                 reasons,
                 error: error.into(),
+                lesson,
                 ..Default::default()
             })
         });
@@ -312,7 +329,7 @@ impl Inspect for MadeUpNode {
     async fn view_in_use(&self, request: Request<ViewInUseRequest>) -> Result<Response<ViewInUseResponse>, Status> {
         let policy_version = request.into_inner().policy_version;
         let (node, site) = ("mx1".into(), "north".into());
-        Ok(Response::new(ViewInUseResponse { node, site, index: 1, policy_version, age_ms: 2, drained: false }))
+        Ok(Response::new(ViewInUseResponse { node, site, index: 1, policy_version, age_ms: 2, ..Default::default() }))
     }
 
     async fn rules(&self, _: Request<RulesRequest>) -> Result<Response<RulesResponse>, Status> {

@@ -73,7 +73,7 @@ pub(crate) fn judged(bytes: &[u8], limits: &Limits) -> Message {
     let found = attachments::analyse(&message, &Default::default());
     let evidence = Evidence {
         virus: Virus::Clean,
-        content: content::analyse(&Facts::of(&message, &TRANSACTION)).reasons,
+        content: content::analyse(&Facts::of(&message, &TRANSACTION), None).reasons,
         kinds: found.found,
         opaque: found.opaque,
         analysed: Analysed::Whole,

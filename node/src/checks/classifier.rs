@@ -23,12 +23,11 @@ pub struct Both<T> {
     pub form: T,
 }
 
-/// How much more likely a message is bad than good, in hundredths of the natural logarithm of the odds. A model that cannot be read
-/// says nothing; a test reads both.
+/// How much more likely a message with these features is bad than good, in hundredths of the natural logarithm of the odds. A model
+/// that cannot be read says nothing; a test reads both.
 #[must_use]
-pub fn judge(facts: &Facts<'_>) -> Both<i32> {
+pub fn judge(features: &Both<Vec<u32>>) -> Both<i32> {
     let odds = |model: &Option<Model>, features: &[u32]| model.as_ref().map_or(0, |model| model.odds(features));
-    let features = features_of(facts);
     Both { words: odds(&WORDS, &features.words), form: odds(&FORM, &features.form) }
 }
 

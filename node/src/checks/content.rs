@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use proto::{score::Score, verdict::Reason};
+use proto::{learning::model::Model, score::Score, verdict::Reason};
 
 use super::{
     calendar,
@@ -10,7 +10,7 @@ use super::{
     classifier,
     criteria::{self, Rule, weights},
     facts::Facts,
-    impersonation,
+    impersonation, learnt,
     listing::Entry,
 };
 use crate::policy::score::{reason, within};
@@ -34,12 +34,12 @@ pub struct Content {
     pub domains: Vec<Entry>,
 }
 
-/// What there is to say about a message.
+/// What there is to say about a message, by what the cluster has learnt, too, if it has learnt anything.
 #[must_use]
-pub fn analyse(facts: &Facts<'_>) -> Content {
+pub fn analyse(facts: &Facts<'_>, own: Option<&Model>) -> Content {
     // Whoever tests a filter speaks ill of no text.
     let copies = if is_test(facts) { Digest::default() } else { Digest::of(facts) };
-    Content { reasons: reasons(facts), domains: domains(facts), copies }
+    Content { reasons: reasons(facts, own), domains: domains(facts), copies }
 }
 
 fn is_test(facts: &Facts<'_>) -> bool {
@@ -65,7 +65,7 @@ fn domains(facts: &Facts<'_>) -> Vec<Entry> {
 }
 
 /// What the rules and the words say.
-fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
+fn reasons(facts: &Facts<'_>, own: Option<&Model>) -> Vec<Reason> {
     if is_test(facts) {
         return vec![reason("GTUBE", Score(100_000), "it holds the test string for spam filters")];
     }
@@ -74,9 +74,11 @@ fn reasons(facts: &Facts<'_>) -> Vec<Reason> {
     let rules = criteria::rules();
     let holding = criteria::holding(facts).into_iter().filter_map(|at| rules.get(at));
     reasons.extend(capped(holding.map(Counted::from)));
-    let odds = classifier::judge(facts);
+    let features = classifier::features_of(facts);
+    let odds = classifier::judge(&features);
     reasons.extend(by_odds(odds.words, &weights::WORDS));
     reasons.extend(by_odds(odds.form, &weights::FORM));
+    reasons.extend(own.and_then(|model| learnt::judge(model, &features)));
     reasons
 }
 

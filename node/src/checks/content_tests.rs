@@ -21,7 +21,7 @@ const HEADER: &str = "Date: Wed, 18 Nov 2026 11:06:40 +0000\nMessage-ID: <1@send
 fn judge(text: &str) -> (Score, Vec<String>) {
     let (message, transaction) =
         (message(text), transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]));
-    let reasons = analyse(&Facts::of(&message, &transaction)).reasons;
+    let reasons = analyse(&Facts::of(&message, &transaction), None).reasons;
     (total(&reasons), reasons.into_iter().map(|reason| reason.rule).collect())
 }
 

@@ -11,6 +11,7 @@ pub mod facts;
 pub mod history;
 pub mod impersonation;
 pub mod kinds;
+pub mod learnt;
 pub mod listing;
 pub mod lists;
 pub mod names;

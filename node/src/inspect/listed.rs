@@ -11,13 +11,13 @@ use proto::{
 };
 
 use crate::{
-    checks::{calendar, campaign, content::GROUP_MAX, criteria, history, impersonation, volume},
+    checks::{calendar, campaign, content::GROUP_MAX, criteria, history, impersonation, learnt, volume},
     policy::{blocked, score},
     reception::names,
 };
 
 /// Groups whose rules have points of their own, that no fit gives them.
-const FIXED: [(&str, &str); 17] = [
+const FIXED: [(&str, &str); 18] = [
     ("arc", "whether a chain of trusted servers speaks for what DMARC cannot"),
     ("attachments", "what a policy does not let in; it says what becomes of the message"),
     ("authentication", "whether anything tells who sent it"),
@@ -31,6 +31,7 @@ const FIXED: [(&str, &str); 17] = [
     ("helo", "what the client calls itself"),
     ("impersonation", "who is imitated: departments, guarded domains, officials"),
     ("invitations", "calendars in it"),
+    ("learnt", "what this cluster has learnt from releases and reports, within two points"),
     ("reputation", "what its senders have sent lately"),
     ("reverse_name", "the name of the client's address"),
     ("spf", "whether the sender's domain sends from there"),
@@ -64,6 +65,7 @@ fn fixed(view: &View) -> Vec<Rule> {
     rules.extend(own("correspondence", &[history::RULE]));
     rules.extend(own("impersonation", &impersonation::RULES));
     rules.extend(own("invitations", &calendar::RULES));
+    rules.extend(own("learnt", &learnt::RULES));
     rules.extend(own("volume", &[volume::RULE]));
     rules.extend(view.clients.dns_lists.iter().map(|of| list("dns_lists", names::list_rule(of), of)));
     rules.extend(domain_lists.unwrap_or_default().iter().map(|of| list("domain_lists", "DOMAIN_LIST", of)));

@@ -37,7 +37,7 @@ fn as_received(content: &[u8]) -> Bytes {
 fn disposition(message: &Message) -> Disposition {
     let transaction = transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]);
     let found = attachments::analyse(message, &attachments::Unwanted::default());
-    let content = content::analyse(&Facts::of(message, &transaction)).reasons;
+    let content = content::analyse(&Facts::of(message, &transaction), None).reasons;
     let evidence = Evidence { kinds: found.found, opaque: found.opaque, content, ..clean() };
     decide(message, &evidence, &transaction).remove(0).1.disposition
 }

@@ -101,7 +101,7 @@ fn line_ends_that_encodings_hide_make_no_field_and_no_line() {
         let message = parse(&format!("From: a@sender.test\n{field}\n\nMZ\u{1}\u{2}\n"));
         let fields = message.header.fields.len();
         let found = attachments::analyse(&message, &attachments::Unwanted::default());
-        let reasons = content::analyse(&Facts::of(&message, &transaction)).reasons;
+        let reasons = content::analyse(&Facts::of(&message, &transaction), None).reasons;
         let evidence = Evidence { kinds: found.found, opaque: found.opaque, content: reasons, ..clean() };
         let verdict = decide(&message, &evidence, &transaction).remove(0).1;
         let has_line_end = |text: &str| text.contains(|c: char| c.is_control());

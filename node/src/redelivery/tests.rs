@@ -1,5 +1,7 @@
 //! Held messages from a fake control server to a scripted next hop.
 
+mod lessons;
+
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicBool, Ordering},

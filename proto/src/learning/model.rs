@@ -3,6 +3,8 @@
 //! The file is a line with the version, a line that says where the model is from, unit and bias as little-endian `f32`, a signed byte
 //! for each feature, and the SHA-256 of all before it.
 
+use std::ops::Range;
+
 use sha2::{Digest as _, Sha256};
 
 use super::features::{FEATURES, share};
@@ -55,13 +57,20 @@ impl Model {
     /// Hundredths of the natural logarithm of the odds that a message with these features is bad.
     #[must_use]
     pub fn odds(&self, features: &[u32]) -> i32 {
+        self.odds_known(0.0..KNOWN_ENOUGH, features)
+    }
+
+    /// The same where it says nothing of a message of which no more than the first part is known, and all that it has to say from the
+    /// other part on.
+    #[must_use]
+    pub fn odds_known(&self, parts: Range<f32>, features: &[u32]) -> i32 {
         let weight = |at: &u32| self.weights.get(*at as usize).copied().map_or(0, i64::from);
         let sum: i64 = features.iter().map(weight).sum();
         let odds = self.bias + self.unit * sum as f32 * share(features.len());
         let hits = features.iter().filter(|at| weight(at) != 0).count() as f32 / features.len().max(1) as f32;
         // Of unknown features as many have the place of a known one as there are places taken.
         let known = (hits - self.taken) / (1.0 - self.taken).max(0.1);
-        (odds * 100.0 * (known / KNOWN_ENOUGH).clamp(0.0, 1.0)) as i32
+        (odds * 100.0 * ((known - parts.start) / (parts.end - parts.start)).clamp(0.0, 1.0)) as i32
     }
 
     /// Reads one.

@@ -11,12 +11,24 @@ use super::{
 const ROUNDS: usize = 12;
 /// Of the first step.
 const RATE: f32 = 0.5;
-/// How strongly a weight is drawn to zero at each step that touches it.
-const DECAY: f32 = 1e-5;
 /// Features of fewer messages are left out.
 const MESSAGES_MIN: u16 = 3;
 /// Weights beyond what all but one of so many have are cut off, so that the others keep their differences.
 const HEAVIEST_OF: usize = 2000;
+
+/// How it is learnt.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How strongly a weight is drawn to zero at each step that touches it.
+    decay: f32,
+    /// Whether there is something to say of a message without features.
+    biased: bool,
+}
+
+/// A model that judges by itself.
+pub const ALONE: Settings = Settings { decay: 1e-5, biased: true };
+/// A model that corrects what is known without it, learnt from few messages.
+pub const CORRECTION: Settings = Settings { decay: 1e-2, biased: false };
 
 /// A message that somebody has sorted, for so many models.
 #[derive(Clone, Debug)]
@@ -27,6 +39,8 @@ pub struct Example<const MODELS: usize> {
     pub bad: bool,
     /// How much it counts.
     pub weight: f32,
+    /// The odds that are known without the model, as a natural logarithm.
+    pub offset: f32,
 }
 
 /// Weights that are being learnt.
@@ -39,7 +53,7 @@ struct Learning {
 
 /// Learns from the messages models whose odds are added up; `origin` says in words which messages they are.
 #[must_use]
-pub fn train<const MODELS: usize>(examples: &[&Example<MODELS>], origin: &str) -> [Model; MODELS] {
+pub fn train<const MODELS: usize>(examples: &[&Example<MODELS>], origin: &str, settings: Settings) -> [Model; MODELS] {
     let known = known(examples);
     let places = MODELS * FEATURES;
     let mut learning =
@@ -48,7 +62,7 @@ pub fn train<const MODELS: usize>(examples: &[&Example<MODELS>], origin: &str) -
     for round in 0..ROUNDS {
         let stride = stride(count, round);
         for at in (0..count).map(|step| step * stride % count) {
-            learning.step(examples[at].weight, examples[at].bad, &known[at]);
+            learning.step(examples[at], &known[at], settings);
         }
     }
     std::array::from_fn(|model| {
@@ -58,17 +72,20 @@ pub fn train<const MODELS: usize>(examples: &[&Example<MODELS>], origin: &str) -
 }
 
 impl Learning {
-    fn step(&mut self, counts: f32, bad: bool, known: &[Known]) {
-        let odds: f32 = known.iter().map(|known| self.weights[known.place] * known.share).sum();
-        let target = if bad { 1.0 } else { 0.0 };
-        let error = (1.0 / (1.0 + (-odds - self.bias).exp()) - target) * counts;
+    fn step<const MODELS: usize>(&mut self, example: &Example<MODELS>, known: &[Known], settings: Settings) {
+        let sum: f32 = known.iter().map(|known| self.weights[known.place] * known.share).sum();
+        let odds = example.offset + self.bias + sum;
+        let target = if example.bad { 1.0 } else { 0.0 };
+        let error = (1.0 / (1.0 + (-odds).exp()) - target) * example.weight;
         for Known { place, share } in known {
-            let gradient = error * share + DECAY * self.weights[*place];
+            let gradient = error * share + settings.decay * self.weights[*place];
             self.squares[*place] += gradient * gradient;
             self.weights[*place] -= RATE * gradient / self.squares[*place].sqrt();
         }
-        self.bias_square += error * error;
-        self.bias -= RATE * error / self.bias_square.sqrt() / 10.0;
+        if settings.biased {
+            self.bias_square += error * error;
+            self.bias -= RATE * error / self.bias_square.sqrt() / 10.0;
+        }
     }
 }
 
@@ -116,10 +133,10 @@ fn quantized(weights: &[f32], bias: f32, origin: &str) -> Model {
 
 #[cfg(test)]
 mod tests {
-    use super::{Example, train};
+    use super::{ALONE, Example, train};
 
     fn example(features: &[u32], bad: bool) -> Example<1> {
-        Example { features: [features.to_vec()], bad, weight: 1.0 }
+        Example { features: [features.to_vec()], bad, weight: 1.0, offset: 0.0 }
     }
 
     #[test]
@@ -127,10 +144,10 @@ mod tests {
         let bad: Vec<Example<1>> = (0..20).map(|n| example(&[1, 2, 3, 100 + n], true)).collect();
         let good: Vec<Example<1>> = (0..20).map(|n| example(&[3, 4, 5, 200 + n], false)).collect();
         let all: Vec<&Example<1>> = bad.iter().zip(&good).flat_map(|(bad, good)| [bad, good]).collect();
-        let [model] = train(&all, "forty messages");
+        let [model] = train(&all, "forty messages", ALONE);
         assert!(model.odds(&[1, 2]) > 100 && model.odds(&[4, 5]) < -100);
         assert!(model.odds(&[3]).abs() < 50, "{}", model.odds(&[3]));
         assert_eq!(model.weights[100], 0, "one message is not enough");
-        assert_eq!(train(&all, "forty messages"), [model], "the same each time");
+        assert_eq!(train(&all, "forty messages", ALONE), [model], "the same each time");
     }
 }

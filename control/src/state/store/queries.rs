@@ -1,18 +1,20 @@
 //! Typed reads of the state as applied here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::{
     held::{Held, HeldId},
+    learning::{lesson::Lesson, trial::Count},
     reputation::SubjectKey,
     time::UnixMs,
-    view::ViewChange,
+    view::{StateSettings, ViewChange},
 };
 
 use super::{REPLICATED, StateStore, StoreError, disk, end_process, pages};
 use crate::state::{
     digest::StateDigest,
     feed::{self, Cursor},
+    lessons::{self, Learning},
     members::{self, MemberRecord},
     nodes,
     query::{self, AuditPage, HeldFilter, PolicyRecord},
@@ -35,6 +37,13 @@ impl StateStore {
         let _shared = self.shared();
         let position = self.position().unwrap_or_else(|error| end_process("read the state", &error));
         feed::part(self, position.map_or(0, |position| position.index), cursor)
+    }
+
+    /// The state's settings in force.
+    #[must_use]
+    pub fn settings(&self) -> StateSettings {
+        let _shared = self.shared();
+        query::settings(self)
     }
 
     /// Log index of the last change that nodes must hear of.
@@ -106,7 +115,21 @@ impl StateStore {
         query::audit(self, before, max)
     }
 
-    /// Whether any record that has not ended needs this body.
+    /// What there is to learn from, if anything is to be learnt now.
+    #[must_use]
+    pub fn curriculum(&self, now: UnixMs) -> Option<(Learning, Vec<Lesson>)> {
+        let _shared = self.shared();
+        lessons::curriculum(self, now.max(query::log_time(self)))
+    }
+
+    /// The numbers of all lessons, and how many each source has taught.
+    #[must_use]
+    pub fn learning(&self) -> (Learning, BTreeMap<String, Count>) {
+        let _shared = self.shared();
+        (lessons::learning(self), lessons::sources(self))
+    }
+
+    /// Whether any record that has not ended needs this body, or it is the model's.
     #[must_use]
     pub fn needs_body(&self, digest: &str) -> bool {
         let _shared = self.shared();

@@ -5,8 +5,10 @@ use std::{collections::BTreeMap, io::Cursor};
 use proptest::prelude::*;
 use proto::{
     held::MutationId,
+    learning::lesson::Lesson,
     mutation::{Batch, Change, Grounds, Mutation, Outcome},
     reputation::{Heard, Stance, Subject},
+    score::Score,
     time::UnixMs,
 };
 use ulid::Ulid;
@@ -15,12 +17,24 @@ use crate::state::{
     Caps, State,
     digest::StateDigest,
     keys::Keys,
+    lessons::Quotas,
     store::{Position, REPLICATED, StateStore},
-    testing::{attempted, deferred, delete, department, hold, lease, node, operator, policy, quarantined, release},
+    testing::{
+        attempted, deferred, delete, department, held_id, hold, lease, node, operator, policy, quarantined, release,
+    },
 };
 
 /// Small, so that the random mutations reach them.
-const CAPS: Caps = Caps { held: 4, remembered: 12, versions: 2, subjects: 6, said: 2, tries: 5, journal: 9 };
+const CAPS: Caps = Caps {
+    held: 4,
+    remembered: 12,
+    versions: 2,
+    subjects: 6,
+    said: 2,
+    tries: 5,
+    lessons: Quotas { mailbox: 1, source: 2, all: 3 },
+    journal: 9,
+};
 
 fn change() -> impl Strategy<Value = (bool, Change)> {
     let record = 1_u64..7;
@@ -51,6 +65,16 @@ fn change() -> impl Strategy<Value = (bool, Change)> {
         }),
         prop::collection::vec(0_u8..12, 0..5)
             .prop_map(|all| { (false, Change::PutOff { tries: all.into_iter().map(|n| subject(n).key()).collect() }) }),
+        (1_u64..7, 0_u32..9)
+            .prop_map(|(n, word)| (false, Change::Learn { held: held_id(n), lesson: lesson((word, false)) })),
+        prop::option::of(prop::collection::vec((0_u32..9, any::<bool>()), 0..4)).prop_map(|all| {
+            let grounds = Grounds { why: "a test".into(), ticket: String::new() };
+            let change = match all {
+                Some(all) => Change::ReportMail { lessons: all.into_iter().map(lesson).collect(), grounds },
+                None => Change::ForgetLearning { grounds },
+            };
+            (true, change)
+        }),
         (0_u8..12, prop::option::of(0_u64..400_000)).prop_map(|(n, until)| {
             let (subject, grounds) = (subject(n), Grounds { why: "a test".into(), ticket: String::new() });
             let change = match until.map(|ms| UnixMs(1_000_000_000 + ms)) {
@@ -60,6 +84,10 @@ fn change() -> impl Strategy<Value = (bool, Change)> {
             (true, change)
         }),
     ]
+}
+
+fn lesson((word, bad): (u32, bool)) -> Lesson {
+    Lesson::new([word, word + 10], bad, Score::ZERO)
 }
 
 fn subject(number: u8) -> Subject {

@@ -15,11 +15,13 @@ use ulid::Ulid;
 use crate::state::{
     Caps, State,
     feed::{Cursor, last, part, part_within},
+    lessons::QUOTAS,
     testing::{department, hold, node, operator, policy, quarantined},
 };
 
 /// So small that subjects are evicted, and readers lose the journal.
-const CAPS: Caps = Caps { held: 9, remembered: 9, versions: 3, subjects: 12, said: 3, tries: 6, journal: 30 };
+const CAPS: Caps =
+    Caps { held: 9, remembered: 9, versions: 3, subjects: 12, said: 3, tries: 6, lessons: QUOTAS, journal: 30 };
 
 type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
 
