@@ -12,7 +12,7 @@ use std::{
 use moka::sync::Cache;
 use proto::{
     mutation::Change,
-    reputation::{Heard, REPORT_SUBJECTS_MAX, Subject, SubjectKey, SubjectKind},
+    reputation::{Heard, REPORT_SUBJECTS_MAX, Subject, SubjectKey},
 };
 use tokio::{
     sync::watch,
@@ -121,12 +121,10 @@ pub async fn report(outcomes: Outcomes, tries: Tries, cluster: Cluster, mut stop
             _ = turn.tick() => false,
             _ = stop.wait_for(|stop| *stop) => true,
         };
-        // What only later versions of control servers know goes by itself: it is refused while some are of an earlier one.
-        let (senders, others): (Vec<_>, Vec<_>) =
-            outcomes.take().into_iter().partition(|heard| heard.subject.kind() == SubjectKind::Sender);
-        for outcomes in [senders, others].into_iter().filter(|outcomes| !outcomes.is_empty()) {
-            let subjects = outcomes.len();
-            if let Err(error) = cluster.propose(Change::Report { outcomes }).await {
+        let heard = outcomes.take();
+        if !heard.is_empty() {
+            let subjects = heard.len();
+            if let Err(error) = cluster.propose(Change::Report { outcomes: heard }).await {
                 tracing::warn!(%error, subjects, "what was learnt of senders in a second could not be reported");
             }
         }

@@ -1,16 +1,21 @@
 //! Correspondence, known to all nodes: to whom outside each department has written lately. Counted as reputation is, under keys from
 //! which no address can be read; one letter is known for about a week, several for longer.
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     address::Address,
     department::DepartmentId,
-    reputation::{Repute, SubjectKey, SubjectKind},
+    reputation::{Repute, SubjectKey},
 };
 
 /// What an address outside and a department that writes to it are called in state and view: the head of a SHA-256.
 #[must_use]
 pub fn pair_key(outside: &Address, department: &DepartmentId) -> SubjectKey {
-    SubjectKey::of(SubjectKind::Pair, &format!("pair:{} {department}", outside.key()))
+    let digest: [u8; 32] = Sha256::digest(format!("pair:{} {department}", outside.key())).into();
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    SubjectKey(key)
 }
 
 /// Whether what is known of a pair says that it corresponds.

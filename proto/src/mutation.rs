@@ -13,7 +13,7 @@ use crate::{
     learning::{lesson::Lesson, trial::Figures},
     member::MemberAct,
     policy::PolicyLayer,
-    reputation::{Heard, Stance, Subject, SubjectKey, SubjectKind},
+    reputation::{Heard, Stance, Subject, SubjectKey},
     time::UnixMs,
     verdict::Verdict,
     view::StateSettings,
@@ -242,10 +242,8 @@ impl Change {
             | Self::Attempted { .. }
             | Self::Release { .. }
             | Self::Delete { .. } => 1,
-            // Earlier versions have other keys for near-copies, and one room for all.
             Self::SetReputation { subject: Subject::Campaign(_), .. }
-            | Self::ForgetReputation { subject: Subject::Campaign(_), .. } => 9,
-            Self::Report { outcomes } if outcomes.iter().any(|heard| heard.subject.kind() != SubjectKind::Sender) => 9,
+            | Self::ForgetReputation { subject: Subject::Campaign(_), .. } => 8,
             Self::Member { .. }
             | Self::DrainNode { .. }
             | Self::Report { .. }

@@ -13,12 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{address::Domain, time::UnixMs};
 
-/// Senders that the state counts at most.
+/// Subjects that the state counts at most.
 pub const SUBJECTS_MAX: u64 = 1_000_000;
-/// Parts of near-copies that it counts at most.
-pub const COPIES_MAX: u64 = 200_000;
-/// Pairs of correspondents that it counts at most.
-pub const PAIRS_MAX: u64 = 300_000;
 /// Manual entries at most.
 pub const MANUAL_MAX: u64 = 10_000;
 /// Subjects in one report at most.
@@ -76,8 +72,10 @@ impl Subject {
     /// What it is called in state and view.
     #[must_use]
     pub fn key(&self) -> SubjectKey {
-        let kind = if matches!(self, Self::Campaign(_)) { SubjectKind::Copy } else { SubjectKind::Sender };
-        SubjectKey::of(kind, &self.to_string())
+        let digest: [u8; 32] = Sha256::digest(self.to_string()).into();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        SubjectKey(key)
     }
 }
 
@@ -130,54 +128,9 @@ impl From<Subject> for String {
     }
 }
 
-/// What is counted: each kind has room of its own in the state, so that none can take that of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SubjectKind {
-    /// Who answers for mail.
-    Sender,
-    /// What near-copies have in common.
-    Copy,
-    /// Who has written to whom.
-    Pair,
-}
-
-impl SubjectKind {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Sender, Self::Copy, Self::Pair];
-
-    /// What keys of it begin with; those of senders begin with anything.
-    const fn mark(self) -> &'static [u8] {
-        match self {
-            Self::Sender => b"",
-            Self::Copy => b"copy",
-            Self::Pair => b"pair",
-        }
-    }
-}
-
-/// The head of the SHA-256 of a subject's text, after the mark of its kind: a million of them are small, whatever their names.
+/// The head of the SHA-256 of a subject's text: a million of them are small, whatever their names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubjectKey(pub [u8; 16]);
-
-impl SubjectKey {
-    /// Of a subject of this kind with this text.
-    #[must_use]
-    pub fn of(kind: SubjectKind, text: &str) -> Self {
-        let mut key = [0; 16];
-        let (mark, rest) = key.split_at_mut(kind.mark().len());
-        mark.copy_from_slice(kind.mark());
-        rest.iter_mut().zip(Sha256::digest(text)).for_each(|(place, byte)| *place = byte);
-        Self(key)
-    }
-
-    /// What it is of. One of four thousand million senders has a key that begins as those of another kind, and its counts have the room
-    /// of that.
-    #[must_use]
-    pub fn kind(&self) -> SubjectKind {
-        let is_of = |kind: &SubjectKind| !kind.mark().is_empty() && self.0.starts_with(kind.mark());
-        SubjectKind::ALL.into_iter().find(is_of).unwrap_or(SubjectKind::Sender)
-    }
-}
 
 /// As one string of bytes: half the size of a list of numbers.
 impl Serialize for SubjectKey {

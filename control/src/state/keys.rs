@@ -289,12 +289,8 @@ pub(super) enum Kind {
     Reputed = b'N',
     /// Subject key: `Counted`.
     Subject = b'u',
-    /// Tick of the last report, subject key: nothing. Senders only.
+    /// Tick of the last report, subject key: nothing.
     ByHeard = b'h',
-    /// The same of near-copies.
-    CopyByHeard = b'c',
-    /// The same of correspondents.
-    PairByHeard = b'p',
     /// Subject key: `Said`.
     Manual = b'o',
     /// How many first tries there are.

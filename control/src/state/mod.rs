@@ -28,7 +28,7 @@ use proto::{
     greylist::TRIES_MAX,
     held::{HeldId, MutationId},
     mutation::{Batch, Change, Mutation, Outcome, Refused},
-    reputation::{COPIES_MAX, MANUAL_MAX, Manual, PAIRS_MAX, SUBJECTS_MAX},
+    reputation::{MANUAL_MAX, Manual, SUBJECTS_MAX},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -45,12 +45,8 @@ pub struct Caps {
     pub remembered: u64,
     /// Policy versions in the history; the oldest goes first.
     pub versions: u64,
-    /// Senders of whom something is counted; those heard of longest ago go first.
+    /// Subjects of reputation; those heard of longest ago go first.
     pub subjects: u64,
-    /// Parts of near-copies; as above.
-    pub copies: u64,
-    /// Pairs of correspondents; as above.
-    pub pairs: u64,
     /// What operators say of subjects; when nothing of it has ended, more is refused.
     pub said: u64,
     /// First tries of greylisting; the oldest go first.
@@ -67,8 +63,6 @@ pub const CAPS: Caps = Caps {
     remembered: 100_000,
     versions: 1_000,
     subjects: SUBJECTS_MAX,
-    copies: COPIES_MAX,
-    pairs: PAIRS_MAX,
     said: MANUAL_MAX,
     tries: TRIES_MAX,
     lessons: lessons::QUOTAS,

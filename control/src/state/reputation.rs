@@ -1,12 +1,12 @@
 //! Counts what nodes report of senders, and keeps what operators say of them.
 //!
 //! A count fades by log time and is brought up to date when it is touched; what nodes were told of it moves only in steps
-//! that matter, so that not each report moves each value. Beyond the cap of their kind those go that were heard of longest ago; what an
+//! that matter, so that not each report moves each value. Beyond the cap those go that were heard of longest ago; what an
 //! operator says is kept apart and never goes for want of room.
 
 use proto::{
     mutation::{Grounds, Mutation, Outcome, Refused},
-    reputation::{Heard, Levels, Manual, REPORT_SUBJECTS_MAX, Stance, Subject, SubjectKey, SubjectKind, Tally, tick},
+    reputation::{Heard, Levels, Manual, REPORT_SUBJECTS_MAX, Stance, Subject, SubjectKey, Tally, tick},
     time::UnixMs,
 };
 use serde::{Deserialize, Serialize};
@@ -67,36 +67,11 @@ pub struct Said {
 struct Numbers {
     subjects: u64,
     said: u64,
-    // Not written while there are none: servers that know no kinds must write the same.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    copies: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pairs: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 impl Numbers {
     fn of(keys: &impl Keys) -> Self {
         read(keys, "the numbers of reputation", &key(Kind::Reputed, &[])).unwrap_or_default()
-    }
-
-    /// How many of a kind there are.
-    fn of_kind(&mut self, kind: SubjectKind) -> &mut u64 {
-        match kind {
-            SubjectKind::Sender => &mut self.subjects,
-            SubjectKind::Copy => &mut self.copies,
-            SubjectKind::Pair => &mut self.pairs,
-        }
-    }
-
-    /// There is one less of this kind.
-    fn less(&mut self, kind: SubjectKind) {
-        let number = self.of_kind(kind);
-        *number = number.saturating_sub(1);
     }
 }
 
@@ -110,15 +85,7 @@ fn manual_key(subject: SubjectKey) -> Vec<u8> {
 
 /// Those of one tick are in the order of their keys.
 fn heard_key(tick: u32, subject: SubjectKey) -> Vec<u8> {
-    key(by_heard(subject.kind()), &[&tick.to_be_bytes(), &subject.0])
-}
-
-fn by_heard(kind: SubjectKind) -> Kind {
-    match kind {
-        SubjectKind::Sender => Kind::ByHeard,
-        SubjectKind::Copy => Kind::CopyByHeard,
-        SubjectKind::Pair => Kind::PairByHeard,
-    }
+    key(Kind::ByHeard, &[&tick.to_be_bytes(), &subject.0])
 }
 
 /// The subject at the end of a key.
@@ -153,10 +120,9 @@ pub fn shown(keys: &impl Keys, subject: SubjectKey) -> Shown {
     Shown { tally, said: read(keys, "what was said of a subject", &manual_key(subject)) }
 }
 
-/// How many subjects are counted, of all kinds.
+/// How many subjects are counted.
 pub fn subjects(keys: &impl Keys) -> u64 {
-    let Numbers { subjects, copies, pairs, .. } = Numbers::of(keys);
-    subjects + copies + pairs
+    Numbers::of(keys).subjects
 }
 
 impl<K: Keys> Step<'_, K> {
@@ -167,9 +133,7 @@ impl<K: Keys> Step<'_, K> {
         for heard in outcomes.iter().filter(|heard| heard.good > 0 || heard.bad > 0) {
             self.count(heard, tick, &mut numbers);
         }
-        for kind in SubjectKind::ALL {
-            self.evict(kind, &mut numbers);
-        }
+        self.evict(&mut numbers);
         self.keys.put(key(Kind::Reputed, &[]), &numbers);
         Ok(Outcome::Done)
     }
@@ -189,26 +153,22 @@ impl<K: Keys> Step<'_, K> {
             }
             self.keys.put_bytes(heard_key(tally.tick, heard.subject), Vec::new());
         }
-        *numbers.of_kind(heard.subject.kind()) += u64::from(old.is_none());
+        numbers.subjects += u64::from(old.is_none());
         self.keys.put(place, &Counted { good: tally.good, bad: tally.bad, tick: tally.tick, told });
     }
 
-    /// Takes out those of a kind that were heard of longest ago.
-    fn evict(&mut self, kind: SubjectKind, numbers: &mut Numbers) {
-        let cap = match kind {
-            SubjectKind::Sender => self.caps.subjects,
-            SubjectKind::Copy => self.caps.copies,
-            SubjectKind::Pair => self.caps.pairs,
-        };
-        let Some(over) = numbers.of_kind(kind).checked_sub(cap).filter(|over| *over > 0) else { return };
+    /// Takes out those that were heard of longest ago.
+    fn evict(&mut self, numbers: &mut Numbers) {
+        let cap = self.caps.subjects;
+        let Some(over) = numbers.subjects.checked_sub(cap).filter(|over| *over > 0) else { return };
         let wanted = usize::try_from(over + cap / EVICTED_PART).unwrap_or(usize::MAX);
-        let all = key(by_heard(kind), &[]);
+        let all = key(Kind::ByHeard, &[]);
         let oldest: Vec<_> = self.keys.range(&all, &behind(&all)).map(|(key, _)| key).take(wanted).collect();
         for heard in oldest {
             if let Some(subject) = subject_of(&heard) {
                 self.keys.remove(subject_key(subject));
                 self.moved.subjects.insert(subject, None);
-                numbers.less(kind);
+                numbers.subjects = numbers.subjects.saturating_sub(1);
             }
             self.keys.remove(heard);
         }
@@ -291,7 +251,7 @@ impl<K: Keys> Step<'_, K> {
             self.keys.remove(subject_key(place));
             self.keys.remove(heard_key(tally.tick, place));
             self.moved.subjects.insert(place, None);
-            numbers.less(place.kind());
+            numbers.subjects = numbers.subjects.saturating_sub(1);
         }
         if said.is_some() {
             self.keys.remove(manual_key(place));

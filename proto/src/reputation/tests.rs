@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
-use sha2::Digest as _;
-
-use super::{Heard, Levels, STEPS, Subject, SubjectKey, SubjectKind, TICK_MS, Tally, level, tick, units};
+use super::{Heard, Levels, STEPS, Subject, SubjectKey, TICK_MS, Tally, level, tick, units};
 use crate::{codec, time::UnixMs};
 
 fn heard(good: u32, bad: u32) -> Heard {
@@ -115,19 +113,4 @@ proptest! {
         let tally = counts.iter().fold(Tally::default(), |tally, count| tally.with(&heard(*count, *count), at));
         prop_assert!(tally.levels().score(UnixMs(u64::from(at).saturating_mul(TICK_MS))).abs() <= 1000);
     }
-}
-
-#[test]
-fn a_key_says_of_which_kind_its_subject_is() {
-    let kind = |text: &str| text.parse::<Subject>().expect("a subject").key().kind();
-    assert_eq!(kind("campaign:0123456789abcdef"), SubjectKind::Copy);
-    for sender in ["ip:192.0.2.7", "net:192.0.2.0/24", "dkim:example.com", "spf:a.test"] {
-        assert_eq!(kind(sender), SubjectKind::Sender, "{sender}");
-    }
-    assert_eq!(SubjectKey::of(SubjectKind::Pair, "a b").kind(), SubjectKind::Pair);
-    let one = |text: &str| SubjectKey::of(SubjectKind::Copy, text);
-    assert_ne!(one("a"), one("b"));
-    // Keys of senders are those of earlier versions: what operators said of them stays.
-    let old = "ip:192.0.2.7".parse::<Subject>().expect("a subject").key();
-    assert_eq!(hex::encode(old.0), hex::encode(&sha2::Sha256::digest("ip:192.0.2.7")[..16]));
 }

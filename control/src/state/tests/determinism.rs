@@ -30,8 +30,6 @@ const CAPS: Caps = Caps {
     remembered: 12,
     versions: 2,
     subjects: 6,
-    copies: 3,
-    pairs: 3,
     said: 2,
     tries: 5,
     lessons: Quotas { mailbox: 1, source: 2, all: 3 },

@@ -20,18 +20,8 @@ use crate::state::{
 };
 
 /// So small that subjects are evicted, and readers lose the journal.
-const CAPS: Caps = Caps {
-    held: 9,
-    remembered: 9,
-    versions: 3,
-    subjects: 12,
-    copies: 3,
-    pairs: 3,
-    said: 3,
-    tries: 6,
-    lessons: QUOTAS,
-    journal: 30,
-};
+const CAPS: Caps =
+    Caps { held: 9, remembered: 9, versions: 3, subjects: 12, said: 3, tries: 6, lessons: QUOTAS, journal: 30 };
 
 type Keys = BTreeMap<Vec<u8>, Vec<u8>>;
 

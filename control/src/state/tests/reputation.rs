@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     mutation::{Change, Grounds, Outcome, Refused},
-    reputation::{Heard, Levels, Manual, REPORT_SUBJECTS_MAX, Stance, Subject, SubjectKey, SubjectKind},
+    reputation::{Heard, Levels, Manual, REPORT_SUBJECTS_MAX, Stance, Subject, SubjectKey},
     time::UnixMs,
 };
 
@@ -94,44 +94,6 @@ fn a_full_state_forgets_whom_it_heard_of_longest_ago_but_nothing_that_was_said()
     assert_eq!(known, [true, false, false, true, true]);
     assert_eq!((told(&world).len(), reputation::subjects(&world.keys)), (3, 3));
     assert!(reputation::shown(&world.keys, subject(1).key()).said.is_some());
-}
-
-#[test]
-fn each_kind_has_room_of_its_own() {
-    let mut world = World::new();
-    world.caps = Caps { subjects: 2, copies: 2, pairs: 2, ..world.caps };
-    let copy = |number: u8| Subject::Campaign([number; 8]).key();
-    let pair = |number: u8| SubjectKey::of(SubjectKind::Pair, &number.to_string());
-    let reported = |subject: SubjectKey| Heard { subject, good: 0, bad: 9 };
-    world.apply(node("n1"), report(&[heard(1, 1, 0), reported(copy(1)), reported(pair(1))]));
-    world.now = world.now.plus_ms(DAY_MS);
-    // A flood of texts takes no sender's place, and no correspondent's.
-    for number in 10..60 {
-        world.apply(node("n1"), report(&[reported(copy(number))]));
-        world.now = world.now.plus_ms(DAY_MS);
-    }
-    let known = |world: &World, key: SubjectKey| reputation::shown(&world.keys, key).tally.is_some();
-    assert_eq!([copy(1), copy(58), copy(59)].map(|key| known(&world, key)), [false, true, true]);
-    assert!(known(&world, subject(1).key()) && known(&world, pair(1)));
-    assert_eq!((told(&world).len(), reputation::subjects(&world.keys)), (4, 4));
-    let forget = Change::ForgetReputation {
-        subject: Subject::Campaign([59; 8]),
-        grounds: Grounds { why: "a test".into(), ticket: String::new() },
-    };
-    assert_eq!(world.apply(operator("anna"), forget), Outcome::Done);
-    world.apply(node("n1"), report(&[reported(copy(60))]));
-    assert_eq!([copy(58), copy(60)].map(|key| known(&world, key)), [true, true], "there was room again");
-}
-
-#[test]
-fn a_state_that_knows_only_senders_is_written_as_before_there_were_kinds() {
-    let mut world = World::new();
-    world.apply(node("n1"), report(&[heard(1, 1, 0)]));
-    let numbers = world.keys.values().find(|value| value.windows(8).any(|part| part == b"subjects")).expect("numbers");
-    assert!(!numbers.windows(6).any(|part| part == b"copies"), "servers of earlier versions write no such field");
-    assert_eq!(report(&[heard(1, 1, 0)]).version(), 2);
-    let copies = [Heard { subject: Subject::Campaign([1; 8]).key(), good: 1, bad: 0 }];
-    assert_eq!(report(&copies).version(), 9);
 }
 
 #[test]
