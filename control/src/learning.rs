@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use proto::{
     held::{BodyRef, MutationId},
     identity::Role,
@@ -19,7 +20,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::{
-    bodies::{Sender, chunks, copies::Copies, peers::Keeper},
+    bodies::{
+        Sender, chunks,
+        copies::{Copies, LoadError},
+        peers::Keeper,
+    },
     raft::Group,
     state::lessons::Learning,
 };
@@ -59,7 +64,7 @@ async fn look(copies: &Copies, group: &Group) -> anyhow::Result<()> {
     let found = tokio::task::spawn_blocking(move || reading.state().curriculum(now)).await?;
     let Some((learning, lessons)) = found else { return Ok(()) };
     let members: Vec<Keeper> = group.status().members.into_values().map(Keeper::from).collect();
-    let in_use = model_in_use(copies, &members, &learning).await;
+    let in_use = model_in_use(copies, &members, &learning).await?;
     let (model, figures) = learn(lessons, in_use).await?;
     let body = match figures.objection() {
         Some(objection) => {
@@ -76,12 +81,19 @@ async fn look(copies: &Copies, group: &Group) -> anyhow::Result<()> {
     }
 }
 
-/// The model in use; none also when no server can give it, for then no node can use it.
-async fn model_in_use(copies: &Copies, members: &[Keeper], learning: &Learning) -> Option<Model> {
-    let named = learning.learnt.body.as_ref()?;
-    let loaded = copies.load(&named.digest, named.size_bytes, members).await.map_err(|error| error.to_string());
-    let model = loaded.and_then(|body| Model::read(body.bytes()).map_err(|error| error.to_string()));
-    model.inspect_err(|problem| tracing::warn!(problem, "the learnt model cannot be read")).ok()
+/// The model in use; none also when it is lost or is no model, for then no new node can use it. One that cannot be had at the moment
+/// is waited for: nodes use it, so a new one must be compared with it.
+async fn model_in_use(copies: &Copies, members: &[Keeper], learning: &Learning) -> anyhow::Result<Option<Model>> {
+    let Some(named) = learning.learnt.body.as_ref() else { return Ok(None) };
+    let body = match copies.load(&named.digest, named.size_bytes, members).await {
+        Err(LoadError::Nowhere) => {
+            tracing::warn!(digest = named.digest, "the learnt model is lost");
+            return Ok(None);
+        }
+        loaded => loaded.context("load the model in use")?,
+    };
+    let model = Model::read(body.bytes());
+    Ok(model.inspect_err(|error| tracing::warn!(%error, "the learnt model cannot be read")).ok())
 }
 
 /// Some thousand lessons take a processor for seconds: beside the threads that carry heartbeats.

@@ -41,7 +41,8 @@ pub(super) struct Moved {
     pub(super) manual: BTreeMap<SubjectKey, Option<Manual>>,
     #[serde(default)]
     pub(super) tries: BTreeMap<SubjectKey, Option<UnixMs>>,
-    #[serde(default)]
+    /// Left out where it says nothing: servers of the version before write the same bytes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) learnt: bool,
 }
 

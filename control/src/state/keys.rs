@@ -316,11 +316,12 @@ pub(super) fn key(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-/// The first key behind all that begin with `prefix`, which is not empty and does not end with 0xff.
+/// The first key behind all that begin with `prefix`, which begins with a kind and so is not all 0xff.
 pub(super) fn behind(prefix: &[u8]) -> Vec<u8> {
-    let mut key = prefix.to_vec();
+    let counted = prefix.iter().rposition(|byte| *byte != 0xff).map_or(0, |at| at + 1);
+    let mut key = prefix[..counted].to_vec();
     if let Some(last) = key.last_mut() {
-        *last = last.saturating_add(1);
+        *last += 1;
     }
     key
 }
@@ -331,7 +332,15 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Keys, Overlay};
+    use super::{Keys, Overlay, behind};
+
+    #[test]
+    fn what_begins_with_a_prefix_lies_before_what_is_behind_it() {
+        for (prefix, expected) in [(&b"a"[..], &b"b"[..]), (b"a\xff", b"b"), (b"a\x01\xff\xff", b"a\x02")] {
+            assert_eq!(behind(prefix), expected);
+            assert!([prefix, &[0xff; 9]].concat() < behind(prefix));
+        }
+    }
 
     type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 

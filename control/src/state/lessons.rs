@@ -63,6 +63,11 @@ impl Source {
     }
 }
 
+/// What the lesson of a held message is counted with.
+fn of_held(held: HeldId) -> [u8; 16] {
+    hashed(&format!("held {held}"))
+}
+
 /// A lesson with who has taught it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Kept {
@@ -80,8 +85,7 @@ impl Kept {
             vec![(hashed(&format!("{kind} {}", self.source.name())), quotas.source), (hashed(kind), quotas.all)];
         if let Source::Release { held, mailbox, .. } = &self.source {
             groups.push((hashed(&format!("{kind} mailbox {}", hex::encode(mailbox))), quotas.mailbox));
-            // Whatever a node says that somebody has broken into.
-            groups.push((hashed(&format!("{kind} held {held}")), 1));
+            groups.push((of_held(*held), 1));
         }
         groups
     }
@@ -187,6 +191,11 @@ impl<K: Keys> Step<'_, K> {
             return invalid(format!(
                 "{node} may teach only that what somebody has released, and it has delivered, was wanted"
             ));
+        }
+        // The first one stays: a node that somebody has broken into must not put its own in the place of an honest one.
+        let taught = key(Kind::LessonOf, &[&of_held(id)]);
+        if self.keys.range(&taught, &behind(&taught)).next().is_some() {
+            return Ok(Outcome::Done);
         }
         let mailbox = hashed(&format!("mailbox:{}", mailbox.key()));
         self.learn(std::slice::from_ref(lesson), &Source::Release { held: id, department, mailbox })?;

@@ -99,7 +99,8 @@ fn only_what_somebody_has_released_and_a_node_has_delivered_teaches_that_it_was_
     assert_eq!(learn(&mut world, 3), Outcome::Refused(Refused::NoSuch));
     let bad = Change::Learn { held: held_id(1), lesson: lesson(9, true) };
     assert!(is_refused(&world.apply(node("mx1"), bad), "wanted"));
-    let none = Change::Learn { held: held_id(1), lesson: Lesson::new([], false, Score::ZERO) };
+    delivered(&mut world, 4, "interior", "anna@interior.gov.test", true);
+    let none = Change::Learn { held: held_id(4), lesson: Lesson::new([], false, Score::ZERO) };
     assert!(is_refused(&world.apply(node("mx1"), none), "features"));
     for (by, change) in [
         (node("mx1"), report(0..1, true)),
@@ -113,6 +114,7 @@ fn only_what_somebody_has_released_and_a_node_has_delivered_teaches_that_it_was_
     let other = Change::Learn { held: held_id(1), lesson: lesson(7, false) };
     assert_eq!(world.apply(node("mx1"), other), Outcome::Done);
     assert_eq!(kept(&world), (1, 0), "of one message there is one lesson");
+    assert_eq!(learning(&world.keys).lessons, 1, "and the first one stays");
 }
 
 #[test]
@@ -142,6 +144,16 @@ fn no_mailbox_no_department_and_no_operator_fills_the_lessons() {
     let entries = world.keys.keys().filter(|key| key.first() == Some(&b'g')).count();
     // Of each kind and each source; those of a mailbox and of a held message, too.
     assert_eq!(entries, 2 * 16 + 3 + 3, "nothing is left of those that went");
+}
+
+#[test]
+fn quotas_hold_whatever_the_hash_of_a_source_ends_with() {
+    let mut world = world();
+    // The hash of this one's bad lessons ends with 0xff.
+    for first in [100, 200] {
+        assert_eq!(world.apply(operator("op308"), report(first..first + 20, true)), Outcome::Done);
+    }
+    assert_eq!(kept(&world), (0, 5), "of one operator");
 }
 
 #[test]
