@@ -216,7 +216,7 @@ impl Examiner {
     }
 
     /// Scans each part that we decode, and the message as it came: the scanner and a mail program may take an odd encoding
-    /// differently. Text by the book the scanner sees in the message. What is too broken for us is not handed to a scanner that might spend minutes on it.
+    /// differently. What is too broken for us is not handed to a scanner that might spend minutes on it.
     async fn scan(&self, message: &Message) -> Virus {
         if message.defects.contains(&Defect::Unread) {
             return Virus::Unavailable { why: "there was no room to read the message".to_owned() };
@@ -371,12 +371,10 @@ pub fn senders(transaction: &Transaction, found: &Authentication) -> Vec<Subject
     standing::senders(transaction.client.address, &transaction.reverse_path, found)
 }
 
-/// The parts that a scanner may not find in the message as it came: whose bytes do not stand in it and are not plain text in a
-/// message without any fault.
+/// The parts whose bytes do not stand in the message as it came.
 fn decoded(message: &Message) -> Vec<&Bytes> {
     let raw = message.bytes.as_ptr_range();
-    let is_sound = message.defects.is_empty();
-    let parts = message.parts.iter().filter(|part| !(is_sound && part.is_plain)).map(|part| &part.content);
+    let parts = message.parts.iter().map(|part| &part.content);
     parts.filter(|part| !part.is_empty() && !raw.contains(&part.as_ptr())).collect()
 }
 

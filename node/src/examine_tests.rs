@@ -168,14 +168,16 @@ async fn bytes_that_are_no_message_get_a_verdict() {
 }
 
 #[tokio::test]
-async fn text_by_the_book_is_scanned_with_its_message_and_other_parts_by_themselves_too() {
+async fn what_is_decoded_is_scanned_by_itself_too_however_plain_it_looks() {
     let part = "Content-Type: text/html\nContent-Transfer-Encoding: base64\n";
     for (text, expected) in [
-        (format!("From: a@b.test\n{part}\nPHA+\n"), vec![]),
-        (format!("From: a@b.test\n{part}Content-Disposition: attachment\n\nPHA+\n"), vec!["<p>"]),
-        // Something is wrong with it.
-        (format!("{part}\nPHA+\n"), vec!["<p>"]),
-        (format!("From: a@b.test\n{part}\nPHA\n"), vec!["<p"]),
+        (format!("From: a@b.test\n{part}\nPHA+\n"), vec!["<p>"]),
+        // A scanner takes the second line for a part of the first.
+        (
+            "From: a@b.test\nContent-Type: text/html;\nContent-Transfer-Encoding: base64\n\nPHA+\n".to_owned(),
+            vec!["<p>"],
+        ),
+        ("From: a@b.test\nContent-Type: text/html\n\n<p>\n".to_owned(), vec![]),
     ] {
         let message = Message::parse(Bytes::from(text.replace('\n', "\r\n")), &Limits::default());
         assert_eq!(super::decoded(&message), expected, "{text}");

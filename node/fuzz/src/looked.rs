@@ -49,7 +49,6 @@ fn with_file(name: &str, content: Vec<u8>) -> Message {
         attached: true,
         content: Bytes::from(content),
         charset: None,
-        is_plain: false,
     }];
     message
 }

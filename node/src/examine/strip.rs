@@ -78,6 +78,8 @@ impl Examiner {
             };
             let made = match blocked::parts(message, evidence, &first.policy) {
                 None => Err(Kept::Unknown),
+                // What was found must be somewhere.
+                Some(parts) if parts.is_empty() => Err(Kept::Unknown),
                 Some(parts) => {
                     let wish = (parts, first.policy.strip_notice.value.clone());
                     match done.iter().find(|(other, _)| *other == wish) {

@@ -35,18 +35,6 @@ impl Uncut {
     }
 }
 
-/// What has to be cut so that a part is gone: the innermost part or message, header and body, whose bytes stand in the message as
-/// they are. What lies in an encoded message goes with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cut {
-    /// Where it is.
-    pub span: Range<usize>,
-    /// Whether it is a message, whose other fields stay.
-    pub is_message: bool,
-    /// Whether it is signed or encrypted, or lies in what is (RFC 1847, RFC 8551): nobody could read, or believe, what is left.
-    pub is_sealed: bool,
-}
-
 /// One piece of a message that is taken out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -157,25 +145,21 @@ fn is_the_same(before: &Message, after: &Message, pieces: &[(Piece, String)]) ->
         let whole = fields.filter(|field| field.name != "mime-version" || before.has("mime-version"));
         whole.map(|field| message.bytes.slice(field.span.clone())).collect()
     };
-    // Whether a scanner finds a part by itself may change with what stands around it.
-    let seen = |part: &Part| Part { is_plain: false, ..part.clone() };
     let mut expected: Vec<Part> = Vec::new();
     for (at, part) in before.parts.iter().enumerate() {
         match pieces.iter().find(|(piece, _)| piece.parts.binary_search(&at).is_ok()) {
-            None => expected.push(seen(part)),
+            None => expected.push(part.clone()),
             Some((piece, notice)) if piece.parts.first() == Some(&at) => expected.push(Part {
                 declared: "text/plain".to_owned(),
                 names: Vec::new(),
                 attached: false,
                 content: Bytes::copy_from_slice(notice.as_bytes()),
                 charset: Some("utf-8".to_owned()),
-                is_plain: false,
             }),
             Some(_) => {}
         }
     }
-    let found: Vec<Part> = after.parts.iter().map(seen).collect();
-    found == expected && after.defects == before.defects && own(after) == own(before)
+    after.parts == expected && after.defects == before.defects && own(after) == own(before)
 }
 
 #[cfg(test)]

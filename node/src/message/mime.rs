@@ -10,11 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Defect,
-    edit::Cut,
     encodings::{is_identity, undone},
     fields::{Field, Header},
     names::names,
-    plain::{self, Leaf},
     text::TEXT_BYTES_MAX,
 };
 use crate::limits::Limits;
@@ -45,8 +43,6 @@ pub struct Part {
     pub content: Bytes,
     /// Character set of a text part, as declared: `utf-8` when none is.
     pub charset: Option<String>,
-    /// Whether it is encoded text that all readers find in its place and decode to these bytes.
-    pub is_plain: bool,
 }
 
 impl Part {
@@ -64,6 +60,18 @@ impl Part {
     }
 }
 
+/// What has to be cut so that a part is gone: the innermost part or message, header and body, whose bytes stand in the message as
+/// they are. What lies in an encoded message goes with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Where it is.
+    pub span: Range<usize>,
+    /// Whether it is a message, whose other fields stay.
+    pub is_message: bool,
+    /// Whether it is signed or encrypted, or lies in what is (RFC 1847, RFC 8551): nobody could read, or believe, what is left.
+    pub is_sealed: bool,
+}
+
 /// What the walk found.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Walk {
@@ -79,8 +87,6 @@ struct Entity {
     bytes: Bytes,
     depth: usize,
     default_type: &'static str,
-    /// Whether every reader finds it here.
-    is_plain: bool,
     /// Where its bytes begin in the message, where no encoding was undone to get them.
     at: Option<usize>,
     cut: Cut,
@@ -101,9 +107,8 @@ impl Walk {
     pub(super) fn new(bytes: &Bytes, limits: &Limits) -> Self {
         let mut walk = Self { views_left: bytes.len(), ..Self::default() };
         let cut = Cut { span: 0..bytes.len(), is_message: true, is_sealed: false };
-        let whole =
-            Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain", is_plain: true, at: Some(0), cut };
-        let mut entities = vec![whole];
+        let mut entities =
+            vec![Entity { bytes: bytes.clone(), depth: 0, default_type: "text/plain", at: Some(0), cut }];
         let mut seen = 0;
         while let Some(entity) = entities.pop() {
             seen += 1;
@@ -149,24 +154,20 @@ impl Walk {
         let encoding =
             header.named("content-transfer-encoding").next().map(|field| field.text(&entity.bytes)).unwrap_or_default();
         let body = entity.bytes.slice(header.body_at..);
-        let is_plain = entity.is_plain && plain::is_plain_header(&header, &entity.bytes);
         if kind.starts_with("multipart/") {
             if is_unclear(declared.as_deref().unwrap_or_default(), content_type.as_ref()) {
                 self.note(Defect::UnclearBoundary);
             }
-            let entity = Entity { is_plain, ..entity };
-            let of =
-                Multipart { kind: &kind, content_type: content_type.as_ref(), encoding: &encoding, header: &header };
-            self.multipart(&of, &entity, room, entities);
+            let of = Multipart { kind: &kind, content_type: content_type.as_ref(), encoding: &encoding };
+            self.multipart(&of, &entity, header.body_at, room, entities);
         } else {
             let (views, defect) = undone(&encoding, body);
-            if let Some(defect) = &defect {
-                self.note(*defect);
+            if let Some(defect) = defect {
+                self.note(defect);
             }
             if kind == "message/partial" {
                 self.note(Defect::Partial);
             }
-            let one_view = views.len() == 1 && defect.is_none();
             let is_sealed = entity.cut.is_sealed || SEALED.contains(&kind.as_str());
             let cut = Cut { is_sealed, ..entity.cut.clone() };
             for (at, content) in views.into_iter().enumerate() {
@@ -174,12 +175,7 @@ impl Walk {
                     break;
                 }
                 if !matches!(kind.as_str(), "message/rfc822" | "message/global") {
-                    let bytes = &entity.bytes;
-                    let charset = content_type.as_ref().and_then(|declared| declared.attribute("charset"));
-                    let leaf =
-                        Leaf { header: &header, bytes, kind: &kind, encoding: &encoding, charset, content: &content };
-                    let is_plain = is_plain && one_view && leaf.is_plain();
-                    self.leaf_of(&header, bytes, content_type.as_ref(), &kind, (content, cut.clone()), is_plain);
+                    self.leaf_of(&header, &entity.bytes, content_type.as_ref(), &kind, (content, cut.clone()));
                     continue;
                 }
                 if at == 0 {
@@ -192,7 +188,6 @@ impl Walk {
                     bytes: content,
                     depth: entity.depth + 1,
                     default_type: "text/plain",
-                    is_plain: false,
                     at: plain.map(|at| at + header.body_at),
                     cut,
                 });
@@ -210,7 +205,7 @@ impl Walk {
         kind: &str,
         (content, cut): (Bytes, Cut),
     ) {
-        self.leaf_of(header, bytes, content_type, kind, (Bytes::new(), cut), false);
+        self.leaf_of(header, bytes, content_type, kind, (Bytes::new(), cut));
         if self.parts.last().is_some_and(|part| part.names.is_empty()) {
             self.parts.pop();
             self.cuts.pop();
@@ -250,8 +245,14 @@ impl Walk {
         }
     }
 
-    fn multipart(&mut self, of: &Multipart<'_>, entity: &Entity, room: usize, entities: &mut Vec<Entity>) {
-        let body_at = of.header.body_at;
+    fn multipart(
+        &mut self,
+        of: &Multipart<'_>,
+        entity: &Entity,
+        body_at: usize,
+        room: usize,
+        entities: &mut Vec<Entity>,
+    ) {
         let body = entity.bytes.slice(body_at..);
         if !is_identity(of.encoding) {
             self.note(Defect::EncodedMultipart);
@@ -287,15 +288,12 @@ impl Walk {
         let default_type = if of.kind == "multipart/digest" { "message/rfc822" } else { "text/plain" };
         let is_sealed = SEALED.contains(&of.kind);
         // Last first, so that the stack gives them in their order.
-        let is_plain =
-            entity.is_plain && plain::is_plain_multipart(of.header, &entity.bytes, entity.depth, of.kind, boundary);
         entities.extend(children.into_iter().rev().map(|within| {
             let within = body_at + within.start..body_at + within.end;
             Entity {
                 bytes: entity.bytes.slice(within.clone()),
                 depth: entity.depth + 1,
                 default_type,
-                is_plain,
                 at: entity.at.map(|at| at + within.start),
                 cut: entity.cut(&within, false, is_sealed),
             }
@@ -303,7 +301,7 @@ impl Walk {
     }
 
     fn leaf(&mut self, header: &Header, content_type: Option<&ContentType<'_>>, kind: &str, of: (Bytes, Cut)) {
-        self.leaf_of(header, &[], content_type, kind, of, false);
+        self.leaf_of(header, &[], content_type, kind, of);
     }
 
     fn leaf_of(
@@ -313,7 +311,6 @@ impl Walk {
         content_type: Option<&ContentType<'_>>,
         kind: &str,
         (content, cut): (Bytes, Cut),
-        is_plain: bool,
     ) {
         // Readers disagree about which of several counts: every name of each of them may be shown.
         let values: Vec<_> = header.named("content-disposition").map(|field| parameters(field, bytes)).collect();
@@ -340,8 +337,7 @@ impl Walk {
         let charset = kind
             .starts_with("text/")
             .then(|| content_type.and_then(|declared| declared.attribute("charset")).unwrap_or("utf-8").to_owned());
-        let is_plain = is_plain && names.is_empty();
-        self.parts.push(Part { declared: kind.to_owned(), names, attached, content, charset, is_plain });
+        self.parts.push(Part { declared: kind.to_owned(), names, attached, content, charset });
         self.cuts.push(cut);
     }
 }
@@ -379,7 +375,6 @@ struct Multipart<'h> {
     kind: &'h str,
     content_type: Option<&'h ContentType<'h>>,
     encoding: &'h str,
-    header: &'h Header,
 }
 
 /// What stands between the delimiters of a multipart (RFC 2046 section 5.1.1).

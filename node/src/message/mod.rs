@@ -7,7 +7,6 @@ pub mod html;
 mod mailbox;
 pub mod mime;
 mod names;
-mod plain;
 pub mod text;
 
 use bytes::Bytes;
@@ -15,10 +14,9 @@ use mail_parser::parsers::MessageStream;
 
 pub use self::mailbox::Mailbox;
 use self::{
-    edit::Cut,
     fields::{Field, Header},
     mailbox::mailboxes,
-    mime::{Part, Walk},
+    mime::{Cut, Part, Walk},
 };
 use crate::limits::Limits;
 

@@ -24,7 +24,6 @@ pub(crate) fn with(name: &str, content: &[u8]) -> Message {
         attached: true,
         content: Bytes::copy_from_slice(content),
         charset: None,
-        is_plain: false,
     });
     message
 }

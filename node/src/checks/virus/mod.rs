@@ -128,7 +128,8 @@ impl VirusScanner {
             return unavailable("no clamd is configured");
         }
         let deadline = Instant::now() + inner.time_max;
-        if std::iter::once(&message).chain(parts).any(|bytes| bytes.len() > inner.bytes_max) {
+        let sizes = parts.iter().map(|part| part.len()).chain([MAIL_HEAD.len() + message.len()]);
+        if sizes.max().is_some_and(|size| size > inner.bytes_max) {
             return unscannable(format!("the message is larger than {} bytes", inner.bytes_max));
         }
         // Parts come first: they come again in other messages, and so does what a clamd breaks off over.

@@ -32,7 +32,6 @@ fn with_part(name: &str, content: Vec<u8>) -> Message {
         attached: true,
         content: Bytes::from(content),
         charset: None,
-        is_plain: false,
     }];
     message
 }
