@@ -83,9 +83,13 @@ async fn an_answer_that_comes_before_the_end_of_the_message_is_read_and_never_a_
 #[tokio::test]
 async fn a_message_over_the_limit_is_unscannable_without_a_question() {
     let fake = Fake::start(good()).await;
-    let scanner = pool(&[&fake], &Limits { virus_bytes_max: 10, ..Limits::default() });
+    // The field that stands before a message for clamd counts, too.
+    let virus_bytes_max = super::MAIL_HEAD.len() + 10;
+    let scanner = pool(&[&fake], &Limits { virus_bytes_max, ..Limits::default() });
     assert_eq!(scan(&scanner, "12345678901").await, "unscannable");
-    assert_eq!(scan_with(&scanner, "1", &["12345678901"]).await, "unscannable");
+    let longest = "12345678901234567890123456789012";
+    assert_eq!(longest.len(), virus_bytes_max);
+    assert_eq!(scan_with(&scanner, "1", &["123456789012345678901234567890123"]).await, "unscannable");
     assert_eq!(fake.heard(), [""; 0]);
     assert_eq!(scan(&scanner, "1234567890").await, "clean");
 }
