@@ -31,7 +31,7 @@ use crate::{
     examine::Examined,
     message::fields::Header,
     pipeline::Pipeline,
-    smtp::transaction::{Client, Listener, Recipient, Route, Transaction, TrustClass},
+    smtp::transaction::{Client, ClientName, Listener, Recipient, Route, Transaction, TrustClass},
 };
 
 /// Who may look into a node.
@@ -212,6 +212,7 @@ fn transaction(request: &ScanRequest, bytes: &[u8], view: Arc<View>) -> Result<T
             helo,
             extended: true,
             tls: false,
+            name: ClientName::default(),
             department,
             reasons: Vec::new(),
         },

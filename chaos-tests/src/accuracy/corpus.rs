@@ -2,15 +2,15 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::{Arc, LazyLock},
 };
 
 use anyhow::{Context as _, ensure};
 use node::{
+    limits::Limits,
     message::Message,
-    smtp::transaction::{Client, Listener, Recipient, Route, Transaction, TrustClass},
+    smtp::transaction::{Client, Recipient, Route, Transaction, TrustClass},
 };
 use proto::{
     address::{Address, Domain, ReversePath},
@@ -18,6 +18,8 @@ use proto::{
     held::TransactionId,
     view::{StateSettings, View, ViewChange},
 };
+
+use super::arrival::Arrival;
 
 /// What people have found a message to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,8 +62,10 @@ pub struct Sorted {
     pub collection: String,
     /// What it is.
     pub class: Class,
-    /// As it would come over SMTP: lines end with CRLF.
+    /// All of it, with what its reader's servers have added. Lines end with CRLF.
     pub bytes: Vec<u8>,
+    /// How it came in.
+    pub arrival: Arrival,
 }
 
 /// Reads a folder, in the order of the names.
@@ -83,7 +87,8 @@ pub fn read(folder: &Path) -> anyhow::Result<Vec<Sorted>> {
             let path = of_class.join(&name);
             let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
             let collection = name.split_once("__").map_or("", |(collection, _)| collection).to_owned();
-            all.push(Sorted { bytes: with_crlf(&bytes), name, collection, class });
+            let bytes = with_readers(&with_crlf(&bytes), &collection);
+            all.push(Sorted { arrival: Arrival::of(&bytes), bytes, name, collection, class });
         }
     }
     ensure!(!all.is_empty(), "no messages in {}: it should have folders named ham, spam or phish", folder.display());
@@ -93,13 +98,34 @@ pub fn read(folder: &Path) -> anyhow::Result<Vec<Sorted>> {
 /// Wanted letters that somebody has written down, parted by lines of five equals signs: a collection of its own.
 #[must_use]
 pub fn letters(text: &str) -> Vec<Sorted> {
-    let letter = |(at, text): (usize, &str)| Sorted {
-        name: format!("letters__{at}"),
-        collection: "letters".to_owned(),
-        class: Class::Ham,
-        bytes: with_crlf(text.as_bytes()),
+    let letter = |(at, text): (usize, &str)| {
+        let bytes = with_crlf(text.as_bytes());
+        Sorted {
+            name: format!("letters__{at}"),
+            collection: "letters".to_owned(),
+            class: Class::Ham,
+            arrival: Arrival::of(&bytes),
+            bytes,
+        }
     };
     text.split("=====\n").enumerate().map(letter).collect()
+}
+
+/// A collection has put `phishing@pot` for each of its readers, which is no address of the Internet: it would speak against those who
+/// are only written to, or were written to in their own name.
+fn with_readers(bytes: &[u8], collection: &str) -> Vec<u8> {
+    if collection != "phishing_pot" {
+        return bytes.to_vec();
+    }
+    let mut out = Vec::with_capacity(bytes.len() + 200);
+    let mut from = 0;
+    for at in memchr::memmem::find_iter(bytes, b"phishing@pot") {
+        out.extend_from_slice(&bytes[from..at]);
+        out.extend_from_slice(b"phishing@pot.example");
+        from = at + b"phishing@pot".len();
+    }
+    out.extend_from_slice(&bytes[from..]);
+    out
 }
 
 /// Each line end as SMTP has it.
@@ -127,9 +153,23 @@ static VIEW: LazyLock<Arc<View>> = LazyLock::new(|| {
     Arc::new(View::empty().after(change))
 });
 
-/// The envelope of a message: its own sender, where it names one, from the Internet to somebody.
+impl Sorted {
+    /// The message that came in.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        Message::parse(self.arrival.bytes.clone().into(), &Limits::default())
+    }
+
+    /// What came with it: its own sender, where it names one, from the client that handed it over to somebody.
+    #[must_use]
+    pub fn transaction(&self, message: &Message) -> Transaction {
+        transaction(message, self.arrival.client.clone())
+    }
+}
+
+/// What comes with a message of this client.
 #[must_use]
-pub fn transaction(message: &Message) -> Transaction {
+pub fn transaction(message: &Message, client: Client) -> Transaction {
     let view = Arc::clone(&VIEW);
     let address = |text: &str| Address::parse(text).ok();
     let to = Domain::parse("example.test").ok();
@@ -144,15 +184,7 @@ pub fn transaction(message: &Message) -> Transaction {
     Transaction {
         id: TransactionId::fresh(),
         recipients: recipients.collect(),
-        client: Client {
-            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            listener: Listener::Internet,
-            helo: "mail.example.net".into(),
-            extended: true,
-            tls: true,
-            department: None,
-            reasons: Vec::new(),
-        },
+        client,
         reverse_path: sender.map_or(ReversePath::Null, ReversePath::Address),
         handling: Handling::default(),
         view,

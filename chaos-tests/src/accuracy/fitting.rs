@@ -4,27 +4,20 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use node::{
-    checks::{
-        classifier::{Both, features_of},
-        criteria::{
-            self, Rule, Sense,
-            weights::{CLASSIFIER_MAX, GROUP_MAX, ODDS_MAX},
-        },
-        facts::Facts,
+use node::checks::{
+    classifier::{Both, features_of},
+    criteria::{
+        self, Rule, Sense,
+        weights::{CLASSIFIER_MAX, GROUP_MAX, ODDS_MAX},
     },
-    limits::Limits,
-    message::Message,
+    facts::Facts,
 };
 use proto::learning::{
     model::Model,
     training::{ALONE, Example, train},
 };
 
-use super::{
-    corpus::{self, Sorted},
-    curve::Curve,
-};
+use super::{corpus::Sorted, curve::Curve};
 
 /// Of the messages so many parts are set aside in turn.
 const FOLDS: usize = 5;
@@ -35,11 +28,11 @@ const STEP: f64 = 0.02;
 /// How strongly weights are drawn to zero.
 const DECAY: f64 = 0.0005;
 /// Largest weight of a rule that speaks against a message, in natural logarithms of odds.
-const BAD_MAX: f64 = 0.8;
+const BAD_MAX: f64 = 1.1;
 /// The same of one that speaks for it: less, as anybody can write what speaks for a message.
 const GOOD_MAX: f64 = 0.6;
 /// The same of a rule that only hints.
-const HINT_MAX: f64 = 0.3;
+const HINT_MAX: f64 = 0.4;
 /// What a rule is worth of which the messages say nothing, as a part of its largest weight: somebody wrote it for a reason.
 const PRIOR: f64 = 0.35;
 /// Collections count by the root of this power of their size.
@@ -59,8 +52,8 @@ pub struct Read {
 /// Reads messages.
 #[must_use]
 pub fn read(sorted: Sorted) -> Read {
-    let message = Message::parse(sorted.bytes.clone().into(), &Limits::default());
-    let transaction = corpus::transaction(&message);
+    let message = sorted.message();
+    let transaction = sorted.transaction(&message);
     let facts = Facts::of(&message, &transaction);
     let (features, holding) = (features_of(&facts), criteria::holding(&facts));
     let example =

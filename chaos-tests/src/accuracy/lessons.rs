@@ -4,8 +4,6 @@ use std::fmt;
 
 use node::{
     checks::{content, facts::Facts, learnt},
-    limits::Limits,
-    message::Message,
     policy::score::total,
 };
 use proto::{
@@ -16,7 +14,7 @@ use proto::{
     score::Score,
 };
 
-use super::corpus::{self, Sorted};
+use super::corpus::Sorted;
 
 /// Wanted ones that are kept away and bad ones that pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,8 +90,8 @@ impl Mistakes {
 
 /// What people would say of it, if it is a mistake; and what there is to know of any.
 fn lesson(sorted: &Sorted, threshold: Score) -> Option<Lesson> {
-    let message = Message::parse(sorted.bytes.clone().into(), &Limits::default());
-    let transaction = corpus::transaction(&message);
+    let message = sorted.message();
+    let transaction = sorted.transaction(&message);
     let facts = Facts::of(&message, &transaction);
     let over = Score(total(&content::analyse(&facts, None).reasons).0 - threshold.0);
     let mut lesson = learnt::lesson(&facts, over)?;

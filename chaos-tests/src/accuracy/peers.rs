@@ -50,7 +50,7 @@ pub trait Peer: Send + Sync {
     /// Where messages are asked about.
     fn address(&self) -> SocketAddr;
     /// The question about a message.
-    fn question(&self, message: &[u8]) -> Vec<u8>;
+    fn question(&self, sorted: &Sorted) -> Vec<u8>;
     /// The points in the answer.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ pub async fn ask(peer: &dyn Peer, all: &[Sorted], at_once: usize, progress: &Pro
         loop {
             let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let Some(sorted) = all.get(at) else { return anyhow::Ok(answered) };
-            let answer = exchange(peer.address(), &peer.question(&sorted.bytes)).await;
+            let answer = exchange(peer.address(), &peer.question(sorted)).await;
             let points = answer.and_then(|answer| peer.points(&answer));
             answered.push((at, points.with_context(|| format!("{} about {}", peer.name(), sorted.name))?));
             progress.inc(1);
@@ -116,10 +116,10 @@ async fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An HTTP request.
-fn post(path: &str, body: &[u8]) -> Vec<u8> {
+/// An HTTP request with these fields more, each with its end of line.
+fn post(path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}Content-Length: {}\r\n\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

@@ -24,8 +24,6 @@ use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use indicatif::ProgressBar;
 use node::{
     checks::{content, facts::Facts},
-    limits::Limits,
-    message::Message,
     policy::score::total,
 };
 use proto::{score::Score, verdict::Reason};
@@ -116,8 +114,8 @@ fn judge(all: &[Sorted], progress: &ProgressBar) -> anyhow::Result<(Said, Vec<Ve
 }
 
 fn reasons_of(sorted: &Sorted) -> Vec<Reason> {
-    let message = Message::parse(sorted.bytes.clone().into(), &Limits::default());
-    content::analyse(&Facts::of(&message, &corpus::transaction(&message)), None).reasons
+    let message = sorted.message();
+    content::analyse(&Facts::of(&message, &sorted.transaction(&message)), None).reasons
 }
 
 async fn ask_peers(all: &[Sorted], train: &Path, progress: &ProgressBar) -> anyhow::Result<Vec<Filter>> {

@@ -12,7 +12,7 @@ use node::{
         decide::decide,
         evidence::{Analysed, Evidence, Virus},
     },
-    smtp::transaction::{Client, Listener, Recipient, Route, Transaction, TrustClass},
+    smtp::transaction::{Client, ClientName, Listener, Recipient, Route, Transaction, TrustClass},
 };
 use proto::{
     address::{Address, ReversePath},
@@ -49,6 +49,7 @@ static TRANSACTION: LazyLock<Transaction> = LazyLock::new(|| {
             helo: "mail.sender.test".into(),
             extended: true,
             tls: false,
+            name: ClientName::default(),
             department: None,
             reasons: Vec::new(),
         },

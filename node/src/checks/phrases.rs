@@ -45,7 +45,7 @@ pub struct Topic {
 }
 
 /// All topics.
-pub const TOPICS: [Topic; 11] = [
+pub const TOPICS: [Topic; 13] = [
     Topic {
         rule: "PHRASES_ADVANCE_FEE",
         rule_more: "PHRASES_ADVANCE_FEE_MORE",
@@ -96,6 +96,25 @@ pub const TOPICS: [Topic; 11] = [
                   ihre daten aktualisieren|sehr geehrter kunde|ungewöhnliche aktivität|ihr postfach|passwort läuft ab|\
                   zahlungsdaten|identität bestätigen|your package|delivery attempt|could not be delivered|\
                   schedule your delivery|shipping fee|customs fee|ihr paket|zustellung fehlgeschlagen|zollgebühr",
+    },
+    Topic {
+        rule: "PHRASES_PHISHING_ABROAD",
+        rule_more: "PHRASES_PHISHING_ABROAD_MORE",
+        text: "it presses for account data or fees in a Romance language or Dutch",
+        phrases: "votre compte|compte a été|compte est suspendu|vérifiez votre|confirmer vos informations|votre colis|\
+                  frais de livraison|mettre à jour vos|carte vitale|action requise|su cuenta|cuenta ha sido|\
+                  verifique su|confirme su|su paquete|actualice sus datos|sua conta|conta foi|sua encomenda|\
+                  seu pedido|mercadoria retida|taxa de importação|taxado|regularize|pontos expiram|resgate|\
+                  atualize seus dados|cartão bloqueado|il suo conto|il tuo conto|suo account|tuo pacco|aggiorna i tuoi|\
+                  uw pakket|uw rekening|uw account|bevestig uw|uw betaling|verzendkosten|uw gegevens",
+    },
+    Topic {
+        rule: "PHRASES_CRYPTO",
+        rule_more: "PHRASES_CRYPTO_MORE",
+        text: "it is about tokens and wallets",
+        phrases: "airdrop|presale|token sale|claim your tokens|claim your reward|claim your rewards|claim now|\
+                  connect your wallet|connect wallet|web3|nft|wallet address|your wallet|hardware wallet|usdt|ethereum|\
+                  cryptocurrency|crypto|kryptowährung|staking|solana|xrp|free spins|casino|welcome bonus|welcome package",
     },
     Topic {
         rule: "PHRASES_URGENCY",

@@ -16,7 +16,7 @@ use super::evidence::{Analysed, Evidence, Virus};
 use crate::{
     limits::Limits,
     message::Message,
-    smtp::transaction::{Client, Listener, Recipient, Route, Transaction, TrustClass},
+    smtp::transaction::{Client, ClientName, Listener, Recipient, Route, Transaction, TrustClass},
 };
 
 /// A department named `id` for `id.gov.test`; its servers are in 127.0.0.0/8, its service is 198.51.100.7.
@@ -81,6 +81,7 @@ pub(crate) fn transaction(view: View, to: &[&str]) -> Transaction {
             helo: "mail.sender.test".into(),
             extended: true,
             tls: false,
+            name: ClientName::default(),
             department: None,
             reasons: Vec::new(),
         },

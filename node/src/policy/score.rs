@@ -29,12 +29,22 @@ pub fn within(most: Score, so_far: &mut Score, mut one: Reason) -> Option<Reason
 pub fn scored(evidence: &Evidence) -> Vec<Reason> {
     let mut reasons = authenticated(&evidence.authentication);
     // The client was asked about before its first message: what was found then counts once.
-    reasons.retain(|reason| !evidence.client.iter().any(|other| other.rule == reason.rule));
+    reasons.retain(|reason| !doubled(reason, &evidence.client));
     reasons.extend(evidence.client.iter().cloned());
+    // Content has rules of the client, too: of two with one name the greater counts.
+    let outdone =
+        |one: &Reason, by: &[Reason]| by.iter().any(|other| other.rule == one.rule && other.score > one.score);
+    reasons.retain(|reason| !outdone(reason, &evidence.content));
+    let content: Vec<Reason> = evidence.content.iter().filter(|reason| !doubled(reason, &reasons)).cloned().collect();
     reasons.extend(known(evidence.senders));
-    reasons.extend(evidence.content.iter().cloned());
+    reasons.extend(content);
     reasons.sort_by(|one, other| other.score.cmp(&one.score).then_with(|| one.rule.cmp(&other.rule)));
     reasons
+}
+
+/// Whether one of the same name is there.
+fn doubled(one: &Reason, among: &[Reason]) -> bool {
+    among.iter().any(|other| other.rule == one.rule)
 }
 
 /// The sum.
@@ -129,6 +139,22 @@ mod tests {
         let rules: Vec<_> = reasons.iter().map(|reason| reason.rule.as_str()).collect();
         assert_eq!(rules, ["PHRASES", "SPF_FAIL", "MANY_LINKS"]);
         assert_eq!(total(&reasons), Score::points(7, 50));
+    }
+
+    #[test]
+    fn what_client_and_content_both_say_counts_once_as_the_greater() {
+        for (of_client, of_content) in [(80, 150), (150, 80)] {
+            let mut evidence = Evidence::nothing();
+            evidence.authentication =
+                Authentication { spf: AuthResult::Pass, reverse: AuthResult::Fail, ..Authentication::default() };
+            evidence.client = vec![reason("GENERIC_REVERSE_NAME", Score(of_client), "x")];
+            let content = [("GENERIC_REVERSE_NAME", of_content), ("NO_REVERSE_NAME", 165), ("OWN", 10), ("OWN", 10)];
+            evidence.content = content.map(|(rule, score)| reason(rule, Score(score), "y")).to_vec();
+            let reasons = scored(&evidence);
+            let found: Vec<_> = reasons.iter().map(|reason| (reason.rule.as_str(), reason.score.0)).collect();
+            let names = ["NO_REVERSE_NAME", "GENERIC_REVERSE_NAME", "OWN", "OWN"];
+            assert_eq!(found, names.into_iter().zip([165, 150, 10, 10]).collect::<Vec<_>>());
+        }
     }
 
     #[test]

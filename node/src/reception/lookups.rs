@@ -14,8 +14,10 @@ use crate::{
     checks::{
         listing::Entry,
         lists::{Answer, Lists},
+        names::is_generic,
     },
     policy::score::reason,
+    smtp::transaction::{ClientName, Met},
 };
 
 /// Names of one address that are looked at.
@@ -40,8 +42,8 @@ pub(super) struct Lookups {
 /// How an address is named.
 #[derive(Clone, Debug)]
 enum Named {
-    /// By a name of its own that leads back to it.
-    Well,
+    /// By this one, in lower case, that leads back to it.
+    Well(String),
     /// By this one, which is made of it.
     ByAddress(String),
     /// Not; why.
@@ -64,18 +66,18 @@ impl Lookups {
         Self { resolver, time_max, lists, named, unknown }
     }
 
-    /// What speaks for or against an address.
-    pub(super) async fn address(&self, client: IpAddr, rules: &ClientRules) -> Vec<Reason> {
+    /// How an address is named, and what speaks for or against it.
+    pub(super) async fn address(&self, client: IpAddr, rules: &ClientRules) -> Met {
         let entry = [Entry::Address(client)];
         let lists = self.lists.reasons(names::list_rule, &entry, &rules.dns_lists);
-        let (name, lists) = tokio::join!(self.reverse_name(client, rules), lists);
-        name.into_iter().chain(lists).collect()
+        let ((name, reason), lists) = tokio::join!(self.reverse_name(client, rules), lists);
+        Met { name, reasons: reason.into_iter().chain(lists).collect() }
     }
 
-    async fn reverse_name(&self, client: IpAddr, rules: &ClientRules) -> Option<Reason> {
+    async fn reverse_name(&self, client: IpAddr, rules: &ClientRules) -> (ClientName, Option<Reason>) {
         let points = rules.points;
         if points.no_reverse_name.0 == 0 && points.generic_reverse_name.0 == 0 {
-            return None;
+            return (ClientName::Unasked, None);
         }
         let named = match self.named.get(&client) {
             Some(named) => named,
@@ -84,17 +86,20 @@ impl Lookups {
                     self.named.insert(client, named.clone());
                     named
                 }
-                Answer::Nothing | Answer::Unknown => return None,
+                Answer::Nothing | Answer::Unknown => return (ClientName::Unanswered, None),
             },
         };
-        let (rule, points, text) = match named {
-            Named::Well => return None,
+        let (name, rule, points, text) = match named {
+            Named::Well(name) => return (ClientName::Known(name), None),
             Named::ByAddress(name) => {
-                ("GENERIC_REVERSE_NAME", points.generic_reverse_name, format!("{name} is made of the address"))
+                let text = format!("{name} is made of the address");
+                (ClientName::Known(name), "GENERIC_REVERSE_NAME", points.generic_reverse_name, text)
             }
-            Named::Not(why) => ("NO_REVERSE_NAME", points.no_reverse_name, format!("{client}: {why}")),
+            Named::Not(why) => {
+                (ClientName::None, "NO_REVERSE_NAME", points.no_reverse_name, format!("{client}: {why}"))
+            }
         };
-        (points.0 != 0).then(|| reason(rule, points, text))
+        (name, (points.0 != 0).then(|| reason(rule, points, text)))
     }
 
     /// Looks for a name that leads back to the address.
@@ -104,9 +109,9 @@ impl Lookups {
             Answer::Nothing => return Answer::Found(Named::Not("the address has no name")),
             Answer::Unknown => return Answer::Unknown,
         };
-        let generic = names.iter().find(|name| names::is_generic(name, client)).cloned();
+        let generic = names.iter().find(|name| is_generic(name, client)).cloned();
         match self.leads_back(client, names).await {
-            Answer::Found(()) => Answer::Found(generic.map_or(Named::Well, Named::ByAddress)),
+            Answer::Found(name) => Answer::Found(generic.map_or(Named::Well(name), Named::ByAddress)),
             Answer::Nothing => Answer::Found(Named::Not("the name of the address does not lead back to it")),
             Answer::Unknown => Answer::Unknown,
         }
@@ -117,7 +122,7 @@ impl Lookups {
             Answer::Found(lookup) => {
                 let names = lookup.answers().iter().filter_map(|record| {
                     let RData::PTR(name) = &record.data else { return None };
-                    Some(name.0.to_ascii().trim_end_matches('.').to_owned())
+                    Some(name.0.to_ascii().trim_end_matches('.').to_ascii_lowercase())
                 });
                 let names: Vec<String> = names.take(NAMES_MAX).collect();
                 if names.is_empty() { Answer::Nothing } else { Answer::Found(names) }
@@ -127,12 +132,14 @@ impl Lookups {
         }
     }
 
-    async fn leads_back(&self, client: IpAddr, names: Vec<String>) -> Answer<()> {
+    /// The first of the names that has this address.
+    async fn leads_back(&self, client: IpAddr, names: Vec<String>) -> Answer<String> {
         let mut unknown = false;
-        for found in join_all(names.into_iter().map(|name| self.resolver.lookup_ip(name + "."))).await {
+        let asked = names.iter().map(|name| self.resolver.lookup_ip(format!("{name}.")));
+        for (found, name) in join_all(asked).await.into_iter().zip(&names) {
             match Answer::of(found) {
                 Answer::Found(addresses) if addresses.iter().any(|address| address.to_canonical() == client) => {
-                    return Answer::Found(());
+                    return Answer::Found(name.clone());
                 }
                 Answer::Found(_) | Answer::Nothing => {}
                 Answer::Unknown => unknown = true,

@@ -38,7 +38,7 @@ use crate::{
     reputation::Outcomes,
     smtp::{
         reply::Reply,
-        transaction::{Listener, Transaction},
+        transaction::{Listener, Met, Transaction},
     },
     telemetry::metrics,
 };
@@ -109,14 +109,9 @@ impl Reception {
         presence.map(Some)
     }
 
-    /// What speaks for or against a client that has connected; takes as long as its greeting is delayed, and no longer than that
+    /// What is found out about a client that has connected; takes as long as its greeting is delayed, and no longer than that
     /// or [`ASKING_TIME_MAX`]. `speaks` ends when the client says something, which is too early; without it nothing is delayed.
-    pub async fn client(
-        &self,
-        client: IpAddr,
-        rules: &ClientRules,
-        speaks: Option<impl Future<Output = ()>>,
-    ) -> Vec<Reason> {
+    pub async fn client(&self, client: IpAddr, rules: &ClientRules, speaks: Option<impl Future<Output = ()>>) -> Met {
         let delay = Duration::from_millis(rules.greet_delay_ms);
         let early = async {
             match speaks {
@@ -124,11 +119,11 @@ impl Reception {
                 Some(_) | None => false,
             }
         };
-        let (mut reasons, early) = tokio::join!(self.lookups.address(client, rules), early);
+        let (mut met, early) = tokio::join!(self.lookups.address(client, rules), early);
         if early {
-            reasons.insert(0, early_talk(rules));
+            met.reasons.insert(0, early_talk(rules));
         }
-        reasons
+        met
     }
 
     /// What speaks against what a client calls itself, before its first message.

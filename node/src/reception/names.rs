@@ -62,31 +62,13 @@ pub fn helo(name: &str, client: IpAddr, hostname: &Domain, view: &View) -> Optio
     (!domain.as_str().contains('.')).then_some(HeloFault::Bad)
 }
 
-/// Whether the name of an address is made of it, as providers name dial-up lines: all four numbers of an IPv4 address stand in it
-/// in order or backwards, or as eight hexadecimal digits.
-#[must_use]
-pub fn is_generic(name: &str, client: IpAddr) -> bool {
-    let IpAddr::V4(v4) = client else { return false };
-    let octets = v4.octets();
-    let hex: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-    let name = name.to_ascii_lowercase();
-    if name.contains(&hex) {
-        return true;
-    }
-    let numbers: Vec<u16> =
-        name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect();
-    let forth: Vec<u16> = octets.iter().map(|octet| u16::from(*octet)).collect();
-    let back: Vec<u16> = forth.iter().rev().copied().collect();
-    numbers.windows(4).any(|four| four == forth || four == back)
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
     use proto::{address::Domain, policy::PolicyLayer};
 
-    use super::{HeloFault, helo, is_generic};
+    use super::{HeloFault, helo};
     use crate::policy::samples::view;
 
     fn ip(text: &str) -> IpAddr {
@@ -116,22 +98,5 @@ mod tests {
             assert_eq!(helo(name, ip("192.0.2.7"), &ours, &view), expected, "{name}");
         }
         assert_eq!(helo("health.gov.test", ip("198.51.100.7"), &ours, &view), None, "a listed service");
-    }
-
-    #[test]
-    fn a_name_that_is_made_of_the_address_is_generic() {
-        let table = [
-            ("192-0-2-7.dsl.example", true),
-            ("host7.2.0.192.pool.example", true),
-            ("c0000207.cable.example", true),
-            ("mail.example", false),
-            ("mx7.example", false),
-            ("192-0-2-8.dsl.example", false),
-            ("192-0-2.mail7.example", true),
-        ];
-        for (name, expected) in table {
-            assert_eq!(is_generic(name, ip("192.0.2.7")), expected, "{name}");
-        }
-        assert!(!is_generic("192-0-2-7.example", ip("2001:db8::7")));
     }
 }

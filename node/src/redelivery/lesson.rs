@@ -9,7 +9,7 @@ use proto::{
 use super::{Attempt, Redelivery};
 use crate::{
     checks::learnt,
-    smtp::transaction::{Client, Listener, Transaction},
+    smtp::transaction::{Client, ClientName, Listener, Transaction},
 };
 
 /// Whether anything is learnt from it: mail from the Internet that somebody has released, and that all have got. What moves by itself
@@ -43,6 +43,7 @@ impl Redelivery {
                 helo: String::new(),
                 extended: true,
                 tls: false,
+                name: ClientName::default(),
                 department: None,
                 reasons: Vec::new(),
             },

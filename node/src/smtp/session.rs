@@ -25,7 +25,7 @@ use super::{
     parameters::MailParameters,
     reply::{Class, Reply},
     step::{Moment, Question, Settings, Step},
-    transaction::{Client, Listener, Transaction},
+    transaction::{Client, Listener, Met, Transaction},
     xclient::Claim,
 };
 
@@ -53,8 +53,8 @@ pub struct Session {
     proxy: Proxy,
     demand: TlsDemand,
     channel: Channel,
-    /// What spoke for or against the client when it connected.
-    reasons: Vec<Reason>,
+    /// What was found out about the client when it connected.
+    met: Met,
     hello: Option<Hello>,
     open: Option<Open>,
     errors: u32,
@@ -73,7 +73,7 @@ impl Session {
             proxy: if listed { Proxy::May } else { Proxy::No },
             demand: TlsDemand::None,
             channel: Channel::Clear,
-            reasons: Vec::new(),
+            met: Met::default(),
             hello: None,
             open: None,
             errors: 0,
@@ -126,8 +126,8 @@ impl Session {
     }
 
     /// What is said first to a client that was asked about: 220, or a refusal when nobody at all would take its mail.
-    pub fn met(&mut self, reasons: Vec<Reason>, refusal: Option<Reply>) -> Step {
-        self.reasons = reasons;
+    pub fn met(&mut self, met: Met, refusal: Option<Reply>) -> Step {
+        self.met = met;
         refusal.map_or_else(|| self.banner(), Step::Close)
     }
 
@@ -263,7 +263,7 @@ impl Session {
         }
         let Claim { address, helo, extended } = claim;
         self.open = None;
-        self.reasons.clear();
+        self.met = Met::default();
         self.hello = helo.map(|name| Hello { name, extended });
         if let Some(address) = address {
             (self.address, self.proxy) = (address, Proxy::Speaks);
@@ -288,14 +288,16 @@ impl Session {
                 .because("MESSAGE_TOO_LARGE"));
         }
         let department = admission::sender(view, self.listener, self.address, &path)?;
+        let Met { name, reasons } = self.met.clone();
         let client = Client {
             address: self.address,
             listener: self.listener,
             helo: hello.name,
             extended: hello.extended,
             tls: self.under_tls(),
+            name,
             department,
-            reasons: self.reasons.clone(),
+            reasons,
         };
         let transaction = Transaction {
             id: moment.fresh_id,

@@ -45,9 +45,34 @@ pub struct Client {
     pub extended: bool,
     /// Whether the connection is under TLS.
     pub tls: bool,
+    /// What the DNS calls its address.
+    pub name: ClientName,
     /// On the private network: whose server it is.
     pub department: Option<DepartmentId>,
     /// What spoke for or against it before its first message.
+    pub reasons: Vec<Reason>,
+}
+
+/// What the DNS calls a client's address: a name counts when it leads back to the address (`iprev`, RFC 8601 section 2.7.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ClientName {
+    /// Nobody has looked: it is well known, or a department's, or there was no connection.
+    #[default]
+    Unasked,
+    /// There was no answer in time.
+    Unanswered,
+    /// It has none that leads back to it.
+    None,
+    /// This one, in lower case.
+    Known(String),
+}
+
+/// What was found out about a client before it was greeted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Met {
+    /// What the DNS calls its address.
+    pub name: ClientName,
+    /// What speaks for or against it.
     pub reasons: Vec<Reason>,
 }
 

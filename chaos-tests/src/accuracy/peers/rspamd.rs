@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use indicatif::ProgressBar;
+use node::smtp::transaction::ClientName;
 use tokio::{process::Command, time::sleep};
 
 use super::{Ground, Peer, exchange, json, post, run};
@@ -110,7 +111,7 @@ impl Rspamd {
         }
         let peer = Self { account, store: store_account, milter, scanner, controller, processes };
         for address in [scanner, controller] {
-            let ping = || async { exchange(address, &post("/ping", b"")).await.ok() };
+            let ping = || async { exchange(address, &post("/ping", "", b"")).await.ok() };
             let mut listens = until("Rspamd listens", ping).await;
             for _ in 1..START_TRIES {
                 if listens.is_err() {
@@ -129,7 +130,7 @@ impl Rspamd {
     pub async fn learn(&self, all: &[Sorted], progress: &ProgressBar) -> anyhow::Result<()> {
         for sorted in all {
             let path = if sorted.class.is_bad() { "/learnspam" } else { "/learnham" };
-            json(&exchange(self.controller, &post(path, &sorted.bytes)).await?)
+            json(&exchange(self.controller, &post(path, "", &sorted.bytes)).await?)
                 .with_context(|| format!("teach Rspamd {}", sorted.name))?;
             progress.inc(1);
         }
@@ -180,8 +181,17 @@ impl Peer for Rspamd {
         self.scanner
     }
 
-    fn question(&self, message: &[u8]) -> Vec<u8> {
-        post("/checkv2", message)
+    /// It is told who the client was, as a mail server does.
+    fn question(&self, sorted: &Sorted) -> Vec<u8> {
+        let client = &sorted.arrival.client;
+        let name = match &client.name {
+            ClientName::Unasked => return post("/checkv2", "", &sorted.bytes),
+            ClientName::Known(name) => format!("Hostname: {name}\r\n"),
+            ClientName::None => "Hostname: unknown\r\n".to_owned(),
+            ClientName::Unanswered => String::new(),
+        };
+        let client = format!("IP: {}\r\nHelo: {}\r\n{name}", client.address, client.helo);
+        post("/checkv2", &client, &sorted.bytes)
     }
 
     fn points(&self, answer: &[u8]) -> anyhow::Result<f64> {

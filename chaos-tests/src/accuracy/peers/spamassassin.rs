@@ -7,6 +7,7 @@ use tokio::process::Command;
 
 use super::{Ground, Peer, exchange, run};
 use crate::{
+    accuracy::corpus::Sorted,
     cluster::operator::until,
     commits::installed,
     edge::usage::Account,
@@ -100,9 +101,10 @@ impl Peer for SpamAssassin {
         self.address
     }
 
-    fn question(&self, message: &[u8]) -> Vec<u8> {
-        let head = format!("CHECK SPAMC/1.5\r\nContent-length: {}\r\nUser: nobody\r\n\r\n", message.len());
-        [head.as_bytes(), message].concat()
+    /// It reads who the client was from the `Received` fields.
+    fn question(&self, sorted: &Sorted) -> Vec<u8> {
+        let head = format!("CHECK SPAMC/1.5\r\nContent-length: {}\r\nUser: nobody\r\n\r\n", sorted.bytes.len());
+        [head.as_bytes(), &sorted.bytes].concat()
     }
 
     fn points(&self, answer: &[u8]) -> anyhow::Result<f64> {

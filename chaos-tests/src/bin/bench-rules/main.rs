@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::ensure;
 use chaos_tests::{
-    accuracy::corpus,
+    accuracy::{arrival, corpus},
     command::{self, Form},
 };
 use clap::Parser;
@@ -113,7 +113,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn read(bytes: Vec<u8>) -> (Message, Transaction) {
     let message = Message::parse(bytes.into(), &Limits::default());
-    let transaction = corpus::transaction(&message);
+    let transaction = corpus::transaction(&message, arrival::nobody());
     (message, transaction)
 }
 

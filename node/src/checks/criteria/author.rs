@@ -1,10 +1,10 @@
 //! Who says that he wrote it: the forms of From and Reply-To, and whether they agree with each other and with the envelope.
 
-use super::{Criterion, Group, bad, good, hint};
+use super::{Criterion, Group, bad, good, hint, subject::is_gappy};
 use crate::{
     checks::{
         facts::Facts,
-        names::{is_abused_suffix, is_random},
+        names::{is_abused_suffix, is_free_host, is_random},
         phrases::FREEMAIL,
     },
     message::Mailbox,
@@ -13,7 +13,7 @@ use crate::{
 pub(super) const GROUP: Group =
     Group { name: "author", about: "From, Reply-To and Return-Path, and whether they agree", criteria: &CRITERIA };
 
-const CRITERIA: [Criterion; 19] = [
+const CRITERIA: [Criterion; 23] = [
     bad("MISSING_FROM", "it has no author", |f| f.message.from.is_empty()),
     bad("FROM_WITHOUT_ADDRESS", "its author has no address", |f| {
         !f.message.from.is_empty() && f.message.from.iter().any(|mailbox| mailbox.domain.is_none())
@@ -33,14 +33,21 @@ const CRITERIA: [Criterion; 19] = [
     bad("NAME_PADDED", "the author's name is padded with spaces", |f| {
         f.raw("from").is_some_and(|raw| raw.contains("=?UTF-8?B?IE") || raw.starts_with("\" ") || raw.contains("  <"))
     }),
+    bad("NAME_GAPPY", "the letters of the author's name are spaced out", |f| is_gappy(author_name(f))),
     hint("NO_NAME", "the author gives no name", |f| !f.message.from.is_empty() && author_name(f).is_empty()),
     bad("LOCAL_PART_RANDOM", "the author's mailbox has a random name", |f| is_random(&f.author_local)),
     hint("LOCAL_PART_LONG", "the author's mailbox has a very long name", |f| f.author_local.len() > 28),
     bad("DOMAIN_RANDOM", "the author's domain has a random name", |f| is_random(f.author_label())),
     hint("DOMAIN_LONG", "the author's domain has a very long name", |f| f.author_label().len() > 22),
     hint("DOMAIN_DEEP", "the author's domain is far below another", |f| f.author_domain.matches('.').count() >= 4),
+    bad("DOMAIN_BARE", "the author's domain is none of the Internet", |f| {
+        !f.author_domain.is_empty() && !f.author_domain.contains('.')
+    }),
     bad("DOMAIN_ABUSED_SUFFIX", "the author's domain is of a kind that is often abused", |f| {
         is_abused_suffix(&f.author_domain)
+    }),
+    bad("AUTHOR_AT_FREE_HOST", "the author's domain is one where anybody can put up a page", |f| {
+        is_free_host(&f.author_domain)
     }),
     hint("REPLY_TO_ELSEWHERE", "answers go to another domain than the author's", |f| {
         !f.message.has("list-id") && reply_domains(f).is_some()
@@ -50,6 +57,11 @@ const CRITERIA: [Criterion; 19] = [
     }),
     hint("RETURN_PATH_ELSEWHERE", "it was sent by another domain than the author's", |f| {
         f.return_site.as_ref().is_some_and(|site| *site != f.author_site && !f.author_site.is_empty())
+    }),
+    bad("RETURN_PATH_OF_SERVICE", "errors go to an account of programs, as of what a web page sends", |f| {
+        let accounts = ["root", "www-data", "apache", "nobody", "www", "httpd", "nginx", "daemon"];
+        let local = f.transaction.reverse_path.address().map(|address| address.local().to_ascii_lowercase());
+        local.is_some_and(|local| accounts.contains(&local.as_str()))
     }),
     good("RETURN_PATH_SAME", "it was sent by the author's own domain", |f| {
         f.return_site.as_ref().is_some_and(|site| *site == f.author_site)

@@ -27,13 +27,55 @@ const CRITERIA: [Criterion; 9] = [
         f.raw("list-unsubscribe").is_some_and(|raw| names_author(&raw, f))
     }),
     good("LIST_ID", "it is of a mailing list", |f| f.message.has("list-id")),
-    good("FEEDBACK_ID", "its sender takes complaints", |f| {
-        f.message.has("feedback-id") || f.message.has("x-report-abuse") || f.message.has("x-csa-complaints")
+    good("FEEDBACK_ID", "its sender takes complaints and offers a way out", |f| {
+        let complaints = ["feedback-id", "x-report-abuse", "x-csa-complaints"];
+        f.message.has("list-unsubscribe") && complaints.iter().any(|name| f.message.has(name))
     }),
-    good("IN_THREAD", "it is part of a conversation", |f| f.message.has("in-reply-to") || f.message.has("references")),
+    good("IN_THREAD", "it is part of a conversation", |f| {
+        (f.message.has("in-reply-to") || f.message.has("references")) && answers(&f.message.subject)
+    }),
 ];
+
+/// Whether a subject is that of an answer, or of one of several patches that are sent as answers to the first: who writes a field of
+/// conversations into advertising leaves the subject as it sells.
+fn answers(subject: &str) -> bool {
+    let mut rest = subject.trim_start();
+    while let Some((tag, behind)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        if tag.to_ascii_lowercase().contains("patch") {
+            return true;
+        }
+        rest = behind.trim_start();
+    }
+    let (prefix, _) = rest.split_once(':').unwrap_or_default();
+    let prefix = prefix.trim_end().trim_end_matches(|c: char| c == ']' || c == '[' || c.is_ascii_digit());
+    ["re", "aw", "fw", "fwd", "wg", "sv", "antw", "r", "tr", "rif"].iter().any(|one| one.eq_ignore_ascii_case(prefix))
+}
 
 fn names_author(raw: &str, f: &super::Facts<'_>) -> bool {
     let label = f.author_label();
     label.len() > 2 && raw.to_ascii_lowercase().contains(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::answers;
+
+    #[test]
+    fn subjects_of_answers_are_told_from_those_of_advertising() {
+        let cases = [
+            ("Re: minutes", true),
+            ("RE : minutes", true),
+            ("[list] [ext] AW: minutes", true),
+            ("Re[2]: minutes", true),
+            ("[PATCH v2 3/7] net: fix", true),
+            ("[RFC PATCH] net: fix", true),
+            ("Your parcel: pay now", false),
+            ("[offer] 50 % off", false),
+            ("regards", false),
+            ("", false),
+        ];
+        for (subject, expected) in cases {
+            assert_eq!(answers(subject), expected, "{subject}");
+        }
+    }
 }

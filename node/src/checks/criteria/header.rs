@@ -6,7 +6,7 @@ use crate::checks::facts::Facts;
 pub(super) const GROUP: Group =
     Group { name: "header", about: "missing, doubled, malformed and forged fields", criteria: &CRITERIA };
 
-const CRITERIA: [Criterion; 13] = [
+const CRITERIA: [Criterion; 14] = [
     hint("MISSING_SUBJECT", "it has no subject", |f| !f.message.has("subject")),
     hint("MISSING_MIME_VERSION", "it has MIME fields without a version", |f| {
         f.message.has("content-type") && !f.message.has("mime-version")
@@ -27,6 +27,11 @@ const CRITERIA: [Criterion; 13] = [
     }),
     bad("SIGNATURE_OBSOLETE", "it is signed in a way that was given up", |f| {
         f.message.has("domainkey-signature") || f.raw("dkim-signature").is_some_and(|raw| raw.contains("rsa-sha1"))
+    }),
+    hint("SIGNED_BY_ANOTHER", "none of its signatures claims to be of the author's domain", |f| {
+        f.message.has("dkim-signature")
+            && !f.author_site.is_empty()
+            && !f.message.header.named("dkim-signature").any(|field| signs_for(&field.text(&f.message.bytes), f))
     }),
     hint("DISPOSITION_ASKED", "it asks to be told when it is read", |f| f.message.has("disposition-notification-to")),
     hint("MAILER_OF_MASSES", "its program is one for masses", |f| {
@@ -66,6 +71,14 @@ const CRITERIA: [Criterion; 13] = [
             >= 2
     }),
 ];
+
+/// Whether a signature's domain (`d=`, RFC 6376 section 3.5) is the author's, or above or below it.
+fn signs_for(signature: &str, f: &Facts<'_>) -> bool {
+    signature.split(';').any(|tag| {
+        let (name, domain) = tag.split_once('=').unwrap_or_default();
+        name.trim() == "d" && Facts::site(&domain.trim().to_ascii_lowercase()) == f.author_site
+    })
+}
 
 /// Whether a field is encoded (RFC 2047) though all of it is ASCII.
 fn encoded_needlessly(f: &Facts<'_>, name: &str) -> bool {

@@ -4,6 +4,7 @@
 mod author;
 mod brands;
 mod bulk;
+mod connection;
 mod date;
 mod header;
 mod html;
@@ -89,6 +90,7 @@ pub const GROUPS: &[Group] = &[
     author::GROUP,
     brands::GROUP,
     bulk::GROUP,
+    connection::GROUP,
     date::GROUP,
     header::GROUP,
     html::GROUP,

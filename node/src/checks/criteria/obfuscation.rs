@@ -8,7 +8,7 @@ pub(super) const GROUP: Group = Group {
     criteria: &CRITERIA,
 };
 
-const CRITERIA: [Criterion; 7] = [
+const CRITERIA: [Criterion; 8] = [
     bad("INVISIBLE_CHARACTERS", "words are broken up by invisible characters", |f| f.invisible_in_words > 2),
     bad("MIXED_SCRIPTS", "letters of other scripts imitate Latin ones", |f| f.mixed_words > 0),
     bad("STYLED_LETTERS", "its letters are mathematical signs", |f| {
@@ -20,6 +20,10 @@ const CRITERIA: [Criterion; 7] = [
     }),
     bad("SPACED_OUT", "words are spaced out", |f| spaced_out(&f.words)),
     bad("DIGITS_IN_WORDS", "digits stand for letters", |f| digits_in_words(&f.words) >= 3),
+    bad("LETTERS_SWAPPED", "a letter or digit stands for another that looks like it", |f| {
+        let names = f.message.from.iter().map(|mailbox| mailbox.name.as_str());
+        names.chain([f.message.subject.as_str()]).any(|text| swapped(text) > 0) || swapped(&f.raw_text) >= 3
+    }),
     bad("NAME_MIXED", "the author's name or the subject mixes scripts", |f| {
         let odd = |c: char| matches!(c, '\u{370}'..='\u{52f}' | '\u{1d400}'..='\u{1d7ff}' | '\u{200b}'..='\u{200d}' | '\u{ad}');
         let mixed = |text: &str| text.chars().any(odd) && text.chars().filter(char::is_ascii_alphabetic).count() >= 3;
@@ -61,4 +65,39 @@ fn digits_in_words(words: &str) -> usize {
             && bytes.iter().filter(|byte| byte.is_ascii_digit()).count() <= 2
     };
     words.split(' ').filter(is_such).count()
+}
+
+/// Words in which a capital `I` stands for a small `l`, as in `poIicy`, or a zero for an `O`, as in `C0STC0`.
+fn swapped(text: &str) -> usize {
+    let is_such = |word: &&str| {
+        let bytes = word.as_bytes();
+        let inner_i = |three: &[u8]| three[0].is_ascii_lowercase() && three[1] == b'I' && three[2].is_ascii_lowercase();
+        let zero = |three: &[u8]| three[0].is_ascii_uppercase() && three[1] == b'0' && three[2].is_ascii_uppercase();
+        let as_l = word.get(1..).is_some_and(|rest| rest.bytes().filter(u8::is_ascii_uppercase).count() == 1)
+            && bytes.iter().all(u8::is_ascii_alphabetic)
+            && bytes.windows(3).any(inner_i);
+        let as_o = bytes.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'0') && bytes.windows(3).any(zero);
+        let is_name = *word == "LinkedIn" || word.starts_with("Mc") || word.starts_with("Mac");
+        (3..=16).contains(&bytes.len()) && !is_name && (as_l || as_o)
+    };
+    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_such).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::swapped;
+
+    #[test]
+    fn letters_that_stand_for_others_are_seen_and_names_of_firms_are_not() {
+        for (text, expected) in [
+            ("Your pIan and poIicy", 2),
+            ("ACE TooIs", 1),
+            ("C0STC0 member", 1),
+            ("LinkedIn iPhone WiFi OpenAI McIntyre", 0),
+            ("CO2 H2O A0 B0C1 IIS", 0),
+            ("aIbGcIdE", 0),
+        ] {
+            assert_eq!(swapped(text), expected, "{text}");
+        }
+    }
 }

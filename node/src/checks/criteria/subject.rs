@@ -6,7 +6,7 @@ use crate::checks::facts::Facts;
 pub(super) const GROUP: Group =
     Group { name: "subject", about: "how the subject calls for attention", criteria: &CRITERIA };
 
-const CRITERIA: [Criterion; 13] = [
+const CRITERIA: [Criterion; 14] = [
     bad("SUBJECT_ALL_CAPS", "its subject shouts", |f| {
         let letters: Vec<char> = f.message.subject.chars().filter(|c| c.is_alphabetic()).collect();
         letters.len() >= 10 && letters.iter().all(|c| !c.is_lowercase())
@@ -32,10 +32,9 @@ const CRITERIA: [Criterion; 13] = [
         let is_reply = ["re:", "aw:", "re[", "fwd: re:"].iter().any(|prefix| subject.starts_with(prefix));
         is_reply && !f.message.has("in-reply-to") && !f.message.has("references")
     }),
-    bad("SUBJECT_GAPPY", "words of its subject are spaced out", |f| {
-        let single = |word: &&str| word.chars().count() == 1 && word.chars().all(char::is_alphabetic);
-        let words: Vec<&str> = f.message.subject.split([' ', '.', '-', '_', '*']).collect();
-        words.windows(4).any(|four| four.iter().all(single))
+    bad("SUBJECT_GAPPY", "words of its subject are spaced out", |f| is_gappy(&f.message.subject)),
+    bad("SUBJECT_UNDERSCORES", "the words of its subject are held together by underscores", |f| {
+        f.message.subject.starts_with('_') || f.message.subject.matches('_').count() >= 4
     }),
     hint("SUBJECT_NUMBER", "its subject ends with a number or code", |f| {
         let last = f.message.subject.split_whitespace().next_back().unwrap_or_default();
@@ -123,6 +122,13 @@ const CRITERIA: [Criterion; 13] = [
         )
     }),
 ];
+
+/// Whether letters stand alone, four in a row.
+pub(super) fn is_gappy(text: &str) -> bool {
+    let single = |word: &&str| word.chars().count() == 1 && word.chars().all(char::is_alphabetic);
+    let words: Vec<&str> = text.split([' ', '.', '-', '_', '*']).collect();
+    words.windows(4).any(|four| four.iter().all(single))
+}
 
 fn has_word(f: &Facts<'_>, words: &[&str]) -> bool {
     let subject = f.message.subject.to_lowercase();

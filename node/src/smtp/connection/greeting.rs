@@ -38,14 +38,14 @@ impl Connection {
             Ok(presence) => self.of_net = presence,
             Err(reply) => return Step::Close(reply),
         }
-        let mut reasons = self.service.reception.client(self.client, &view.clients, speaks).await;
+        let mut met = self.service.reception.client(self.client, &view.clients, speaks).await;
         if early_talk {
-            reasons.insert(0, reception::early_talk(&view.clients));
+            met.reasons.insert(0, reception::early_talk(&view.clients));
         }
-        let points: Score = reasons.iter().map(|reason| reason.score).sum();
+        let points: Score = met.reasons.iter().map(|reason| reason.score).sum();
         let refused = points > Score::ZERO && points >= reception::refused_by_all(&view);
-        let refusal = refused.then(|| reception::refusal(&reasons, "connect"));
-        self.session.met(reasons, refusal)
+        let refusal = refused.then(|| reception::refusal(&met.reasons, "connect"));
+        self.session.met(met, refusal)
     }
 
     pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(&self, step: Step, stream: &mut Stream<S>) -> bool {
