@@ -85,7 +85,7 @@ pub fn all(cluster: &Cluster) -> anyhow::Result<Vec<Case>> {
 /// Spam, scored by its content and its nameless sender.
 #[must_use]
 pub fn spam() -> Case {
-    let from = "WINNER DEPARTMENT <winner@lottery-claims.example>";
+    let from = "Winner Department <winner@lottery-claims.example>";
     let letter = Letter::new(from, ANNA, "Claim your prize today").text(letters::SPAM).bytes();
     case("spam", &NAMELESS, "winner@lottery-claims.example", &[(ANNA, Fate::Quarantined)], letter)
 }

@@ -17,7 +17,10 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use crate::smtp_client::{Answers, Conversation, Envelope};
+use crate::{
+    smtp_client::{Answers, Conversation, Envelope},
+    zones,
+};
 
 /// How long a cluster that works takes at most to accept a batch.
 const ACCEPTED_MAX: Duration = Duration::from_secs(60);
@@ -145,7 +148,7 @@ impl Worker {
     async fn connection(&self, open: Option<Conversation>) -> Option<Conversation> {
         match open {
             Some(conversation) => Some(conversation),
-            None => Conversation::open(self.server, Some(self.client), "load.test").await.ok(),
+            None => Conversation::open(self.server, Some(self.client), zones::own_name(self.client)).await.ok(),
         }
     }
 }

@@ -69,6 +69,18 @@ impl SigningKey {
     }
 }
 
+/// What a client calls itself: one that has a name by that.
+#[must_use]
+pub fn own_name(client: IpAddr) -> &'static str {
+    if client == GOOD {
+        "mail.good.example"
+    } else if client == FORGER {
+        "mail.forger.example"
+    } else {
+        "mail.test"
+    }
+}
+
 /// What the DNS of the test world says.
 #[must_use]
 pub fn records(key: &SigningKey) -> Vec<Record> {

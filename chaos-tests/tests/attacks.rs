@@ -21,7 +21,7 @@ use chaos_tests::{
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpSocket},
     sync::{Mutex as AsyncMutex, MutexGuard, OnceCell},
     task::JoinSet,
     time::{interval, timeout},
@@ -237,7 +237,7 @@ fn two_thousand_slow_clients_and_a_flood_of_fast_ones_do_not_keep_the_honest_one
     })
 }
 
-/// Passes each connection on to the next of the servers; where it listens, and how many connections it had.
+/// Passes each connection on to the next of the servers, as the good server; where it listens, and how many connections it had.
 async fn forwarder(servers: Vec<SocketAddr>) -> anyhow::Result<(SocketAddr, Arc<AtomicUsize>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -247,7 +247,9 @@ async fn forwarder(servers: Vec<SocketAddr>) -> anyhow::Result<(SocketAddr, Arc<
         while let Ok((mut near, _)) = listener.accept().await {
             let server = servers[seen.fetch_add(1, Ordering::SeqCst) % servers.len()];
             tokio::spawn(async move {
-                let mut far = TcpStream::connect(server).await?;
+                let socket = TcpSocket::new_v4()?;
+                socket.bind((zones::GOOD, 0).into())?;
+                let mut far = socket.connect(server).await?;
                 tokio::io::copy_bidirectional(&mut near, &mut far).await
             });
         }

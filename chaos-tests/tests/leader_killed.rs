@@ -25,6 +25,15 @@ const REDELIVERY_MAX: Duration = Duration::from_secs(180);
 /// Of 250s between two deaths.
 const BATCH: usize = 30;
 
+/// What a server writes that takes a message from the one who wrote it.
+const HANDED_ON: &str = "Received: from desk.good.example ([127.0.10.7])\r\n\tby mail.good.example with ESMTPSA id 1; \
+    Sun, 22 Nov 2026 08:00:00 +0000\r\n";
+
+/// What people write.
+const MINUTES: &str = "Dear Anna,\r\n\r\nhere are the minutes of our meeting. We have agreed that the report goes to the committee \
+    before the end of the month,\r\nthat Karl asks the archive for the missing files, and that we look at the plan again when they are \
+    there.\r\nPlease tell me by Friday whether point three is as you remember it.\r\n\r\nKind regards\r\nKarl\r\n";
+
 /// A third of the messages is delivered, a third quarantined, and a third both delivered and deferred.
 fn start_load(cluster: &Cluster) -> Running {
     let load = Load {
@@ -35,16 +44,19 @@ fn start_load(cluster: &Cluster) -> Running {
     };
     let signing = cluster.signing.clone();
     load.start(move |n| {
-        let letter = Letter::new(FRIEND, ANNA, &format!("Number {n}"));
+        let from = format!("A Friend <{FRIEND}>");
+        let letter = Letter::new(&from, ANNA, &format!("Minutes of meeting {n}")).text(MINUTES);
         let (kind, letter, to) = match n % 3 {
             0 => ("delivered", letter, vec![ANNA.to_owned()]),
             1 => {
-                let letter = letter.attach("invoice.pdf", "application/pdf", &letters::windows_program());
+                let letter = letter.attach("setup.exe", "application/x-msdownload", &letters::windows_program());
                 ("quarantined", letter, vec![ANNA.to_owned()])
             }
             _ => ("deferred", letter, vec![ANNA.to_owned(), FULL.to_owned()]),
         };
-        let message = signing.sign(&letter.bytes()).expect("a letter can be signed");
+        // As a mail server sends it that somebody has given it to; nothing but its attachment may speak against it.
+        let message = [HANDED_ON.as_bytes(), &letter.bytes()].concat();
+        let message = signing.sign(&message).expect("a letter can be signed");
         Parcel { kind, envelope: Envelope { from: FRIEND.into(), to }, message }
     })
 }

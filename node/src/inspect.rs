@@ -212,6 +212,7 @@ fn transaction(request: &ScanRequest, bytes: &[u8], view: Arc<View>) -> Result<T
             helo,
             extended: true,
             tls: false,
+            declined_tls: false,
             name: ClientName::default(),
             department,
             reasons: Vec::new(),

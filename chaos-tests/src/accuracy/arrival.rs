@@ -8,7 +8,7 @@ use node::smtp::transaction::{Client, ClientName, Listener};
 
 /// Since this year it says something when mail comes without encryption.
 const TLS_SINCE: u16 = 2015;
-/// Two names of who keeps mailboxes at Microsoft.
+/// Names of Microsoft's servers.
 const MICROSOFT: [&str; 3] = ["outlook.com", "office365.com", "exchangelabs.com"];
 
 /// A message as it came in.
@@ -18,13 +18,15 @@ pub struct Arrival {
     pub client: Client,
     /// What was handed over.
     pub bytes: Vec<u8>,
+    /// When, as the field says it.
+    date: String,
 }
 
 impl Arrival {
     /// Reads it off the fields of a message.
     #[must_use]
     pub fn of(message: &[u8]) -> Self {
-        let unnamed = Self { client: nobody(), bytes: message.to_vec() };
+        let unnamed = Self { client: nobody(), bytes: message.to_vec(), date: String::new() };
         let Some(parsed) = MessageParser::default().parse_headers(message) else { return unnamed };
         let fields: Vec<&Header<'_>> =
             parsed.headers().iter().filter(|header| header.name == HeaderName::Received).collect();
@@ -38,7 +40,26 @@ impl Arrival {
             from = field.offset_end as usize;
         }
         bytes.extend_from_slice(&message[from..]);
-        Self { client, bytes }
+        let date = text(fields[at], message).rsplit_once("; ").map(|(_, date)| date.to_owned()).unwrap_or_default();
+        Self { client, bytes, date }
+    }
+
+    /// The message as a mail server hands it to a filter: with a field of its own that names the client.
+    #[must_use]
+    pub fn received(&self) -> Vec<u8> {
+        let Client { address, helo, name, .. } = &self.client;
+        let name = match name {
+            ClientName::Unasked => return self.bytes.clone(),
+            ClientName::Known(name) => format!("{name} "),
+            ClientName::None => "unknown ".to_owned(),
+            ClientName::Unanswered => String::new(),
+        };
+        let with = if self.client.declined_tls { "ESMTP" } else { "ESMTPS" };
+        let field = format!(
+            "Received: from {helo} ({name}[{address}])\r\n\tby mx.example.test (Postfix) with {with} id 4FGH2K1m2Tz9;\r\n\t{}\r\n",
+            self.date
+        );
+        [field.as_bytes(), &self.bytes].concat()
     }
 }
 
@@ -51,6 +72,7 @@ pub fn nobody() -> Client {
         helo: "mail.example.net".into(),
         extended: true,
         tls: true,
+        declined_tls: false,
         name: ClientName::Unasked,
         department: None,
         reasons: Vec::new(),
@@ -61,18 +83,39 @@ pub fn nobody() -> Client {
 fn is_border(field: &Header<'_>, message: &[u8]) -> bool {
     let HeaderValue::Received(received) = &field.value else { return false };
     let (Some(from), Some(by)) = (&received.from, &received.by) else { return false };
-    let fetched = matches!(received.with, Some(Protocol::LMTP)) || text(field, message).contains("fetchmail");
-    let inside = received.from_ip.is_some_and(is_inside);
-    let names = [Some(host(from)), received.from_iprev.as_deref().map(str::to_owned), received.helo.as_ref().map(host)];
-    let own = names.iter().flatten().any(|name| are_of_one(name, &host(by)));
-    !fetched && !inside && !own && (received.from_ip.is_some() || host(from).contains('.'))
+    // Who has fetched it, or has shown a password, is no client of a gateway.
+    let fetched = text(field, message).contains("fetchmail");
+    let inside = matches!(received.with, Some(Protocol::LMTP | Protocol::ESMTPA | Protocol::ESMTPSA))
+        || received.from_ip.is_some_and(is_inside);
+    let (from, by) = (host(from), host(by));
+    let names =
+        [Some(from.clone()), received.from_iprev.as_deref().map(str::to_owned), received.helo.as_ref().map(host)];
+    let own = names.iter().flatten().any(|name| are_of_one(name, &by) && !sells_mailboxes(name, &by));
+    !fetched && !inside && !own && (received.from_ip.is_some() || from.contains('.'))
+}
+
+/// Whether a provider of mailboxes has sent it to a mailbox of its own: one customer to another.
+fn sells_mailboxes(from: &str, by: &str) -> bool {
+    let (from, by) = (from.to_ascii_lowercase(), by.to_ascii_lowercase());
+    (from.ends_with(".outbound.protection.outlook.com") && by.ends_with(".mail.protection.outlook.com"))
+        || (from.starts_with("mail-") && from.ends_with(".google.com") && by == "mx.google.com")
 }
 
 fn named(received: &Received<'_>, text: &str) -> Option<Client> {
-    let from = host(received.from.as_ref()?);
-    let helo = received.helo.as_ref().map(host);
-    let iprev = received.from_iprev.as_deref().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
     let address = received.from_ip?;
+    // An address that stands for a name loses its brackets, and only with them it may.
+    let spelled = |name: &Host<'_>| match name {
+        Host::IpAddr(own) if text.contains(&format!("[{own}] (")) || text.contains(&format!("=[{own}]")) => {
+            format!("[{own}]")
+        }
+        Host::IpAddr(_) | Host::Name(_) => host(name),
+    };
+    let (from, helo) = (spelled(received.from.as_ref()?), received.helo.as_ref().map(spelled));
+    // Sendmail writes who is logged in at the client before its name.
+    let logged_in =
+        text.split_once('[').and_then(|(before, _)| Some(before.trim_end().rsplit_once('(')?.1.rsplit_once('@')?.1));
+    let iprev = received.from_iprev.as_deref().or(logged_in);
+    let iprev = iprev.map(|name| name.trim_end_matches('.').to_ascii_lowercase());
     let unknown = [Some(from.as_str()), iprev.as_deref()].contains(&Some("unknown"));
     let exim = text.contains("(Exim");
     let name = match iprev {
@@ -91,7 +134,8 @@ fn named(received: &Received<'_>, text: &str) -> Option<Client> {
         || matches!(received.with, Some(Protocol::ESMTPS | Protocol::ESMTPSA | Protocol::UTF8SMTPS))
         || ["TLS", "cipher", "with SMTPS"].iter().any(|mark| text.contains(mark));
     let literal = helo.unwrap_or(from);
-    Some(Client { address, helo: literal, name, tls: old || encrypted, ..nobody() })
+    let tls = old || encrypted;
+    Some(Client { address, helo: literal, name, tls, declined_tls: !tls, ..nobody() })
 }
 
 /// The field as it is written, on one line.
@@ -157,6 +201,30 @@ mod tests {
         let now = "; Wed, 18 Nov 2026 11:06:40 +0000";
         let cases = [
             (
+                "from mx.b.test (root@mx7.b.test [192.0.2.7]) by in.reader.test (8.11.6/8.11.6) with ESMTP id 1",
+                known("mx7.b.test"),
+                "mx.b.test",
+                false,
+            ),
+            (
+                "from [192.0.2.7] (mx7.b.test [192.0.2.7]) by in.reader.test (Postfix) with ESMTP id 1",
+                known("mx7.b.test"),
+                "[192.0.2.7]",
+                false,
+            ),
+            (
+                "from 192.0.2.7 (mx7.b.test [192.0.2.7]) by in.reader.test (Postfix) with ESMTP id 1",
+                known("mx7.b.test"),
+                "192.0.2.7",
+                false,
+            ),
+            (
+                "from mail-ot1-f43.google.com (mail-ot1-f43.google.com. [192.0.2.7]) by mx.google.com with ESMTPS id 1",
+                known("mail-ot1-f43.google.com"),
+                "mail-ot1-f43.google.com",
+                true,
+            ),
+            (
                 "from mx.b.test (mx7.b.test [192.0.2.7]) by in.reader.test (Postfix) with ESMTPS id 1",
                 known("mx7.b.test"),
                 "mx.b.test",
@@ -218,6 +286,15 @@ mod tests {
         ];
         let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
         assert_eq!(seen(&fields), (known("mx.b.test"), "mx.b.test".to_owned(), true, 1));
+    }
+
+    #[test]
+    fn who_shows_a_password_is_no_client_of_a_gateway() {
+        let fields = [
+            "from laptop (x.dsl.test [192.0.2.66]) by mx.reader.test (Postfix) with ESMTPSA id 1; Wed, 18 Nov 2026 11:06:40 +0000",
+            "from mx.b.test (mx.b.test [192.0.2.7]) by laptop (Postfix) with ESMTPS id 3; Wed, 18 Nov 2026 11:06:40 +0000",
+        ];
+        assert_eq!(seen(&fields), (known("mx.b.test"), "mx.b.test".to_owned(), true, 0));
     }
 
     #[test]

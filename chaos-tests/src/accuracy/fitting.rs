@@ -8,7 +8,7 @@ use node::checks::{
     classifier::{Both, features_of},
     criteria::{
         self, Rule, Sense,
-        weights::{CLASSIFIER_MAX, GROUP_MAX, ODDS_MAX},
+        weights::{self, CLASSIFIER_MAX, ODDS_MAX},
     },
     facts::Facts,
 };
@@ -140,9 +140,9 @@ impl Fitted {
     /// Hundredths of points of a message, with the bounds of the groups, where one unit of weight is worth so many.
     #[must_use]
     pub fn points(&self, unit: f64, rules: &[Rule], holding: &[usize], odds: Both<i32>) -> f64 {
-        let most = f64::from(GROUP_MAX.0);
         let mut groups: HashMap<&str, f64> = HashMap::new();
         for at in holding {
+            let most = f64::from(weights::most(rules[*at].group).0);
             let group = groups.entry(rules[*at].group).or_default();
             *group = (*group + self.rules[*at] * unit).clamp(-most, most);
         }

@@ -36,7 +36,7 @@ use crate::{
     process::{Process, Program},
     sink_feed::{DnsPeer, SinkPeer},
     smtp_client::{Answers, Conversation, Envelope},
-    zones::SigningKey,
+    zones::{self, SigningKey},
 };
 
 /// What may be different from one box to another.
@@ -266,7 +266,7 @@ impl Cluster {
         envelope: &Envelope,
         message: &[u8],
     ) -> anyhow::Result<Answers> {
-        let mut conversation = Conversation::open(server, Some(client), "mail.test").await?;
+        let mut conversation = Conversation::open(server, Some(client), zones::own_name(client)).await?;
         let answers = conversation.send(envelope, message).await?;
         // The answer to the message counts, not the one to QUIT.
         let _ = conversation.quit().await;

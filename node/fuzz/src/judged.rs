@@ -49,6 +49,7 @@ static TRANSACTION: LazyLock<Transaction> = LazyLock::new(|| {
             helo: "mail.sender.test".into(),
             extended: true,
             tls: false,
+            declined_tls: false,
             name: ClientName::default(),
             department: None,
             reasons: Vec::new(),

@@ -8,7 +8,7 @@ use super::{
     calendar,
     campaign::Digest,
     classifier,
-    criteria::{self, Rule, weights},
+    criteria::{self, CONNECTION, Rule, weights},
     facts::Facts,
     impersonation, learnt,
     listing::Entry,
@@ -73,7 +73,8 @@ fn reasons(facts: &Facts<'_>, own: Option<&Model>) -> Vec<Reason> {
     reasons.extend(calendar::reasons(facts));
     let rules = criteria::rules();
     let holding = criteria::holding(facts).into_iter().filter_map(|at| rules.get(at));
-    reasons.extend(capped(holding.map(Counted::from)));
+    let met = &facts.transaction.client.reasons;
+    reasons.extend(capped(holding.map(Counted::from).map(|rule| rule.beyond(met)), &[(CONNECTION, of_client(met))]));
     let features = classifier::features_of(facts);
     let odds = classifier::judge(&features);
     reasons.extend(by_odds(odds.words, &weights::WORDS));
@@ -96,13 +97,31 @@ pub(super) struct Counted<'r> {
 impl<'r> From<&'r Rule> for Counted<'r> {
     fn from(rule: &'r Rule) -> Self {
         let Rule { group, name, score, text, .. } = rule;
-        Self { group, cap: GROUP_MAX, name, score: *score, text }
+        Self { group, cap: weights::most(group), name, score: *score, text }
     }
 }
 
-/// The points of rules that hold, those of each group up to its cap. What is worth nothing is not told.
-pub(super) fn capped<'r>(holding: impl Iterator<Item = Counted<'r>>) -> Vec<Reason> {
-    let mut of_group: HashMap<&str, Score> = HashMap::new();
+impl Counted<'_> {
+    /// What it says more than the door has said by the same name.
+    fn beyond(self, met: &[Reason]) -> Self {
+        let said =
+            met.iter().filter(|reason| reason.rule == self.name).map(|reason| reason.score.0.max(0)).sum::<i32>();
+        Self { score: Score(if self.score.0 > 0 { (self.score.0 - said).max(0) } else { self.score.0 }), ..self }
+    }
+}
+
+/// What the door has said of a client's names: with what the criteria see of the client it is one trait.
+fn of_client(met: &[Reason]) -> Score {
+    let names = ["NO_REVERSE_NAME", "GENERIC_REVERSE_NAME", "FALSE_HELO", "BAD_HELO", "UNKNOWN_HELO"];
+    let said: Score =
+        met.iter().filter(|reason| names.contains(&reason.rule.as_str())).map(|reason| reason.score).sum();
+    said.clamp(Score::ZERO, weights::CONNECTION_MAX)
+}
+
+/// The points of rules that hold, those of each group up to its cap, of which `counted` has been used already. What is worth nothing
+/// is not told.
+pub(super) fn capped<'r>(holding: impl Iterator<Item = Counted<'r>>, counted: &[(&'r str, Score)]) -> Vec<Reason> {
+    let mut of_group: HashMap<&str, Score> = counted.iter().copied().collect();
     let mut reasons = Vec::new();
     for Counted { group, cap, name, score, text } in holding {
         reasons.extend(within(cap, of_group.entry(group).or_default(), reason(name, score, text)));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::phrases::FREEMAIL;
+use super::{facts::Facts, phrases::FREEMAIL};
 
 /// Suffixes under which most names are bought for a few days.
 const ABUSED: [&str; 71] = [
@@ -175,19 +175,16 @@ const RENTED: [&str; 14] = [
     "compute",
 ];
 /// Who rents them out, when the name is theirs.
-const LANDLORDS: [&str; 12] = [
+const LANDLORDS: [&str; 9] = [
     "amazonaws.com",
     "googleusercontent.com",
     "colocrossing.com",
     "contaboserver.net",
     "linodeusercontent.com",
     "members.linode.com",
-    "your-server.de",
     "hwclouds-dns.com",
-    "ovh.net",
+    "clients.your-server.de",
     "vultrusercontent.com",
-    "kimsufi.com",
-    "secureserver.net",
 ];
 /// Services that send for others and take complaints: below these names are their servers.
 const MAILING_SERVICES: [&str; 52] = [
@@ -245,7 +242,8 @@ const MAILING_SERVICES: [&str; 52] = [
     "inxmail.com",
 ];
 /// Where the servers of free mailboxes are that are not below the mailboxes' own domains.
-const MAIL_PROVIDERS: [&str; 10] = [
+const MAIL_PROVIDERS: [&str; 11] = [
+    "me.com",
     "google.com",
     "yahoo.net",
     "yahoodns.net",
@@ -294,10 +292,12 @@ pub fn is_mail_provider(host: &str) -> bool {
     is_below(host, &MAIL_PROVIDERS) || is_below(host, &FREEMAIL)
 }
 
-/// Whether one of these words stands in a host's name before its last two labels: what its owner's name is tells nothing.
+/// Whether one of these words stands in a host's name before the owner's own: what that is tells nothing.
 fn has_word(host: &str, words: &[&str]) -> bool {
-    let Some((before, _)) = host.rmatch_indices('.').nth(1).map(|(at, _)| host.split_at(at)) else { return false };
-    before.split(|c: char| !c.is_ascii_alphabetic()).any(|word| words.iter().any(|one| one.eq_ignore_ascii_case(word)))
+    let own = Facts::site(host).matches('.').count();
+    let Some((at, _)) = host.rmatch_indices('.').nth(own) else { return false };
+    let mut found = host[..at].split(|c: char| !c.is_ascii_alphabetic());
+    found.any(|word| words.iter().any(|one| one.eq_ignore_ascii_case(word)))
 }
 
 fn is_below(host: &str, domains: &[&str]) -> bool {
@@ -382,6 +382,8 @@ mod tests {
             ("sendgrid.net", (false, false, true)),
             ("notsendgrid.net", (false, false, false)),
             ("mail.home.example", (false, false, false)),
+            ("mail.server.co.uk", (false, false, false)),
+            ("mo4.mail-out.ovh.net", (false, false, false)),
             ("mx.cable.example", (false, false, false)),
             ("mail.example", (false, false, false)),
         ];

@@ -39,7 +39,7 @@ pub fn reasons(rules: &Engine, found: &Found, checked: &Authentication, client: 
     for (of, word) in words {
         evidence.set(of, word);
     }
-    capped(rules.holding(found, &evidence).map(|rule| counted(rules, rule)))
+    capped(rules.holding(found, &evidence).map(|rule| counted(rules, rule)), &[])
 }
 
 fn counted<'r>(rules: &Engine, rule: &'r Rule) -> Counted<'r> {

@@ -81,6 +81,7 @@ pub(crate) fn transaction(view: View, to: &[&str]) -> Transaction {
             helo: "mail.sender.test".into(),
             extended: true,
             tls: false,
+            declined_tls: false,
             name: ClientName::default(),
             department: None,
             reasons: Vec::new(),

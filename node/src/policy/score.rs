@@ -28,23 +28,18 @@ pub fn within(most: Score, so_far: &mut Score, mut one: Reason) -> Option<Reason
 #[must_use]
 pub fn scored(evidence: &Evidence) -> Vec<Reason> {
     let mut reasons = authenticated(&evidence.authentication);
-    // The client was asked about before its first message: what was found then counts once.
-    reasons.retain(|reason| !doubled(reason, &evidence.client));
     reasons.extend(evidence.client.iter().cloned());
-    // Content has rules of the client, too: of two with one name the greater counts.
-    let outdone =
-        |one: &Reason, by: &[Reason]| by.iter().any(|other| other.rule == one.rule && other.score > one.score);
-    reasons.retain(|reason| !outdone(reason, &evidence.content));
-    let content: Vec<Reason> = evidence.content.iter().filter(|reason| !doubled(reason, &reasons)).cloned().collect();
+    let of_client = reasons.len();
     reasons.extend(known(evidence.senders));
-    reasons.extend(content);
+    for one in &evidence.content {
+        // Content says what more a client's names are worth than the door has said: to people that is one reason.
+        match reasons[..of_client].iter_mut().find(|reason| reason.rule == one.rule) {
+            Some(same) => same.score = Score(same.score.0.saturating_add(one.score.0)),
+            None => reasons.push(one.clone()),
+        }
+    }
     reasons.sort_by(|one, other| other.score.cmp(&one.score).then_with(|| one.rule.cmp(&other.rule)));
     reasons
-}
-
-/// Whether one of the same name is there.
-fn doubled(one: &Reason, among: &[Reason]) -> bool {
-    among.iter().any(|other| other.rule == one.rule)
 }
 
 /// The sum.
@@ -57,7 +52,7 @@ pub fn total(reasons: &[Reason]) -> Score {
 pub type Listed = (&'static str, &'static str, Score, &'static str);
 
 /// All rules about who sent a message, but for those of clients, whose points policy gives.
-pub const RULES: [Listed; 13] = [
+pub const RULES: [Listed; 12] = [
     ("arc", "ARC_TRUSTED", Score::points(-3, 0), "servers that are trusted vouch for who sent it (ARC)"),
     ("spf", "SPF_FAIL", Score::points(3, 0), "the sender's domain does not send from this address"),
     ("spf", "SPF_SOFTFAIL", Score::points(1, 0), "the sender's domain probably does not send from here"),
@@ -67,7 +62,6 @@ pub const RULES: [Listed; 13] = [
     ("dmarc", "DMARC_FAIL", Score::points(3, 0), "the author's domain does not vouch for the message"),
     ("dmarc", "DMARC_PASS", Score(-50), "the author's domain vouches for the message"),
     ("authentication", "NO_AUTHENTICATION", Score::points(1, 0), "nothing tells who sent it"),
-    ("reverse_name", "NO_REVERSE_NAME", Score::points(1, 20), "the client's address has no name that leads back to it"),
     ("reputation", "REPUTATION_BAD", Score(500), "its senders have sent much bad mail lately"),
     ("reputation", "REPUTATION_GOOD", Score(-200), "its senders have sent much good mail lately"),
     ("reputation", "SENDER_ALLOWED", Score(-500), "an operator vouches for its sender"),
@@ -95,7 +89,6 @@ fn authenticated(found: &Authentication) -> Vec<Reason> {
         // A chain of trusted sealers speaks for what the author's domain cannot.
         ("ARC_TRUSTED", found.dmarc == AuthResult::Fail && found.arc_vouches),
         ("NO_AUTHENTICATION", nothing && found.problem.is_none()),
-        ("NO_REVERSE_NAME", matches!(found.reverse, AuthResult::Fail | AuthResult::PermError)),
         ("DMARC_PASS", found.dmarc == AuthResult::Pass),
     ];
     let holding = rules.into_iter().filter_map(|(rule, holds)| holds.then_some(rule));
@@ -142,19 +135,17 @@ mod tests {
     }
 
     #[test]
-    fn what_client_and_content_both_say_counts_once_as_the_greater() {
-        for (of_client, of_content) in [(80, 150), (150, 80)] {
-            let mut evidence = Evidence::nothing();
-            evidence.authentication =
-                Authentication { spf: AuthResult::Pass, reverse: AuthResult::Fail, ..Authentication::default() };
-            evidence.client = vec![reason("GENERIC_REVERSE_NAME", Score(of_client), "x")];
-            let content = [("GENERIC_REVERSE_NAME", of_content), ("NO_REVERSE_NAME", 165), ("OWN", 10), ("OWN", 10)];
-            evidence.content = content.map(|(rule, score)| reason(rule, Score(score), "y")).to_vec();
-            let reasons = scored(&evidence);
-            let found: Vec<_> = reasons.iter().map(|reason| (reason.rule.as_str(), reason.score.0)).collect();
-            let names = ["NO_REVERSE_NAME", "GENERIC_REVERSE_NAME", "OWN", "OWN"];
-            assert_eq!(found, names.into_iter().zip([165, 150, 10, 10]).collect::<Vec<_>>());
-        }
+    fn what_door_and_content_say_by_one_name_is_one_reason() {
+        let mut evidence = Evidence::nothing();
+        evidence.authentication = Authentication { spf: AuthResult::Pass, ..Authentication::default() };
+        evidence.client = vec![reason("GENERIC_REVERSE_NAME", Score(80), "x is made of the address")];
+        evidence.content = [("GENERIC_REVERSE_NAME", 70), ("OWN", 10), ("OWN", 10)]
+            .map(|(rule, score)| reason(rule, Score(score), "y"))
+            .to_vec();
+        let reasons = scored(&evidence);
+        let found: Vec<_> = reasons.iter().map(|reason| (reason.rule.as_str(), reason.score.0)).collect();
+        assert_eq!(found, [("GENERIC_REVERSE_NAME", 150), ("OWN", 10), ("OWN", 10)]);
+        assert_eq!(reasons[0].text, "x is made of the address");
     }
 
     #[test]

@@ -39,6 +39,9 @@ pub(super) struct Lookups {
     unknown: Cache<Domain, bool>,
 }
 
+/// Why an address is not named.
+const NAMELESS: &str = "the address has no name";
+
 /// How an address is named.
 #[derive(Clone, Debug)]
 enum Named {
@@ -48,6 +51,12 @@ enum Named {
     ByAddress(String),
     /// Not; why.
     Not(&'static str),
+}
+
+/// Of the names that lead back to an address the first that somebody gave it.
+fn best(names: Vec<String>, client: IpAddr) -> Named {
+    let given = names.iter().find(|name| !is_generic(name, client)).cloned();
+    given.map(Named::Well).or_else(|| names.into_iter().next().map(Named::ByAddress)).unwrap_or(Named::Not(NAMELESS))
 }
 
 fn remembered<K, V>() -> Cache<K, V>
@@ -106,12 +115,11 @@ impl Lookups {
     async fn name_of(&self, client: IpAddr) -> Answer<Named> {
         let names = match self.names(client).await {
             Answer::Found(names) => names,
-            Answer::Nothing => return Answer::Found(Named::Not("the address has no name")),
+            Answer::Nothing => return Answer::Found(Named::Not(NAMELESS)),
             Answer::Unknown => return Answer::Unknown,
         };
-        let generic = names.iter().find(|name| is_generic(name, client)).cloned();
-        match self.leads_back(client, names).await {
-            Answer::Found(name) => Answer::Found(generic.map_or(Named::Well(name), Named::ByAddress)),
+        match self.leading_back(client, names).await {
+            Answer::Found(names) => Answer::Found(best(names, client)),
             Answer::Nothing => Answer::Found(Named::Not("the name of the address does not lead back to it")),
             Answer::Unknown => Answer::Unknown,
         }
@@ -132,20 +140,24 @@ impl Lookups {
         }
     }
 
-    /// The first of the names that has this address.
-    async fn leads_back(&self, client: IpAddr, names: Vec<String>) -> Answer<String> {
-        let mut unknown = false;
+    /// Those of the names that have this address.
+    async fn leading_back(&self, client: IpAddr, names: Vec<String>) -> Answer<Vec<String>> {
+        let (mut unknown, mut own) = (false, Vec::new());
         let asked = names.iter().map(|name| self.resolver.lookup_ip(format!("{name}.")));
         for (found, name) in join_all(asked).await.into_iter().zip(&names) {
             match Answer::of(found) {
                 Answer::Found(addresses) if addresses.iter().any(|address| address.to_canonical() == client) => {
-                    return Answer::Found(name.clone());
+                    own.push(name.clone());
                 }
                 Answer::Found(_) | Answer::Nothing => {}
                 Answer::Unknown => unknown = true,
             }
         }
-        if unknown { Answer::Unknown } else { Answer::Nothing }
+        match (own.is_empty(), unknown) {
+            (false, _) => Answer::Found(own),
+            (true, true) => Answer::Unknown,
+            (true, false) => Answer::Nothing,
+        }
     }
 
     /// Whether a name that a client calls itself by has neither an address nor an MX record.
@@ -174,5 +186,23 @@ impl Lookups {
 
     async fn within<T>(&self, asked: impl Future<Output = Answer<T>>) -> Answer<T> {
         timeout(self.time_max, asked).await.unwrap_or(Answer::Unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::{Named, best};
+
+    #[test]
+    fn a_name_that_somebody_gave_goes_before_one_that_is_made_of_the_address() {
+        let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+        let named = |names: &[&str]| best(names.iter().map(|name| (*name).to_owned()).collect(), client);
+        assert!(
+            matches!(named(&["192-0-2-7.isp.test", "mail.firm.test"]), Named::Well(name) if name == "mail.firm.test")
+        );
+        assert!(matches!(named(&["192-0-2-7.isp.test"]), Named::ByAddress(name) if name == "192-0-2-7.isp.test"));
+        assert!(matches!(named(&[]), Named::Not(_)));
     }
 }

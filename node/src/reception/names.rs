@@ -11,9 +11,15 @@ use proto::{
 
 /// What speaks against a client before its first message, as people list it: group, name, points, words.
 #[must_use]
-pub fn rules(points: &ClientPoints) -> [(&'static str, &'static str, Score, &'static str); 5] {
+pub fn rules(points: &ClientPoints) -> [(&'static str, &'static str, Score, &'static str); 6] {
     [
         ("clients", "EARLY_TALK", points.early_talk, "it spoke before the greeting"),
+        (
+            "reverse_name",
+            "NO_REVERSE_NAME",
+            points.no_reverse_name,
+            "the client's address has no name that leads back to it",
+        ),
         ("reverse_name", "GENERIC_REVERSE_NAME", points.generic_reverse_name, "the name of the address is made of it"),
         ("helo", "FALSE_HELO", points.false_helo, "it calls itself by the name of another"),
         ("helo", "BAD_HELO", points.bad_helo, "it calls itself by what is no name on the Internet"),

@@ -43,6 +43,7 @@ impl Redelivery {
                 helo: String::new(),
                 extended: true,
                 tls: false,
+                declined_tls: false,
                 name: ClientName::default(),
                 department: None,
                 reasons: Vec::new(),

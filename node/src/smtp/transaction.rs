@@ -45,6 +45,8 @@ pub struct Client {
     pub extended: bool,
     /// Whether the connection is under TLS.
     pub tls: bool,
+    /// Whether it was offered TLS and did not take it. What a proxy did says nothing of its client.
+    pub declined_tls: bool,
     /// What the DNS calls its address.
     pub name: ClientName,
     /// On the private network: whose server it is.

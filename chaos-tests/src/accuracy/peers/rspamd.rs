@@ -130,7 +130,7 @@ impl Rspamd {
     pub async fn learn(&self, all: &[Sorted], progress: &ProgressBar) -> anyhow::Result<()> {
         for sorted in all {
             let path = if sorted.class.is_bad() { "/learnspam" } else { "/learnham" };
-            json(&exchange(self.controller, &post(path, "", &sorted.bytes)).await?)
+            json(&exchange(self.controller, &post(path, "", &sorted.arrival.bytes)).await?)
                 .with_context(|| format!("teach Rspamd {}", sorted.name))?;
             progress.inc(1);
         }
@@ -183,15 +183,15 @@ impl Peer for Rspamd {
 
     /// It is told who the client was, as a mail server does.
     fn question(&self, sorted: &Sorted) -> Vec<u8> {
-        let client = &sorted.arrival.client;
+        let (client, message) = (&sorted.arrival.client, &sorted.arrival.bytes);
         let name = match &client.name {
-            ClientName::Unasked => return post("/checkv2", "", &sorted.bytes),
+            ClientName::Unasked => return post("/checkv2", "", message),
             ClientName::Known(name) => format!("Hostname: {name}\r\n"),
             ClientName::None => "Hostname: unknown\r\n".to_owned(),
             ClientName::Unanswered => String::new(),
         };
         let client = format!("IP: {}\r\nHelo: {}\r\n{name}", client.address, client.helo);
-        post("/checkv2", &client, &sorted.bytes)
+        post("/checkv2", &client, message)
     }
 
     fn points(&self, answer: &[u8]) -> anyhow::Result<f64> {

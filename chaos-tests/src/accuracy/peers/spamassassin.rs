@@ -101,10 +101,11 @@ impl Peer for SpamAssassin {
         self.address
     }
 
-    /// It reads who the client was from the `Received` fields.
+    /// It reads who the client was from a `Received` field, which a mail server writes before it asks.
     fn question(&self, sorted: &Sorted) -> Vec<u8> {
-        let head = format!("CHECK SPAMC/1.5\r\nContent-length: {}\r\nUser: nobody\r\n\r\n", sorted.bytes.len());
-        [head.as_bytes(), &sorted.bytes].concat()
+        let message = sorted.arrival.received();
+        let head = format!("CHECK SPAMC/1.5\r\nContent-length: {}\r\nUser: nobody\r\n\r\n", message.len());
+        [head.as_bytes(), &message].concat()
     }
 
     fn points(&self, answer: &[u8]) -> anyhow::Result<f64> {

@@ -33,7 +33,7 @@ const CRITERIA: [Criterion; 23] = [
     bad("NAME_PADDED", "the author's name is padded with spaces", |f| {
         f.raw("from").is_some_and(|raw| raw.contains("=?UTF-8?B?IE") || raw.starts_with("\" ") || raw.contains("  <"))
     }),
-    bad("NAME_GAPPY", "the letters of the author's name are spaced out", |f| is_gappy(author_name(f))),
+    bad("NAME_GAPPY", "the letters of the author's name are spaced out", |f| is_gappy(author_name(f), &[' '])),
     hint("NO_NAME", "the author gives no name", |f| !f.message.from.is_empty() && author_name(f).is_empty()),
     bad("LOCAL_PART_RANDOM", "the author's mailbox has a random name", |f| is_random(&f.author_local)),
     hint("LOCAL_PART_LONG", "the author's mailbox has a very long name", |f| f.author_local.len() > 28),

@@ -41,7 +41,7 @@ const CRITERIA: [Criterion; 9] = [
 fn answers(subject: &str) -> bool {
     let mut rest = subject.trim_start();
     while let Some((tag, behind)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        if tag.to_ascii_lowercase().contains("patch") {
+        if tag.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.eq_ignore_ascii_case("patch")) {
             return true;
         }
         rest = behind.trim_start();
@@ -70,6 +70,7 @@ mod tests {
             ("[PATCH v2 3/7] net: fix", true),
             ("[RFC PATCH] net: fix", true),
             ("Your parcel: pay now", false),
+            ("[Dispatch] Your parcel", false),
             ("[offer] 50 % off", false),
             ("regards", false),
             ("", false),

@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) const GROUP: Group = Group {
-    name: "connection",
+    name: super::CONNECTION,
     about: "the client: the name of its address, what it calls itself, TLS, and what it sends for whom",
     criteria: &CRITERIA,
 };
@@ -22,7 +22,7 @@ const CRITERIA: [Criterion; 12] = [
         seen(f).is_some_and(|client| client.name == ClientName::None)
     }),
     bad("GENERIC_REVERSE_NAME", "the name of the client's address is made of it", |f| {
-        seen(f).is_some_and(|client| likely_name(client).is_some_and(|name| is_generic(name, client.address)))
+        seen(f).is_some_and(|client| likely_name(client).is_some_and(|name| is_generic(&name, client.address)))
     }),
     bad("CLIENT_ON_A_LINE", "the client is named as a subscriber's line is", |f| named(f, is_line)),
     bad("CLIENT_RENTED", "the client is named as a rented machine is", |f| named(f, is_rented)),
@@ -38,19 +38,25 @@ const CRITERIA: [Criterion; 12] = [
     bad("HELO_ADDRESS", "the client calls itself by an address", |f| {
         seen(f).is_some_and(|client| client.helo.starts_with('[') || client.helo.parse::<std::net::IpAddr>().is_ok())
     }),
-    hint("NO_TLS", "it came without encryption", |f| seen(f).is_some_and(|client| !client.tls)),
+    hint("NO_TLS", "it came without encryption, which was offered", |f| {
+        seen(f).is_some_and(|client| client.declined_tls)
+    }),
     hint("FIRST_HOP", "nobody has handled it before the client", |f| seen(f).is_some() && f.received.is_empty()),
     bad("CLIENT_ABUSED_SUFFIX", "the client is named below a suffix that is often abused", |f| {
         seen(f).is_some_and(|client| {
-            let helo = client.helo.to_ascii_lowercase();
-            is_abused_suffix(&helo) || likely_name(client).is_some_and(is_abused_suffix)
+            is_abused_suffix(&helo(client)) || likely_name(client).is_some_and(|name| is_abused_suffix(&name))
         })
     }),
     bad("FREEMAIL_ELSEWHERE", "the author's free mailbox is not where it comes from", |f| {
         let posted = f.message.has("list-id") || f.message.has("list-post");
         FREEMAIL.contains(&f.author_domain.as_str())
             && !posted
-            && seen(f).is_some_and(|client| !likely_name(client).is_some_and(is_mail_provider))
+            && seen(f).is_some_and(|client| match &client.name {
+                ClientName::Known(name) => !is_mail_provider(name),
+                ClientName::None => true,
+                // What it calls itself speaks for nobody.
+                ClientName::Unanswered | ClientName::Unasked => false,
+            })
     }),
     good("MAILING_SERVICE", "a well-known mailing service has sent it", |f| {
         seen(f).and_then(own_name).is_some_and(is_mailing_service)
@@ -70,16 +76,22 @@ fn own_name(client: &Client) -> Option<&str> {
     }
 }
 
-/// The same, or when the DNS has not answered, what it calls itself: good enough to speak against it.
-fn likely_name(client: &Client) -> Option<&str> {
-    match client.name {
-        ClientName::Unanswered => Some(&client.helo),
-        ClientName::Known(_) | ClientName::None | ClientName::Unasked => own_name(client),
+/// What it calls itself, as the DNS would write it.
+fn helo(client: &Client) -> String {
+    client.helo.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// The name that leads back to its address, or when the DNS has not answered, what it calls itself: good enough to speak against it.
+fn likely_name(client: &Client) -> Option<String> {
+    match &client.name {
+        ClientName::Known(name) => Some(name.clone()),
+        ClientName::Unanswered => Some(helo(client)),
+        ClientName::None | ClientName::Unasked => None,
     }
 }
 
 fn named(f: &Facts<'_>, is: fn(&str) -> bool) -> bool {
-    seen(f).and_then(likely_name).is_some_and(is)
+    seen(f).and_then(likely_name).is_some_and(|name| is(&name))
 }
 
 /// The last two labels: what has the same may still belong to two, but what has not belongs to two.

@@ -15,7 +15,7 @@ const HANDED_ON: &str = "Received: from a by b; Wed, 18 Nov 2026 11:06:40 +0000\
 fn of_client(text: &str, name: ClientName, change: impl FnOnce(&mut Client)) -> Vec<&'static str> {
     let (message, mut transaction) =
         (message(text), transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]));
-    (transaction.client.name, transaction.client.tls) = (name, true);
+    transaction.client.name = name;
     change(&mut transaction.client);
     let facts = Facts::of(&message, &transaction);
     GROUP.criteria.iter().filter(|criterion| criterion.holds(&facts)).map(|criterion| criterion.rule).collect()
@@ -29,7 +29,7 @@ fn known(name: &str) -> ClientName {
 fn of_a_client_that_nobody_looked_at_nothing_is_said() {
     let worst = "From: somebody@gmail.com\n\nx\n";
     let found = of_client(worst, ClientName::Unasked, |client| {
-        (client.helo, client.tls) = ("friend".to_owned(), false);
+        (client.helo, client.declined_tls) = ("friend".to_owned(), true);
     });
     assert_eq!(found, [""; 0]);
 }
@@ -52,15 +52,15 @@ fn a_client_is_seen_by_its_name() {
     let cases = [
         (ClientName::None, "mail.sender.test", &["NO_REVERSE_NAME"][..]),
         (ClientName::Unanswered, "mail.sender.test", &[]),
-        (known("192-0-2-1.dsl.isp.test"), "mx.isp.test", &["GENERIC_REVERSE_NAME", "CLIENT_ON_A_LINE"]),
+        (known("192-0-2-1.dsl.provider.test"), "mx.provider.test", &["GENERIC_REVERSE_NAME", "CLIENT_ON_A_LINE"]),
         // Who names itself so has nobody else to blame, whether the DNS answers or not.
-        (ClientName::Unanswered, "192-0-2-1.vps.isp.test", &["GENERIC_REVERSE_NAME", "CLIENT_RENTED"]),
-        (known("x.vps.isp.test"), "mail.bank.test", &["CLIENT_RENTED", "HELO_UNLIKE_NAME"]),
-        (known("mx.isp.test"), "isp", &["BAD_HELO"]),
-        (known("mx.isp.test"), "pc7.lan", &["BAD_HELO"]),
-        (known("mx.isp.test"), "192.0.2.1", &["BAD_HELO", "HELO_ADDRESS"]),
-        (known("mx.isp.test"), "[192.0.2.1]", &["HELO_ADDRESS"]),
-        (known("mx.winner.shop"), "mx.winner.shop", &["CLIENT_ABUSED_SUFFIX"]),
+        (ClientName::Unanswered, "192-0-2-1.vps.provider.test", &["GENERIC_REVERSE_NAME", "CLIENT_RENTED"]),
+        (known("x.vps.provider.test"), "mail.bank.test", &["CLIENT_RENTED", "HELO_UNLIKE_NAME"]),
+        (known("mx.provider.test"), "isp", &["BAD_HELO"]),
+        (known("mx.provider.test"), "pc7.lan", &["BAD_HELO"]),
+        (known("mx.provider.test"), "192.0.2.1", &["BAD_HELO", "HELO_ADDRESS"]),
+        (known("mx.provider.test"), "[192.0.2.1]", &["HELO_ADDRESS"]),
+        (known("mx.winner.shop"), "MX.winner.SHOP.", &["CLIENT_ABUSED_SUFFIX"]),
         (known("o7.sendgrid.net"), "o7.sendgrid.net", &["MAILING_SERVICE"]),
     ];
     for (name, greets, expected) in cases {
@@ -70,7 +70,7 @@ fn a_client_is_seen_by_its_name() {
 
 #[test]
 fn what_comes_first_from_the_client_and_in_the_clear_is_seen() {
-    let found = of_client("From: a@sender.test\n\nx\n", known("mail.sender.test"), |client| client.tls = false);
+    let found = of_client("From: a@sender.test\n\nx\n", known("mail.sender.test"), |client| client.declined_tls = true);
     assert_eq!(found, ["NO_TLS", "FIRST_HOP"]);
 }
 
@@ -81,10 +81,8 @@ fn a_free_mailbox_sends_by_the_servers_of_who_keeps_it_or_by_a_list() {
     assert!(elsewhere(&free, known("mail.sender.test")) && elsewhere(&free, ClientName::None));
     for name in ["mail-ot1-f43.google.com", "mout.gmx.net", "mout.web.de"] {
         assert!(!elsewhere(&free, known(name)), "{name}");
-        let unanswered = of_client(&free, ClientName::Unanswered, |client| client.helo = name.to_owned());
-        assert!(!unanswered.contains(&"FREEMAIL_ELSEWHERE"), "{name}");
     }
-    assert!(elsewhere(&free, ClientName::Unanswered));
+    assert!(!elsewhere(&free, ClientName::Unanswered));
     let listed = format!("List-Id: <x.sender.test>\n{free}");
     assert!(!elsewhere(&listed, known("mail.sender.test")) && !elsewhere(HANDED_ON, known("mail.sender.test")));
 }

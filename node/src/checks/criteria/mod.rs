@@ -85,6 +85,9 @@ pub struct Group {
     pub criteria: &'static [Criterion],
 }
 
+/// Name of the group that looks at the client.
+pub const CONNECTION: &str = "connection";
+
 /// All groups.
 pub const GROUPS: &[Group] = &[
     author::GROUP,
@@ -156,7 +159,7 @@ pub fn by_odds() -> impl Iterator<Item = Rule> {
 pub fn groups() -> impl Iterator<Item = (&'static str, &'static str, Score)> {
     let classifiers = [("words", "its words, by a classifier"), ("form", "how it is made, by a classifier")];
     let criteria = GROUPS.iter().map(|group| (group.name, group.about)).chain([PHRASES]);
-    let of_criteria = criteria.map(|(name, about)| (name, about, weights::GROUP_MAX));
+    let of_criteria = criteria.map(|(name, about)| (name, about, weights::most(name)));
     of_criteria.chain(classifiers.map(|(name, about)| (name, about, weights::CLASSIFIER_MAX)))
 }
 

@@ -1,6 +1,6 @@
 //! Words that are written so that programs do not read them.
 
-use super::{Criterion, Group, bad};
+use super::{Criterion, Group, bad, brands::BRANDS};
 
 pub(super) const GROUP: Group = Group {
     name: "obfuscation",
@@ -22,7 +22,7 @@ const CRITERIA: [Criterion; 8] = [
     bad("DIGITS_IN_WORDS", "digits stand for letters", |f| digits_in_words(&f.words) >= 3),
     bad("LETTERS_SWAPPED", "a letter or digit stands for another that looks like it", |f| {
         let names = f.message.from.iter().map(|mailbox| mailbox.name.as_str());
-        names.chain([f.message.subject.as_str()]).any(|text| swapped(text) > 0) || swapped(&f.raw_text) >= 3
+        names.chain([f.message.subject.as_str()]).any(swapped) || swapped(&f.raw_text)
     }),
     bad("NAME_MIXED", "the author's name or the subject mixes scripts", |f| {
         let odd = |c: char| matches!(c, '\u{370}'..='\u{52f}' | '\u{1d400}'..='\u{1d7ff}' | '\u{200b}'..='\u{200d}' | '\u{ad}');
@@ -67,20 +67,24 @@ fn digits_in_words(words: &str) -> usize {
     words.split(' ').filter(is_such).count()
 }
 
-/// Words in which a capital `I` stands for a small `l`, as in `poIicy`, or a zero for an `O`, as in `C0STC0`.
-fn swapped(text: &str) -> usize {
-    let is_such = |word: &&str| {
-        let bytes = word.as_bytes();
-        let inner_i = |three: &[u8]| three[0].is_ascii_lowercase() && three[1] == b'I' && three[2].is_ascii_lowercase();
-        let zero = |three: &[u8]| three[0].is_ascii_uppercase() && three[1] == b'0' && three[2].is_ascii_uppercase();
-        let as_l = word.get(1..).is_some_and(|rest| rest.bytes().filter(u8::is_ascii_uppercase).count() == 1)
-            && bytes.iter().all(u8::is_ascii_alphabetic)
-            && bytes.windows(3).any(inner_i);
-        let as_o = bytes.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'0') && bytes.windows(3).any(zero);
-        let is_name = *word == "LinkedIn" || word.starts_with("Mc") || word.starts_with("Mac");
-        (3..=16).contains(&bytes.len()) && !is_name && (as_l || as_o)
-    };
-    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_such).count()
+/// Words of advertising that are written with a capital `I` for a small `l`.
+const IMITATED: [&str; 32] = [
+    "account", "alert", "bill", "billing", "blue", "call", "claim", "club", "deal", "deals", "delivery", "email",
+    "family", "final", "health", "help", "loan", "loyalty", "mail", "medical", "online", "plan", "plans", "policies",
+    "policy", "relief", "roll", "sale", "solar", "tools", "tool", "wallet",
+];
+
+/// Whether a capital `I` stands for a small `l`, as in `poIicy`, or a zero for an `O`, as in `C0STC0`: only in words and brands that are
+/// written so on purpose, for `KollegInnen` and `K0TRWQ` are no tricks.
+fn swapped(text: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| (4..=24).contains(&word.len())).any(|word| {
+        let as_l =
+            word.get(1..).is_some_and(|rest| rest.contains('I')).then(|| word.replace('I', "l").to_ascii_lowercase());
+        let as_o = (word.contains('0') && !word.starts_with('0')).then(|| word.replace('0', "o").to_ascii_lowercase());
+        let imitates = |word: &str| IMITATED.contains(&word) || BRANDS.contains(&word);
+        let lower = word.bytes().any(|byte| byte.is_ascii_lowercase());
+        as_l.is_some_and(|word| lower && imitates(&word)) || as_o.is_some_and(|word| imitates(&word))
+    })
 }
 
 #[cfg(test)]
@@ -88,16 +92,18 @@ mod tests {
     use super::swapped;
 
     #[test]
-    fn letters_that_stand_for_others_are_seen_and_names_of_firms_are_not() {
-        for (text, expected) in [
-            ("Your pIan and poIicy", 2),
-            ("ACE TooIs", 1),
-            ("C0STC0 member", 1),
-            ("LinkedIn iPhone WiFi OpenAI McIntyre", 0),
-            ("CO2 H2O A0 B0C1 IIS", 0),
-            ("aIbGcIdE", 0),
+    fn letters_that_stand_for_others_are_seen_and_words_that_are_written_so_are_not() {
+        for text in ["Your pIan", "the poIicy", "ACE TooIs", "C0STC0 member", "BIueCross", "Amaz0n"] {
+            assert!(swapped(text), "{text}");
+        }
+        for text in [
+            "LinkedIn iPhone WiFi OpenAI McIntyre",
+            "Einladung an alle KollegInnen und BürgerInnen",
+            "eInvoice myInfo SysInternals maxItems",
+            "K0TRWQ CO2 H2O A0 B0C1 IIS PLAN POLICY",
+            "plan policy tools costco",
         ] {
-            assert_eq!(swapped(text), expected, "{text}");
+            assert!(!swapped(text), "{text}");
         }
     }
 }

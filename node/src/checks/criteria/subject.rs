@@ -32,7 +32,9 @@ const CRITERIA: [Criterion; 14] = [
         let is_reply = ["re:", "aw:", "re[", "fwd: re:"].iter().any(|prefix| subject.starts_with(prefix));
         is_reply && !f.message.has("in-reply-to") && !f.message.has("references")
     }),
-    bad("SUBJECT_GAPPY", "words of its subject are spaced out", |f| is_gappy(&f.message.subject)),
+    bad("SUBJECT_GAPPY", "words of its subject are spaced out", |f| {
+        is_gappy(&f.message.subject, &[' ', '.', '-', '_', '*'])
+    }),
     bad("SUBJECT_UNDERSCORES", "the words of its subject are held together by underscores", |f| {
         f.message.subject.starts_with('_') || f.message.subject.matches('_').count() >= 4
     }),
@@ -123,10 +125,10 @@ const CRITERIA: [Criterion; 14] = [
     }),
 ];
 
-/// Whether letters stand alone, four in a row.
-pub(super) fn is_gappy(text: &str) -> bool {
+/// Whether letters stand alone between these, four in a row.
+pub(super) fn is_gappy(text: &str, between: &[char]) -> bool {
     let single = |word: &&str| word.chars().count() == 1 && word.chars().all(char::is_alphabetic);
-    let words: Vec<&str> = text.split([' ', '.', '-', '_', '*']).collect();
+    let words: Vec<&str> = text.split(between).collect();
     words.windows(4).any(|four| four.iter().all(single))
 }
 
