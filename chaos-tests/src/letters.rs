@@ -88,6 +88,11 @@ pub const SPAM: &str = "Dear winner,\r\n\r\n\
     http://claims.lottery-claims.example/winner?id=123456\r\n\r\n\
     This is a limited time offer.\r\n";
 
+/// What people write.
+pub const MINUTES: &str = "Dear Anna,\r\n\r\nhere are the minutes of our meeting. We have agreed that the report goes to the committee \
+    before the end of the month,\r\nthat Karl asks the archive for the missing files, and that we look at the plan again when they are \
+    there.\r\nPlease tell me by Friday whether point three is as you remember it.\r\n\r\nKind regards\r\nKarl\r\n";
+
 /// The Generic Test for Unsolicited Bulk Email, known to mail filters.
 #[must_use]
 pub fn gtube() -> String {

@@ -29,11 +29,6 @@ const BATCH: usize = 30;
 const HANDED_ON: &str = "Received: from desk.good.example ([127.0.10.7])\r\n\tby mail.good.example with ESMTPSA id 1; \
     Sun, 22 Nov 2026 08:00:00 +0000\r\n";
 
-/// What people write.
-const MINUTES: &str = "Dear Anna,\r\n\r\nhere are the minutes of our meeting. We have agreed that the report goes to the committee \
-    before the end of the month,\r\nthat Karl asks the archive for the missing files, and that we look at the plan again when they are \
-    there.\r\nPlease tell me by Friday whether point three is as you remember it.\r\n\r\nKind regards\r\nKarl\r\n";
-
 /// A third of the messages is delivered, a third quarantined, and a third both delivered and deferred.
 fn start_load(cluster: &Cluster) -> Running {
     let load = Load {
@@ -45,7 +40,7 @@ fn start_load(cluster: &Cluster) -> Running {
     let signing = cluster.signing.clone();
     load.start(move |n| {
         let from = format!("A Friend <{FRIEND}>");
-        let letter = Letter::new(&from, ANNA, &format!("Minutes of meeting {n}")).text(MINUTES);
+        let letter = Letter::new(&from, ANNA, &format!("Minutes of meeting {n}")).text(letters::MINUTES);
         let (kind, letter, to) = match n % 3 {
             0 => ("delivered", letter, vec![ANNA.to_owned()]),
             1 => {

@@ -7,7 +7,7 @@ use chaos_tests::{
     cases,
     cluster::{Cluster, Side, operator, text},
     fate::{self, Account, Fate},
-    letters::Letter,
+    letters::{self, Letter},
     runtime::run,
     shared,
     sink::field,
@@ -133,6 +133,7 @@ fn a_policy_moves_both_nodes_and_the_next_verdict_names_its_version() -> anyhow:
 /// What the header of a letter through this node says of why.
 async fn reasons(cluster: &Cluster, node: usize) -> anyhow::Result<String> {
     let letter = Letter::new("A Friend <friend@good.example>", "anna@interior.gov.test", "Our summer tombola");
+    let letter = letter.text(letters::MINUTES);
     let (signed, to) = (cluster.signing.sign(&letter.bytes())?, vec!["anna@interior.gov.test".to_owned()]);
     let envelope = Envelope { from: "friend@good.example".into(), to };
     let answers = cluster.send(cluster.smtp(node, Side::Internet), zones::GOOD, &envelope, &signed).await?;
