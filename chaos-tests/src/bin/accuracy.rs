@@ -32,7 +32,7 @@ use serde_json::json;
 /// Questions to a peer at a time: more than its two processes, as each waits a little for nothing.
 const AT_ONCE: usize = 16;
 
-/// Says of sorted mail how much of the bad is caught and how much of the wanted is touched by the content alone: no DNS, no
+/// Says of sorted mail how much of the bad is caught and how much of the wanted is touched by content and client: no DNS, no
 /// reputation, no virus scan.
 #[derive(Parser)]
 #[command(name = "accuracy", bin_name = "cargo bench-accuracy")]
