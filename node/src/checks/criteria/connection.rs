@@ -1,5 +1,5 @@
 //! Who has handed the message over: how the DNS names its address, what it calls itself, and how it came. All of it is seen by
-//! ourselves, so none of it can be written by who sends. Nothing is said of a client that nobody has looked at.
+//! ourselves; what speaks for a client is only a name that leads back to its address. Nothing is said of one that nobody has looked at.
 
 use super::{Criterion, Group, bad, good, hint};
 use crate::{
