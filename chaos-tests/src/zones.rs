@@ -113,13 +113,19 @@ pub fn records(key: &SigningKey) -> Vec<Record> {
         record("mail.partner.example", "A", "127.0.13.1"),
         record("partner.example", "TXT", "v=spf1 ip4:127.0.13.1 -all"),
     ];
-    // Clients behind a load balancer: a good one, a dial-up line, one with the name of another, and 192.0.2.79 without any.
+    // Clients behind a load balancer: a good one, a dial-up line, one with the name of another, 192.0.2.79 without any, one with two
+    // names, and one whose name's own DNS does not answer.
     records.extend([
         record("10.2.0.192.in-addr.arpa", "PTR", "host.partner.example"),
         record("host.partner.example", "A", "192.0.2.10"),
         record("77.2.0.192.in-addr.arpa", "PTR", "77-2-0-192.dsl.example"),
         record("77-2-0-192.dsl.example", "A", "192.0.2.77"),
         record("78.2.0.192.in-addr.arpa", "PTR", "host.partner.example"),
+        record("80.2.0.192.in-addr.arpa", "PTR", "80-2-0-192.dsl.example"),
+        record("80-2-0-192.dsl.example", "A", "192.0.2.80"),
+        record("80.2.0.192.in-addr.arpa", "PTR", "office.partner.example"),
+        record("office.partner.example", "A", "192.0.2.80"),
+        record("81.2.0.192.in-addr.arpa", "PTR", "mail.of-another.dns"),
     ]);
     for (domain, address) in [("interior.gov.test", "127.0.1.25"), ("health.gov.test", "127.0.2.25")] {
         records.push(record(domain, "MX", "10 mx1.gov.test"));

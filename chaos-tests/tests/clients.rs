@@ -184,8 +184,14 @@ fn who_has_no_name_or_one_made_of_its_address_is_refused_where_policy_says_so() 
             anyhow::Ok(told)
         };
         let known = "host.partner.example";
-        let good = greeted("192.0.2.10", known).await?;
-        assert_eq!(good.code, 250, "{good}");
+        for (client, why) in [
+            ("192.0.2.10", "its name leads back to it"),
+            ("192.0.2.80", "somebody gave it one of its two names"),
+            ("192.0.2.81", "the DNS of its name does not answer"),
+        ] {
+            let good = greeted(client, known).await.context(client)?;
+            assert_eq!(good.code, 250, "{client}, {why}: {good}");
+        }
         let told = greeted("192.0.2.10", "nowhere.good.example").await?;
         assert!(told.code == 554 && told.text.contains("nowhere.good.example has no address"), "{told}");
         // Nobody at all would take their mail, so they are not greeted.

@@ -1,6 +1,8 @@
 //! Conversations with the SMTP server: golden transcripts against the pure session, properties of random ones, a million
 //! against a model, and a few over a real socket.
 
+#[path = "conversations/client.rs"]
+mod client;
 #[path = "conversations/edges.rs"]
 mod edges;
 #[path = "conversations/encryption.rs"]

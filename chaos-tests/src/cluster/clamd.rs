@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -32,6 +33,8 @@ pub struct Clamd {
     program: Program,
     janitor: Janitor,
     process: Mutex<Option<Process>>,
+    /// For what it takes out of a message: in memory, where there is a file system in it.
+    _temporary: TempDir,
 }
 
 /// Where Debian and others install it.
@@ -80,7 +83,12 @@ impl Clamd {
     ) -> anyhow::Result<Self> {
         let port = ports::reserve(None)?;
         let address = port.address();
-        let settings = write_files(lines, folder, address, &log)?;
+        let memory = Path::new("/dev/shm");
+        let temporary = tempfile::Builder::new()
+            .prefix("postern-clamd-")
+            .tempdir_in(if memory.is_dir() { memory } else { folder })
+            .context("make a folder for clamd")?;
+        let settings = write_files(lines, folder, temporary.path(), address, &log)?;
         let program = member(Program {
             name: "clamd".into(),
             path: path.to_owned(),
@@ -88,7 +96,8 @@ impl Clamd {
             environment: Vec::new(),
             log,
         });
-        let clamd = Self { address, program, janitor: janitor.clone(), process: Mutex::new(None) };
+        let process = Mutex::new(None);
+        let clamd = Self { address, program, janitor: janitor.clone(), process, _temporary: temporary };
         clamd.run(Some(port)).await?;
         Ok(clamd)
     }
@@ -163,7 +172,13 @@ impl Clamd {
     }
 }
 
-fn write_files(lines: &str, folder: &Path, address: SocketAddr, log: &Path) -> anyhow::Result<PathBuf> {
+fn write_files(
+    lines: &str,
+    folder: &Path,
+    temporary: &Path,
+    address: SocketAddr,
+    log: &Path,
+) -> anyhow::Result<PathBuf> {
     let signatures = folder.join("signatures");
     std::fs::create_dir_all(&signatures).with_context(|| format!("make {}", signatures.display()))?;
     let head = letters::eicar().get(..60).map(hex::encode).context("EICAR has 68 bytes")?;
@@ -176,7 +191,7 @@ fn write_files(lines: &str, folder: &Path, address: SocketAddr, log: &Path) -> a
         address.port(),
         address.ip(),
         log.display(),
-        folder.display(),
+        temporary.display(),
     );
     std::fs::write(&settings, text).with_context(|| format!("write {}", settings.display()))?;
     Ok(settings)

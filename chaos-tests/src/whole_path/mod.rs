@@ -22,7 +22,8 @@ use crate::{
     zones::SigningKey,
 };
 
-/// The same for both: what the manual asks for, and a line in the log for each scan, which are counted by it.
+/// The same for both, as are temporary files in memory: what the manual asks for, and a line in the log for each scan, which are
+/// counted by it.
 const CLAMD_LINES: &str = "ScanArchive yes\nAlertExceedsMax yes\nStreamMaxLength 25M\nMaxFileSize 25M\nMaxScanSize 25M\n\
                            MaxScanTime 10000\nLogClean yes\n";
 

@@ -44,6 +44,15 @@ const ORDINARY: [&str; 3] = [
     "From: list@project.test\nSubject: Re: [PATCH] fix a leak\nIn-Reply-To: <x@y.test>\n\n> +\tkfree(p);\n\nLooks good to me.\n",
 ];
 
+/// What machines write that know no TLS and have no name: a scanner, cron and an alarm.
+const MACHINES: [&str; 3] = [
+    "From: copier@office.test\nSubject: Scanned document from RNP58387\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\n\n--b\nContent-Type: \
+     application/pdf; name=20261118110640.pdf\nContent-Disposition: attachment; filename=20261118110640.pdf\n\n%PDF-1.4\n--b--\n",
+    "From: root@srv7.office.test\nSubject: Cron <root@srv7> /usr/local/bin/backup\nContent-Type: text/plain; charset=UTF-8\nAuto-Submitted: \
+     auto-generated\n\nbackup of 41 GB ended after 3812 s\n",
+    "From: ups@office.test\nSubject: UPS on battery\n\nInput voltage lost at 11:06:02. Runtime left 24 min.\n",
+];
+
 #[test]
 fn ordinary_mail_is_not_tagged() {
     for text in ORDINARY {
@@ -61,7 +70,9 @@ fn ordinary_mail_is_not_kept_away_for_the_client_of_a_small_office() {
         (ClientName::Known("192-0-2-7.dsl.provider.test".to_owned()), "server"),
         (ClientName::Known("office.shop".to_owned()), "[192.0.2.7]"),
     ];
-    for (text, (name, helo)) in ORDINARY.iter().flat_map(|text| clients.iter().map(move |client| (text, client))) {
+    for (text, (name, helo)) in
+        ORDINARY.iter().chain(&MACHINES).flat_map(|text| clients.iter().map(move |client| (text, client)))
+    {
         let message = message(&format!("{HEADER}{text}"));
         let mut transaction = transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]);
         let client = &mut transaction.client;
