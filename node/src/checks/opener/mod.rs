@@ -7,7 +7,7 @@
 //! - One that is late, dies or talks nonsense is killed and replaced, and its message counts as one that cannot be read. That no
 //!   opener is free or can be started says nothing of the message: it is put off. So is, twice, what an opener was late with, or
 //!   was ended over by others: that may be chance.
-//! - One client from the Internet has a quarter of the openers at most (`shares`).
+//! - One client has a quarter of the openers at most (`shares`).
 
 mod confine;
 mod frame;
@@ -67,7 +67,7 @@ pub enum Unopened {
 }
 
 /// A place among those of a client, and one among all.
-type Place<'o> = (Option<OwnedSemaphorePermit>, SemaphorePermit<'o>);
+type Place<'o> = (OwnedSemaphorePermit, SemaphorePermit<'o>);
 
 /// The openers of a node. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
@@ -145,17 +145,12 @@ impl Openers {
         }
     }
 
-    /// What [`attachments::analyse`](super::attachments::analyse) says of the message, found out in an opener. `client` is the net on
-    /// the Internet that it came from.
+    /// What [`attachments::analyse`](super::attachments::analyse) says of the message, found out in an opener. `client` is the net
+    /// that it came from.
     ///
     /// # Errors
     /// When it could not be found out.
-    pub async fn analyse(
-        &self,
-        message: &Message,
-        unwanted: Unwanted,
-        client: Option<IpNet>,
-    ) -> Result<Analysis, Unopened> {
+    pub async fn analyse(&self, message: &Message, unwanted: Unwanted, client: IpNet) -> Result<Analysis, Unopened> {
         let opened = self.open(message, unwanted, client).await;
         let count = match &opened {
             Ok(_) => &self.0.opened,
@@ -193,7 +188,7 @@ impl Openers {
         }
     }
 
-    async fn open(&self, message: &Message, unwanted: Unwanted, client: Option<IpNet>) -> Result<Analysis, Unopened> {
+    async fn open(&self, message: &Message, unwanted: Unwanted, client: IpNet) -> Result<Analysis, Unopened> {
         let (place, mut opener) = self.free(client).await.map_err(Unopened::NotNow)?;
         let question = Question { parts: message.parts.clone(), unwanted };
         let framed = framed(&question).filter(|framed| framed.len() <= QUESTION_BYTES_MAX);
@@ -216,13 +211,10 @@ impl Openers {
     }
 
     /// A place, and an opener for it: within five tenths of the time.
-    async fn free(&self, client: Option<IpNet>) -> Result<(Place<'_>, Opener), String> {
+    async fn free(&self, client: IpNet) -> Result<(Place<'_>, Opener), String> {
         let entering = async {
             // First its own: what waits for that keeps nobody else from a place.
-            let of_client = match client {
-                Some(net) => Some(self.0.shares.enter(net).await?),
-                None => None,
-            };
+            let of_client = self.0.shares.enter(client).await?;
             Ok::<_, AcquireError>((of_client, self.0.places.acquire().await?))
         };
         let place = match timeout(self.0.tenth * 2, entering).await {

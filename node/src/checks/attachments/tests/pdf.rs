@@ -102,6 +102,17 @@ fn a_script_under_any_filter_is_read() {
     }
 }
 
+#[test]
+fn tokens_are_paid_for_beside_their_bytes() {
+    let costs_too_much = |object: &str| {
+        let content = format!("5 0 {object}");
+        let content = with_stream("/Type/ObjStm/N 1/First 4/Filter/FlateDecode", &deflated(content.as_bytes()));
+        !analyse(&with_part("a.pdf", content)).opaque.is_empty()
+    };
+    assert!(costs_too_much(&format!("[{}]", "1 ".repeat(700_000))), "so many tokens take longer than their bytes");
+    assert!(!costs_too_much(&format!("({})", "1 ".repeat(700_000))), "one token of as many bytes");
+}
+
 /// A zlib stream (RFC 1950) that shows its first bytes as they are, so that words can stand in it, and packs the others.
 fn half_stored(first: &[u8], others: &[u8]) -> Vec<u8> {
     let length = u16::try_from(first.len()).expect("short");
