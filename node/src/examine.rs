@@ -174,8 +174,8 @@ impl Examiner {
         let recipients = transaction.recipients.iter();
         let unwanted = unwanted(recipients.map(|to| &*to.policy));
         let (length, now) = (message.bytes.len(), UnixMs::now());
-        // A site of somebody has 65,536 nets of his own (RFC 6177): more than there are openers.
-        let client = net(transaction.client.address, 32, 48);
+        // Who has a /48 has 65,536 clients (RFC 6177).
+        let client = [(32, 64), (24, 48)].map(|(v4, v6)| net(transaction.client.address, v4, v6));
         let own = self.learnt.borrow().model.clone();
         if attachments::is_plain(&message) {
             let both = move || {

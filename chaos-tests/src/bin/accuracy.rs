@@ -145,7 +145,7 @@ async fn ask_peers(all: &[Sorted], train: &Path, progress: &ProgressBar) -> anyh
     let by_rspamd = asked(&rspamd, all, progress).await?;
     rspamd.stop().await?;
     begin("SpamAssassin learns", 1);
-    let spamassassin = SpamAssassin::start(&ground, train).await?;
+    let spamassassin = SpamAssassin::start(&ground, &learnt).await?;
     begin("SpamAssassin judges", all.len());
     let by_spamassassin = asked(&spamassassin, all, progress).await?;
     spamassassin.stop().await?;

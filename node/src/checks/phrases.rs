@@ -113,7 +113,7 @@ pub const TOPICS: [Topic; 13] = [
         rule_more: "PHRASES_CRYPTO_MORE",
         text: "it is about tokens and wallets",
         phrases: "airdrop|presale|token sale|claim your tokens|claim your reward|claim your rewards|claim now|\
-                  connect your wallet|connect wallet|web3|nft|wallet address|your wallet|hardware wallet|usdt|ethereum|\
+                  connect your wallet|connect wallet|wallet address|your wallet|hardware wallet|usdt|ethereum|\
                   cryptocurrency|crypto|kryptowährung|staking|solana|xrp|free spins|casino|welcome bonus|welcome package",
     },
     Topic {

@@ -1,8 +1,13 @@
 //! Reads out of HTML what a reader sees and where its links go, in one linear pass. Not a browser: it is for scoring.
 
-use std::sync::LazyLock;
+use std::{collections::HashMap, sync::LazyLock};
 
 use aho_corasick::AhoCorasick;
+
+use super::{
+    entities::unescaped,
+    style::{self, Sight},
+};
 
 /// A link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +87,12 @@ fn capped(text: &str) -> String {
 #[must_use]
 pub fn read(html: &str) -> Read {
     let mut read = Read::default();
-    // Elements that hide what is in them, innermost last; and the link that is open.
-    let mut hiding: Vec<String> = Vec::new();
+    // Elements and how what is in them is seen, innermost last; and the link that is open.
+    let mut elements = Elements::default();
     let mut open: Option<Link> = None;
     let mut rest = html;
     while let Some(at) = rest.find('<') {
-        read.shown(&rest[..at], !hiding.is_empty(), open.as_mut());
+        read.shown(&rest[..at], elements.sight().is_hidden(), open.as_mut());
         rest = &rest[at..];
         if let Some(comment) = rest.strip_prefix("<!--") {
             rest = comment.split_once("-->").map_or("", |(_, after)| after);
@@ -103,7 +108,12 @@ pub fn read(html: &str) -> Read {
         match name.as_str() {
             "style" | "script" | "title" | "template" => {
                 read.scripts |= name == "script";
-                rest = after_closing(rest, &name);
+                let (content, after) = until_closing(rest, &name);
+                if name == "style" {
+                    elements.styles.extend(style::of_names(content));
+                }
+                rest = after;
+                continue;
             }
             "a" => {
                 read.close(open.take());
@@ -118,9 +128,9 @@ pub fn read(html: &str) -> Read {
             "br" | "p" | "div" | "tr" | "td" | "li" | "/p" | "/div" | "/tr" => read.text.push(' '),
             _ => {}
         }
-        track_hiding(&mut hiding, &name, tag);
+        elements.tag(name, tag);
     }
-    read.shown(rest, !hiding.is_empty(), open.as_mut());
+    read.shown(rest, elements.sight().is_hidden(), open.as_mut());
     read.close(open);
     read
 }
@@ -142,48 +152,81 @@ impl Read {
     }
 }
 
-const VOID: [&str; 8] = ["br", "img", "hr", "meta", "input", "link", "col", "area"];
+/// Elements without an end.
+const VOID: [&str; 13] =
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "wbr"];
+/// Elements that end where the next of their name begins.
+const ENDED_BY_NEXT: [&str; 6] = ["p", "li", "tr", "td", "th", "option"];
+/// Elements in each other at most; those further in are seen as the last of them.
+const DEPTH_MAX: usize = 256;
 
-fn track_hiding(hiding: &mut Vec<String>, name: &str, tag: &str) {
-    if let Some(closed) = name.strip_prefix('/') {
-        if hiding.last().is_some_and(|open| open == closed) {
-            hiding.pop();
+/// The elements that are open.
+#[derive(Debug, Default)]
+struct Elements {
+    open: Vec<(String, Sight)>,
+    /// What style sheets say of classes and ids.
+    styles: HashMap<String, String>,
+}
+
+impl Elements {
+    fn sight(&self) -> Sight {
+        self.open.last().map(|(_, sight)| *sight).unwrap_or_default()
+    }
+
+    fn tag(&mut self, name: String, tag: &str) {
+        if let Some(closed) = name.strip_prefix('/') {
+            if let Some(at) = self.open.iter().rposition(|(open, _)| open == closed) {
+                self.open.truncate(at);
+            }
+            return;
         }
-    } else if !hiding.is_empty() {
-        // Only elements of the same name matter, so that the matching end is found.
-        if hiding.last().is_some_and(|open| open == name) && hiding.len() < 64 {
-            hiding.push(name.to_owned());
+        if name.is_empty() || VOID.contains(&name.as_str()) {
+            return;
         }
-    } else if !VOID.contains(&name) && !name.is_empty() && is_hiding(tag) {
-        hiding.push(name.to_owned());
+        if ENDED_BY_NEXT.contains(&name.as_str()) && self.open.last().is_some_and(|(open, _)| *open == name) {
+            self.open.pop();
+        }
+        if self.open.len() < DEPTH_MAX {
+            let sight = self.within(tag);
+            self.open.push((name, sight));
+        }
+    }
+
+    /// How what stands in an element with this tag is seen.
+    fn within(&self, tag: &str) -> Sight {
+        let lower = tag.to_ascii_lowercase();
+        let mut sight = self.sight();
+        for (name, sign) in [("class", '.'), ("id", '#')] {
+            let names = if self.styles.is_empty() { None } else { value_of(tag, &lower, name) };
+            for name in names.unwrap_or_default().split_ascii_whitespace() {
+                sight = self.styles.get(&format!("{sign}{name}")).map_or(sight, |style| sight.within(style));
+            }
+        }
+        value_of(tag, &lower, "style").map_or(sight, |style| sight.within(&style))
     }
 }
 
-fn is_hiding(tag: &str) -> bool {
-    let Some(style) = attribute(tag, "style") else { return false };
-    let style: String = style.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace()).collect();
-    ["display:none", "visibility:hidden", "font-size:0;", "font-size:0p", "font-size:1px", "opacity:0;", "max-height:0"]
-        .iter()
-        .any(|way| style.contains(way))
-        || style.ends_with("font-size:0")
-        || style.ends_with("opacity:0")
-}
-
-fn after_closing<'h>(rest: &'h str, name: &str) -> &'h str {
-    let mut from = rest;
-    while let Some((_, after)) = from.split_once("</") {
-        let is_end = after.get(..name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name));
+/// What stands before the end of an element, and what follows it.
+fn until_closing<'h>(rest: &'h str, name: &str) -> (&'h str, &'h str) {
+    let mut from = 0;
+    while let Some(at) = rest[from..].find("</") {
+        let (content, after) = rest.split_at(from + at);
+        let is_end = after.get(2..2 + name.len()).is_some_and(|found| found.eq_ignore_ascii_case(name));
         if is_end {
-            return after.split_once('>').map_or("", |(_, after)| after);
+            return (content, after.split_once('>').map_or("", |(_, after)| after));
         }
-        from = after;
+        from += at + 2;
     }
-    ""
+    (rest, "")
 }
 
 /// The value of an attribute in a tag's text.
 fn attribute(tag: &str, name: &str) -> Option<String> {
-    let lower = tag.to_ascii_lowercase();
+    value_of(tag, &tag.to_ascii_lowercase(), name)
+}
+
+/// The same, of a tag that is there in lower case, too.
+fn value_of(tag: &str, lower: &str, name: &str) -> Option<String> {
     let mut from = 0;
     while let Some(found) = lower.get(from..)?.find(name) {
         let at = from + found;
@@ -204,24 +247,6 @@ fn attribute(tag: &str, name: &str) -> Option<String> {
     None
 }
 
-const ENTITIES: [(&str, &str); 8] = [
-    ("&nbsp;", " "),
-    ("&lt;", "<"),
-    ("&gt;", ">"),
-    ("&quot;", "\""),
-    ("&#39;", "'"),
-    ("&zwnj;", "\u{200c}"),
-    ("&#8203;", "\u{200b}"),
-    ("&amp;", "&"),
-];
-
-fn unescaped(text: &str) -> String {
-    if !text.contains('&') {
-        return text.to_owned();
-    }
-    ENTITIES.iter().fold(text.to_owned(), |text, (entity, plain)| text.replace(entity, plain))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -238,6 +263,22 @@ mod tests {
         assert_eq!(read.links.len(), 1);
         assert_eq!(read.links[0].target, "http://evil.test/a?b&c");
         assert_eq!(read.links[0].shown, "www.bank.test");
+    }
+
+    #[test]
+    fn what_outlook_and_newsletters_write_is_shown() {
+        let outlook = "<style type=\"text/css\" style=\"display:none;\"> P {margin:0} </style><div><p>Dear Anna<p>see below</div>";
+        assert_eq!((read(outlook).text.split_whitespace().count(), read(outlook).hidden.as_str()), (4, ""));
+        let columns = "<td style='font-size:0'><div style='font-size:16px'>left</div> <div style='font-size:16px'>right</div></td>";
+        assert_eq!(read(columns).text.split_whitespace().collect::<Vec<_>>(), ["left", "right"]);
+    }
+
+    #[test]
+    fn what_a_style_sheet_hides_is_not_shown() {
+        let html = "<style>.poem{font-size:0} @media print{.note{display:none}}</style><span class='a poem'>roses</span><b class=note>now</b>\
+                    <div style='visibility:collapse; height:0'>violets</div>";
+        let read = read(html);
+        assert_eq!((read.text.trim(), read.hidden.as_str()), ("now", "rosesviolets"));
     }
 
     #[test]

@@ -2,11 +2,13 @@
 
 pub mod edit;
 mod encodings;
+mod entities;
 pub mod fields;
 pub mod html;
 mod mailbox;
 pub mod mime;
 mod names;
+mod style;
 pub mod text;
 
 use bytes::Bytes;

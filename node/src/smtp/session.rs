@@ -295,7 +295,7 @@ impl Session {
             helo: hello.name,
             extended: hello.extended,
             tls: self.under_tls(),
-            declined_tls: self.demand.offers() && !self.under_tls() && self.proxy != Proxy::Speaks,
+            declined_tls: hello.extended && self.demand.offers() && !self.under_tls() && self.proxy != Proxy::Speaks,
             name,
             department,
             reasons,

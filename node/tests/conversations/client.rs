@@ -40,11 +40,13 @@ fn client(machine: &mut Machine, said: &[&str]) -> Client {
 #[test]
 fn only_who_could_have_had_tls_has_declined_it() {
     let (plain, tls) = (["EHLO a.example"].as_slice(), ["EHLO a.example", "STARTTLS", "EHLO a.example"].as_slice());
+    let old = ["HELO a.example"].as_slice();
     // The proxy's client was never asked: between it and the proxy there may have been TLS.
     let proxy = ["EHLO proxy.gov.test", "XCLIENT ADDR=192.0.2.7", "EHLO a.example"].as_slice();
     for (address, demand, said, declined) in [
         ("192.0.2.7", TlsDemand::Offered, plain, true),
         ("192.0.2.7", TlsDemand::None, plain, false),
+        ("192.0.2.7", TlsDemand::Offered, old, false),
         ("192.0.2.7", TlsDemand::Offered, tls, false),
         (SPEAKS_FOR_OTHERS, TlsDemand::Offered, proxy, false),
         (SPEAKS_FOR_OTHERS, TlsDemand::Offered, plain, true),

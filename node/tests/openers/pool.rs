@@ -57,12 +57,12 @@ fn nothing() -> Unwanted {
 }
 
 /// Of one client.
-fn net(client: u8) -> IpNet {
-    IpNet::new_assert(Ipv4Addr::new(192, 0, 2, client).into(), 32)
+fn client(site: u8) -> [IpNet; 2] {
+    [32, 24].map(|prefix| IpNet::new_assert(Ipv4Addr::new(192, 0, site, 1).into(), prefix).trunc())
 }
 
 async fn reads_on(openers: &Openers) {
-    let analysis = openers.analyse(&archive(), nothing(), net(1)).await.expect("it is read");
+    let analysis = openers.analyse(&archive(), nothing(), client(1)).await.expect("it is read");
     assert!(analysis.found.iter().any(|found| found.kind == ContentKind::Executable), "{analysis:?}");
 }
 
@@ -85,14 +85,14 @@ pub(crate) fn as_the_reader_itself() {
         for (name, message) in built_in() {
             let itself = attachments::analyse(&message, &asked);
             seen += itself.found.len() + itself.fingerprints.len() + itself.opaque.len() + itself.reasons.len();
-            assert_eq!(openers.analyse(&message, asked.clone(), net(1)).await, Ok(itself), "{name}");
+            assert_eq!(openers.analyse(&message, asked.clone(), client(1)).await, Ok(itself), "{name}");
         }
         assert!(seen > 20, "the samples hold {seen} things to be found");
         for path in of_others() {
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             let message = with(&name, &std::fs::read(&path).expect("a readable file"));
             let itself = attachments::analyse(&message, &asked);
-            assert_eq!(openers.analyse(&message, asked.clone(), net(1)).await, Ok(itself), "{name}");
+            assert_eq!(openers.analyse(&message, asked.clone(), client(1)).await, Ok(itself), "{name}");
         }
         assert_eq!(children(std::process::id()).len(), 1, "one opener read all of them");
     });
@@ -117,12 +117,12 @@ pub(crate) fn what_it_does() {
             // What may be chance is, until it has happened three times in a row.
             let chances = if matches!(cause, Cause::Late | Cause::Ended) { 2 } else { 0 };
             for _ in 0..chances {
-                let told = openers.analyse(&with("a", BAD), nothing(), net(1)).await;
+                let told = openers.analyse(&with("a", BAD), nothing(), client(1)).await;
                 assert!(is_chance(&told, cause), "{deed}: {told:?}");
             }
-            let told = openers.analyse(&with("a", BAD), nothing(), net(1)).await;
+            let told = openers.analyse(&with("a", BAD), nothing(), client(1)).await;
             assert_eq!(told, broke_off(cause), "{deed}");
-            assert!(openers.analyse(&with("a", b"x"), nothing(), net(1)).await.is_ok(), "after {deed}");
+            assert!(openers.analyse(&with("a", b"x"), nothing(), client(1)).await.is_ok(), "after {deed}");
             let count = openers.counts().into_iter().find(|(word, _)| *word == cause.as_str());
             assert_eq!(count, Some((cause.as_str(), chances + 1)), "{deed}");
         }
@@ -133,8 +133,12 @@ pub(crate) fn what_it_says() {
     on_one_thread(async {
         for lie in LIES {
             let openers = bad(lie, LONG);
-            assert_eq!(openers.analyse(&with("a", BAD), nothing(), net(1)).await, broke_off(Cause::Nonsense), "{lie}");
-            assert!(openers.analyse(&with("a", b"x"), nothing(), net(1)).await.is_ok(), "after {lie}");
+            assert_eq!(
+                openers.analyse(&with("a", BAD), nothing(), client(1)).await,
+                broke_off(Cause::Nonsense),
+                "{lie}"
+            );
+            assert!(openers.analyse(&with("a", b"x"), nothing(), client(1)).await.is_ok(), "after {lie}");
         }
     });
 }
@@ -146,10 +150,10 @@ pub(crate) fn killed() {
         let message = archive();
         let kill = async || {
             // Another message, so that nothing is found out about this one.
-            openers.analyse(&with("a", b"x"), nothing(), net(1)).await.expect("it is read");
+            openers.analyse(&with("a", b"x"), nothing(), client(1)).await.expect("it is read");
             let opener = watched(std::process::id()).pop().expect("one");
             opener.signal(Signal::STOP);
-            let mut asking = pin!(openers.analyse(&message, nothing(), net(1)));
+            let mut asking = pin!(openers.analyse(&message, nothing(), client(1)));
             assert!(poll!(&mut asking).is_pending(), "it has the question and stands still");
             opener.signal(Signal::KILL);
             asking.await
@@ -171,7 +175,7 @@ pub(crate) fn frozen() {
         let opener = watched(std::process::id()).pop().expect("one");
         opener.signal(Signal::STOP);
         let message = archive();
-        let mut asking = pin!(openers.analyse(&message, nothing(), net(2)));
+        let mut asking = pin!(openers.analyse(&message, nothing(), client(2)));
         assert!(poll!(&mut asking).is_pending(), "it has the question and stands still");
         for _ in 0..20 {
             reads_on(&openers).await;
@@ -214,7 +218,7 @@ pub(crate) fn forgotten() {
         opener.signal(Signal::STOP);
         {
             let message = archive();
-            let mut asking = pin!(openers.analyse(&message, nothing(), net(1)));
+            let mut asking = pin!(openers.analyse(&message, nothing(), client(1)));
             assert!(poll!(&mut asking).is_pending(), "it has the question and stands still");
         }
         opener.ended();
@@ -239,7 +243,7 @@ pub(crate) fn not_now() {
         ] {
             let openers = Openers::new(program, &short);
             assert!(openers.can_start());
-            let told = why(openers.analyse(&archive(), nothing(), net(1)).await);
+            let told = why(openers.analyse(&archive(), nothing(), client(1)).await);
             assert!(told.contains(word), "{told}");
             assert!(!openers.can_start() && openers.warnings()[0].contains(word), "{:?}", openers.warnings());
             assert!(openers.prove().await.is_err());
@@ -248,9 +252,9 @@ pub(crate) fn not_now() {
         reads_on(&openers).await;
         watched(std::process::id()).iter().for_each(|opener| opener.signal(Signal::STOP));
         let message = archive();
-        let mut first = pin!(openers.analyse(&message, nothing(), net(1)));
+        let mut first = pin!(openers.analyse(&message, nothing(), client(1)));
         assert!(poll!(&mut first).is_pending(), "it has the one place");
-        let told = why(openers.analyse(&message, nothing(), net(1)).await);
+        let told = why(openers.analyse(&message, nothing(), client(1)).await);
         assert!(told.contains("free"), "{told}");
     });
 }
@@ -261,13 +265,13 @@ pub(crate) fn fair() {
         reads_on(&openers).await;
         let opener = watched(std::process::id()).pop().expect("one");
         opener.signal(Signal::STOP);
-        let (one, other) = (net(1), net(2));
+        let (one, other) = (client(1), client(2));
         let message = archive();
         let mut first = pin!(openers.analyse(&message, nothing(), one));
         assert!(poll!(&mut first).is_pending(), "it has the question and stands still");
         let mut second = pin!(openers.analyse(&message, nothing(), one));
         assert!(poll!(&mut second).is_pending(), "its share is taken");
-        for client in [other, net(3), other] {
+        for client in [other, client(3), other] {
             assert!(openers.analyse(&message, nothing(), client).await.is_ok(), "nobody else waits for it");
         }
         assert!(poll!(&mut second).is_pending(), "and its share is taken still");
@@ -302,7 +306,7 @@ pub(crate) fn worn() {
         reads_on(&openers).await;
         let first = watched(std::process::id()).pop().expect("one");
         for _ in 0..999 {
-            openers.analyse(&with("a", b"x"), nothing(), net(1)).await.expect("it is read");
+            openers.analyse(&with("a", b"x"), nothing(), client(1)).await.expect("it is read");
         }
         first.ended();
         reads_on(&openers).await;
@@ -316,12 +320,12 @@ pub(crate) fn storm() {
     on_one_thread(async {
         let openers = Openers::new(bad_program("abort"), &limits(2, LONG));
         let ask = async || {
-            let told = openers.analyse(&with("a", BAD), nothing(), net(1)).await;
+            let told = openers.analyse(&with("a", BAD), nothing(), client(1)).await;
             assert_eq!(told, broke_off(Cause::Aborted));
             assert!(children(std::process::id()).len() <= 2);
         };
         let all = (0..12).map(|_| ask());
         futures::future::join_all(all).await;
-        assert!(openers.analyse(&with("a", b"x"), nothing(), net(1)).await.is_ok());
+        assert!(openers.analyse(&with("a", b"x"), nothing(), client(1)).await.is_ok());
     });
 }

@@ -1,6 +1,6 @@
 //! SpamAssassin's daemon with Debian's rules and a Bayes database of its own, without a network.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
 use tokio::process::Command;
@@ -26,11 +26,11 @@ pub struct SpamAssassin {
 }
 
 impl SpamAssassin {
-    /// Teaches it by a folder with `ham`, `spam` and `phish`, and starts it.
+    /// Teaches it by these messages, and starts it.
     ///
     /// # Errors
     /// When it is not installed, cannot be taught or does not start.
-    pub async fn start(ground: &Ground, train: &Path) -> anyhow::Result<Self> {
+    pub async fn start(ground: &Ground, learnt: &[Sorted]) -> anyhow::Result<Self> {
         let (Some(daemon), Some(learner)) = (installed("spamd"), installed("sa-learn")) else {
             bail!("install the packages spamassassin and spamd");
         };
@@ -38,11 +38,17 @@ impl SpamAssassin {
         std::fs::create_dir_all(&folder).context("make a folder for SpamAssassin")?;
         run(Command::new("chown").arg(USER).arg(&folder)).await?;
         let database = folder.join("bayes");
-        for (kind, of) in [("--spam", &["spam", "phish"][..]), ("--ham", &["ham"])] {
-            let folders = of.iter().map(|name| train.join(name)).filter(|folder| folder.is_dir());
+        for (kind, is_bad) in [("--spam", true), ("--ham", false)] {
+            let lessons = folder.join(if is_bad { "bad" } else { "wanted" });
+            std::fs::create_dir_all(&lessons).with_context(|| format!("make {}", lessons.display()))?;
+            // As they came in, and as it is asked about others.
+            for (at, one) in learnt.iter().enumerate().filter(|(_, one)| one.class.is_bad() == is_bad) {
+                std::fs::write(lessons.join(at.to_string()), one.arrival.received())
+                    .context("write a message to learn")?;
+            }
             let mut command = Command::new("runuser");
             command.args(["-u", USER, "--"]).arg(&learner).args([kind, "--no-sync", "-L", "--dbpath"]);
-            run(command.arg(&database).args(folders)).await?;
+            run(command.arg(&database).arg(lessons)).await?;
         }
         let mut command = Command::new("runuser");
         command.args(["-u", USER, "--"]).arg(&learner).args(["--sync", "-L", "--dbpath"]);

@@ -13,7 +13,7 @@ use crate::{
 pub(super) const GROUP: Group =
     Group { name: "author", about: "From, Reply-To and Return-Path, and whether they agree", criteria: &CRITERIA };
 
-const CRITERIA: [Criterion; 23] = [
+const CRITERIA: [Criterion; 25] = [
     bad("MISSING_FROM", "it has no author", |f| f.message.from.is_empty()),
     bad("FROM_WITHOUT_ADDRESS", "its author has no address", |f| {
         !f.message.from.is_empty() && f.message.from.iter().any(|mailbox| mailbox.domain.is_none())
@@ -36,6 +36,16 @@ const CRITERIA: [Criterion; 23] = [
     bad("NAME_GAPPY", "the letters of the author's name are spaced out", |f| is_gappy(author_name(f), &[' '])),
     hint("NO_NAME", "the author gives no name", |f| !f.message.from.is_empty() && author_name(f).is_empty()),
     bad("LOCAL_PART_RANDOM", "the author's mailbox has a random name", |f| is_random(&f.author_local)),
+    bad("LOCAL_PART_OF_WORDS", "the author's mailbox is named by several words in one", |f| {
+        let name = f.author_local.as_bytes();
+        let begun = name.windows(2).filter(|two| two[0].is_ascii_lowercase() && two[1].is_ascii_uppercase()).count();
+        begun >= 2 && name.iter().all(u8::is_ascii_alphanumeric)
+    }),
+    bad("LOCAL_PART_IN_TURNS", "the author's mailbox is named by letters and digits in turn", |f| {
+        let name = f.author_local.as_bytes();
+        let turns = name.windows(2).filter(|two| two[0].is_ascii_digit() != two[1].is_ascii_digit()).count();
+        turns == 3 && name.len() >= 7 && name.iter().all(u8::is_ascii_alphanumeric)
+    }),
     hint("LOCAL_PART_LONG", "the author's mailbox has a very long name", |f| f.author_local.len() > 28),
     bad("DOMAIN_RANDOM", "the author's domain has a random name", |f| is_random(f.author_label())),
     hint("DOMAIN_LONG", "the author's domain has a very long name", |f| f.author_label().len() > 22),
@@ -47,7 +57,7 @@ const CRITERIA: [Criterion; 23] = [
         is_abused_suffix(&f.author_domain)
     }),
     bad("AUTHOR_AT_FREE_HOST", "the author's domain is one where anybody can put up a page", |f| {
-        is_free_host(&f.author_domain)
+        f.author_domain.split_once('.').is_some_and(|(_, above)| is_free_host(above))
     }),
     hint("REPLY_TO_ELSEWHERE", "answers go to another domain than the author's", |f| {
         !f.message.has("list-id") && reply_domains(f).is_some()
@@ -58,7 +68,7 @@ const CRITERIA: [Criterion; 23] = [
     hint("RETURN_PATH_ELSEWHERE", "it was sent by another domain than the author's", |f| {
         f.return_site.as_ref().is_some_and(|site| *site != f.author_site && !f.author_site.is_empty())
     }),
-    bad("RETURN_PATH_OF_SERVICE", "errors go to an account of programs, as of what a web page sends", |f| {
+    hint("RETURN_PATH_OF_SERVICE", "errors go to an account of programs, as of what a web page sends", |f| {
         let accounts = ["root", "www-data", "apache", "nobody", "www", "httpd", "nginx", "daemon"];
         let local = f.transaction.reverse_path.address().map(|address| address.local().to_ascii_lowercase());
         local.is_some_and(|local| accounts.contains(&local.as_str()))

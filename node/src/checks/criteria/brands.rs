@@ -67,7 +67,10 @@ fn claims(text: &str, f: &Facts<'_>) -> bool {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let padded = format!(" {} ", words.join(" "));
-    !f.message.has("list-id") && named(&padded).any(|at| BRANDS.get(at).is_some_and(|brand| !owned(brand, f)))
+    // Three letters are many things: a power supply is a UPS, too, and has nothing to click.
+    let is_meant = |brand: &str| brand.len() > 3 || !f.hosts.is_empty();
+    let foreign = |brand: &&str| is_meant(brand) && !owned(brand, f);
+    !f.message.has("list-id") && named(&padded).any(|at| BRANDS.get(at).is_some_and(foreign))
 }
 
 fn owned(brand: &str, f: &Facts<'_>) -> bool {

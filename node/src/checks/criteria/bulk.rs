@@ -2,8 +2,11 @@
 
 use super::{Criterion, Group, good, hint};
 
-pub(super) const GROUP: Group =
-    Group { name: "bulk", about: "List-*, Precedence, Feedback-ID and the customs of mass mail", criteria: &CRITERIA };
+pub(super) const GROUP: Group = Group {
+    name: super::BULK,
+    about: "List-*, Precedence, Feedback-ID and the customs of mass mail",
+    criteria: &CRITERIA,
+};
 
 const CRITERIA: [Criterion; 9] = [
     hint("BULK_WITHOUT_UNSUBSCRIBE", "it is mass mail without a way out", |f| {
@@ -48,7 +51,9 @@ fn answers(subject: &str) -> bool {
     }
     let (prefix, _) = rest.split_once(':').unwrap_or_default();
     let prefix = prefix.trim_end().trim_end_matches(|c: char| c == ']' || c == '[' || c.is_ascii_digit());
-    ["re", "aw", "fw", "fwd", "wg", "sv", "antw", "r", "tr", "rif"].iter().any(|one| one.eq_ignore_ascii_case(prefix))
+    ["re", "aw", "fw", "fwd", "wg", "sv", "antw", "antwort", "r", "tr", "rif", "odp", "vs", "res", "enc", "rv"]
+        .iter()
+        .any(|one| one.eq_ignore_ascii_case(prefix))
 }
 
 fn names_author(raw: &str, f: &super::Facts<'_>) -> bool {
@@ -67,6 +72,7 @@ mod tests {
             ("RE : minutes", true),
             ("[list] [ext] AW: minutes", true),
             ("Re[2]: minutes", true),
+            ("Antwort: minutes", true),
             ("[PATCH v2 3/7] net: fix", true),
             ("[RFC PATCH] net: fix", true),
             ("Your parcel: pay now", false),

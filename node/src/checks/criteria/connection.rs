@@ -21,7 +21,7 @@ const CRITERIA: [Criterion; 12] = [
     bad("NO_REVERSE_NAME", "the client's address has no name that leads back to it", |f| {
         seen(f).is_some_and(|client| client.name == ClientName::None)
     }),
-    bad("GENERIC_REVERSE_NAME", "the name of the client's address is made of it", |f| {
+    bad("GENERIC_REVERSE_NAME", "the client's name is made of its address", |f| {
         seen(f).is_some_and(|client| likely_name(client).is_some_and(|name| is_generic(&name, client.address)))
     }),
     bad("CLIENT_ON_A_LINE", "the client is named as a subscriber's line is", |f| named(f, is_line)),

@@ -76,7 +76,11 @@ const CRITERIA: [Criterion; 14] = [
 fn signs_for(signature: &str, f: &Facts<'_>) -> bool {
     signature.split(';').any(|tag| {
         let (name, domain) = tag.split_once('=').unwrap_or_default();
-        name.trim() == "d" && Facts::site(&domain.trim().to_ascii_lowercase()) == f.author_site
+        let (domain, author) = (domain.trim().to_ascii_lowercase(), f.author_domain.as_str());
+        let is_below =
+            |one: &str, other: &str| one.strip_suffix(other).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        name.trim() == "d"
+            && (Facts::site(&domain) == f.author_site || is_below(&domain, author) || is_below(author, &domain))
     })
 }
 

@@ -9,7 +9,7 @@ pub(super) const GROUP: Group = Group {
     criteria: &CRITERIA,
 };
 
-const CRITERIA: [Criterion; 19] = [
+const CRITERIA: [Criterion; 20] = [
     hint("HTML_ONLY", "it is HTML without a plain text", |f| f.text.has_html && !f.text.has_plain),
     bad("HTML_PICTURE_ONLY", "it is a picture with little text", |f| pictures(f) && shown(f) < 150),
     hint("HTML_PICTURE_MOSTLY", "it is pictures with some text", |f| pictures(f) && (150..600).contains(&shown(f))),
@@ -66,6 +66,7 @@ const CRITERIA: [Criterion; 19] = [
             || f.text.plain.contains("\n\n\n\n\n\n")
             || f.text.plain.contains("\r\n\r\n\r\n\r\n\r\n\r\n")
     }),
+    bad("HTML_PUSHED_OUT", "it pushes text out of sight", |f| pushes_out(&f.html_raw)),
     bad("HTML_CHARACTERS_CODED", "its letters are written as numbers", |f| f.html_raw.matches("&#").count() > 60),
     hint("HTML_CENTERED", "it is made of centred blocks", |f| f.html_raw.matches("<center").count() >= 2),
     bad("PARTS_DISAGREE", "its text and its HTML say different things", parts_disagree),
@@ -75,13 +76,26 @@ fn shown(f: &Facts<'_>) -> usize {
     f.text.html.text.split_whitespace().map(str::len).sum()
 }
 
+/// Letters of words that a reader does not see: what newsletters put behind their first line, to keep the second one out of a list of
+/// mail, has none.
 fn hidden(f: &Facts<'_>) -> usize {
-    f.text.html.hidden.split_whitespace().map(str::len).sum()
+    f.text.html.hidden.split(|c: char| !c.is_alphabetic()).map(str::len).filter(|length| *length > 1).sum()
 }
 
 fn pictures(f: &Facts<'_>) -> bool {
     f.text.has_html
         && (f.text.html.remote_pictures > 0 || f.message.parts.iter().any(|part| part.declared.starts_with("image/")))
+}
+
+/// Whether something is moved by a thousand pixels or more.
+fn pushes_out(html: &str) -> bool {
+    ["margin-top:", "margin-left:", "padding-top:", "text-indent:"].iter().any(|property| {
+        html.split(property).skip(1).any(|value| {
+            let value = value.trim_start().trim_start_matches('-');
+            let end = value.bytes().take_while(u8::is_ascii_digit).count();
+            end >= 4 && value[end..].starts_with("px")
+        })
+    })
 }
 
 /// Bytes in comments, but for those that only some mail programs read.

@@ -13,7 +13,7 @@ use crate::{
 pub(super) const GROUP: Group =
     Group { name: "links", about: "hosts, paths and shown texts of links", criteria: &CRITERIA };
 
-const CRITERIA: [Criterion; 22] = [
+const CRITERIA: [Criterion; 23] = [
     bad("LINK_SHOWS_OTHER_HOST", "a link shows another host than it goes to", |f| {
         f.text.html.links.iter().any(|link| match (host_of(&link.shown), link.host()) {
             (Some(shown), Some(host)) => Facts::site(&shown) != Facts::site(&host),
@@ -37,8 +37,12 @@ const CRITERIA: [Criterion; 22] = [
             ["http://", "https://", "http%3a", "https%3a"].iter().any(|inner| rest.contains(inner))
         })
     }),
+    bad("LINK_ENCODED", "the letters of a link are encoded without need", |f| {
+        f.targets.iter().any(|target| encoded_letters(target) >= 4)
+    }),
     bad("LINK_ABUSED_SUFFIX", "a link's host is of a kind that is often abused", |f| {
-        f.hosts.iter().any(|host| is_abused_suffix(host))
+        // The author's own is told already.
+        f.hosts.iter().any(|host| is_abused_suffix(host) && Facts::site(host) != f.author_site)
     }),
     bad("LINK_RANDOM_HOST", "a link's host has a random name", |f| {
         f.hosts.iter().any(|host| host.split('.').next().is_some_and(|label| label.len() > 3 && is_random(label)))
@@ -133,6 +137,12 @@ fn is_bare_address(host: &str) -> bool {
     host.parse::<std::net::Ipv4Addr>().is_ok()
         || host.starts_with('[')
         || (!host.is_empty() && host.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Letters that are written as `%` and two digits (RFC 3986 section 2.3 says not to), in a target in lower case.
+fn encoded_letters(target: &str) -> usize {
+    let letters = target.split('%').skip(1).filter_map(|rest| u8::from_str_radix(rest.get(..2)?, 16).ok());
+    letters.filter(u8::is_ascii_alphabetic).count()
 }
 
 fn longest_token(target: &str) -> usize {

@@ -87,6 +87,8 @@ pub struct Group {
 
 /// Name of the group that looks at the client.
 pub const CONNECTION: &str = "connection";
+/// Name of the group of what mass mail writes.
+pub const BULK: &str = "bulk";
 
 /// All groups.
 pub const GROUPS: &[Group] = &[

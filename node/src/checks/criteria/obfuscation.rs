@@ -8,7 +8,7 @@ pub(super) const GROUP: Group = Group {
     criteria: &CRITERIA,
 };
 
-const CRITERIA: [Criterion; 8] = [
+const CRITERIA: [Criterion; 9] = [
     bad("INVISIBLE_CHARACTERS", "words are broken up by invisible characters", |f| f.invisible_in_words > 2),
     bad("MIXED_SCRIPTS", "letters of other scripts imitate Latin ones", |f| f.mixed_words > 0),
     bad("STYLED_LETTERS", "its letters are mathematical signs", |f| {
@@ -23,6 +23,9 @@ const CRITERIA: [Criterion; 8] = [
     bad("LETTERS_SWAPPED", "a letter or digit stands for another that looks like it", |f| {
         let names = f.message.from.iter().map(|mailbox| mailbox.name.as_str());
         names.chain([f.message.subject.as_str()]).any(swapped) || swapped(&f.raw_text)
+    }),
+    bad("LETTERS_MARKED", "its letters carry marks of other scripts", |f| {
+        marked(&f.message.subject) + marked(&f.raw_text) >= 3
     }),
     bad("NAME_MIXED", "the author's name or the subject mixes scripts", |f| {
         let odd = |c: char| matches!(c, '\u{370}'..='\u{52f}' | '\u{1d400}'..='\u{1d7ff}' | '\u{200b}'..='\u{200d}' | '\u{ad}');
@@ -87,9 +90,28 @@ fn swapped(text: &str) -> bool {
     })
 }
 
+/// Latin letters with a mark of another script, or one that strikes them out.
+fn marked(text: &str) -> usize {
+    if text.is_ascii() {
+        return 0;
+    }
+    let is_foreign = |c: char| {
+        matches!(c, '\u{335}'..='\u{338}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}' | '\u{610}'..='\u{61a}' | '\u{64b}'..='\u{65f}'
+            | '\u{730}'..='\u{74a}' | '\u{1ab0}'..='\u{1aff}' | '\u{20d0}'..='\u{20f0}')
+    };
+    let letters = text.chars().zip(text.chars().skip(1));
+    letters.filter(|(letter, mark)| letter.is_ascii_alphabetic() && is_foreign(*mark)).count()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::swapped;
+    use super::{marked, swapped};
+
+    #[test]
+    fn marks_of_other_scripts_on_latin_letters_are_seen() {
+        assert_eq!(marked("Co\u{73f}nf\u{73f}ir\u{73f}m s\u{336}o\u{336}"), 5);
+        assert_eq!(marked("Cafe\u{301} na\u{308}mlich \u{5d1}\u{5bc} 1\u{fe0f}\u{20e3}"), 0);
+    }
 
     #[test]
     fn letters_that_stand_for_others_are_seen_and_words_that_are_written_so_are_not() {

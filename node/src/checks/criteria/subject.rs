@@ -36,7 +36,9 @@ const CRITERIA: [Criterion; 14] = [
         is_gappy(&f.message.subject, &[' ', '.', '-', '_', '*'])
     }),
     bad("SUBJECT_UNDERSCORES", "the words of its subject are held together by underscores", |f| {
-        f.message.subject.starts_with('_') || f.message.subject.matches('_').count() >= 4
+        // A name of a file has an extension.
+        let words = f.message.subject.split_whitespace().filter(|word| !word.contains('.'));
+        f.message.subject.starts_with('_') || words.map(|word| word.matches('_').count()).sum::<usize>() >= 4
     }),
     hint("SUBJECT_NUMBER", "its subject ends with a number or code", |f| {
         let last = f.message.subject.split_whitespace().next_back().unwrap_or_default();

@@ -27,14 +27,20 @@ pub const ODDS_MAX: i32 = 800;
 /// All rules of one group together count no more than this, either way: one trait of a message must not decide about it.
 pub const GROUP_MAX: Score = Score(450);
 /// The same of what is seen of the client: many an honest office has a small provider, and its server has a name like any other.
-pub const CONNECTION_MAX: Score = Score(300);
+pub const CONNECTION_MAX: Score = Score(250);
+/// The same of the customs of mass mail and of conversations: they are fields that anybody can write.
+pub const BULK_MAX: Score = Score(250);
 /// The same of one classifier: less than the built-in policy quarantines at, so none decides alone.
 pub const CLASSIFIER_MAX: Score = Score(550);
 
 /// What the rules of a group count at most, either way.
 #[must_use]
 pub fn most(group: &str) -> Score {
-    if group == super::CONNECTION { CONNECTION_MAX } else { GROUP_MAX }
+    match group {
+        super::CONNECTION => CONNECTION_MAX,
+        super::BULK => BULK_MAX,
+        _ => GROUP_MAX,
+    }
 }
 
 /// A rule, a tab, hundredths of a point; one a line.

@@ -7,7 +7,7 @@
 //! - One that is late, dies or talks nonsense is killed and replaced, and its message counts as one that cannot be read. That no
 //!   opener is free or can be started says nothing of the message: it is put off. So is, twice, what an opener was late with, or
 //!   was ended over by others: that may be chance.
-//! - One client has a quarter of the openers at most (`shares`).
+//! - One client has a quarter of the openers at most, and one site of clients half of them (`shares`).
 
 mod confine;
 mod frame;
@@ -66,8 +66,8 @@ pub enum Unopened {
     NotNow(String),
 }
 
-/// A place among those of a client, and one among all.
-type Place<'o> = (OwnedSemaphorePermit, SemaphorePermit<'o>);
+/// Places among those of a client and of its site, and one among all.
+type Place<'o> = ([OwnedSemaphorePermit; 2], SemaphorePermit<'o>);
 
 /// The openers of a node. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
@@ -82,7 +82,8 @@ struct Inner {
     time_max: Duration,
     openers_max: usize,
     places: Semaphore,
-    shares: Shares,
+    of_clients: Shares,
+    of_sites: Shares,
     tries: Tries,
     state: Mutex<State>,
     opened: AtomicU64,
@@ -110,7 +111,8 @@ impl Openers {
             time_max: limits.opener_time_max.min(limits.checks_time_max * 4 / 10).min(MESSAGE_TIME_MAX),
             openers_max: limits.openers_max,
             places: Semaphore::new(limits.openers_max),
-            shares: Shares::new(limits.openers_max),
+            of_clients: Shares::new(limits.openers_max, 4),
+            of_sites: Shares::new(limits.openers_max, 2),
             tries: Tries::new(TRIES_MAX),
             state: Mutex::default(),
             opened: AtomicU64::new(0),
@@ -145,12 +147,17 @@ impl Openers {
         }
     }
 
-    /// What [`attachments::analyse`](super::attachments::analyse) says of the message, found out in an opener. `client` is the net
-    /// that it came from.
+    /// What [`attachments::analyse`](super::attachments::analyse) says of the message, found out in an opener. `client` are
+    /// its net and that of its site, which may have many of them.
     ///
     /// # Errors
     /// When it could not be found out.
-    pub async fn analyse(&self, message: &Message, unwanted: Unwanted, client: IpNet) -> Result<Analysis, Unopened> {
+    pub async fn analyse(
+        &self,
+        message: &Message,
+        unwanted: Unwanted,
+        client: [IpNet; 2],
+    ) -> Result<Analysis, Unopened> {
         let opened = self.open(message, unwanted, client).await;
         let count = match &opened {
             Ok(_) => &self.0.opened,
@@ -188,7 +195,7 @@ impl Openers {
         }
     }
 
-    async fn open(&self, message: &Message, unwanted: Unwanted, client: IpNet) -> Result<Analysis, Unopened> {
+    async fn open(&self, message: &Message, unwanted: Unwanted, client: [IpNet; 2]) -> Result<Analysis, Unopened> {
         let (place, mut opener) = self.free(client).await.map_err(Unopened::NotNow)?;
         let question = Question { parts: message.parts.clone(), unwanted };
         let framed = framed(&question).filter(|framed| framed.len() <= QUESTION_BYTES_MAX);
@@ -211,11 +218,12 @@ impl Openers {
     }
 
     /// A place, and an opener for it: within five tenths of the time.
-    async fn free(&self, client: IpNet) -> Result<(Place<'_>, Opener), String> {
+    async fn free(&self, client: [IpNet; 2]) -> Result<(Place<'_>, Opener), String> {
         let entering = async {
             // First its own: what waits for that keeps nobody else from a place.
-            let of_client = self.0.shares.enter(client).await?;
-            Ok::<_, AcquireError>((of_client, self.0.places.acquire().await?))
+            let of_client = self.0.of_clients.enter(client[0]).await?;
+            let of_site = self.0.of_sites.enter(client[1]).await?;
+            Ok::<_, AcquireError>(([of_client, of_site], self.0.places.acquire().await?))
         };
         let place = match timeout(self.0.tenth * 2, entering).await {
             Ok(Ok(place)) => place,

@@ -8,9 +8,6 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// One client has no more than one in so many.
-const SHARE: usize = 4;
-
 /// The places of each net that has any, or waits for one.
 #[derive(Debug)]
 pub(super) struct Shares {
@@ -19,9 +16,9 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Of so many places.
-    pub(super) fn new(places: usize) -> Self {
-        Self { most: (places / SHARE).max(1), by_net: Mutex::default() }
+    /// Each net has one in so many of the places.
+    pub(super) fn new(places: usize, one_in: usize) -> Self {
+        Self { most: (places / one_in).max(1), by_net: Mutex::default() }
     }
 
     /// Waits until the net has less than its share.
@@ -53,7 +50,7 @@ mod tests {
     async fn a_net_has_its_share_and_who_leaves_makes_room() {
         let net = |text: &str| text.parse().expect("a net");
         for (places, most) in [(1, 1), (2, 1), (7, 1), (8, 2), (64, 16)] {
-            let shares = Shares::new(places);
+            let shares = Shares::new(places, 4);
             let mut held = Vec::new();
             while let Some(place) = shares.enter(net("192.0.2.0/24")).now_or_never() {
                 held.push(place.expect("a place"));
