@@ -27,7 +27,7 @@ use node::checks::{
 use proto::learning::model::Model;
 
 /// This part of the wanted mail reaches the threshold of quarantine while the weights are fitted.
-const TOUCHED: f64 = 0.0066;
+const TOUCHED: f64 = 0.0060;
 /// What a message counts with the odds of classifiers that have not seen its collection, beside once with those of classifiers that
 /// have seen others of it.
 const STRANGE: f64 = 0.3;
