@@ -1,5 +1,5 @@
-//! The table of phrases that spam uses, in English and German, by what it is after: lower case, single spaces. All are looked for
-//! in one pass.
+//! The table of phrases that spam uses, in English and German, some in Romance languages and Dutch, by what it is after: lower case,
+//! single spaces. All are looked for in one pass.
 
 use std::sync::LazyLock;
 

@@ -6,7 +6,7 @@ use aho_corasick::AhoCorasick;
 
 use super::{
     entities::unescaped,
-    style::{self, Sight},
+    style::{self, Sight, Style},
 };
 
 /// A link.
@@ -165,7 +165,7 @@ const DEPTH_MAX: usize = 256;
 struct Elements {
     open: Vec<(String, Sight)>,
     /// What style sheets say of classes and ids.
-    styles: HashMap<String, String>,
+    styles: HashMap<String, Style>,
 }
 
 impl Elements {
@@ -199,10 +199,10 @@ impl Elements {
         for (name, sign) in [("class", '.'), ("id", '#')] {
             let names = if self.styles.is_empty() { None } else { value_of(tag, &lower, name) };
             for name in names.unwrap_or_default().split_ascii_whitespace() {
-                sight = self.styles.get(&format!("{sign}{name}")).map_or(sight, |style| sight.within(style));
+                sight = self.styles.get(&format!("{sign}{name}")).map_or(sight, |style| sight.within(*style));
             }
         }
-        value_of(tag, &lower, "style").map_or(sight, |style| sight.within(&style))
+        value_of(tag, &lower, "style").map_or(sight, |style| sight.within(Style::of(&style)))
     }
 }
 

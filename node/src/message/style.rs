@@ -11,8 +11,6 @@ const FAR_PX: f64 = 900.0;
 const CLEAR: f64 = 0.05;
 /// Names out of the style sheets of one message at most.
 const NAMES_MAX: usize = 500;
-/// What is said of one of them, in bytes.
-const STYLE_BYTES_MAX: usize = 1000;
 
 /// How what stands in an element is seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,12 +29,32 @@ impl Sight {
         self.is_gone || self.is_tiny || self.is_clear
     }
 
-    /// Within an element of this style: the value of a `style` attribute, or what stands between braces.
+    /// Within an element of this style.
     #[must_use]
-    pub(super) fn within(self, style: &str) -> Self {
-        let mut sight = self;
+    pub(super) fn within(self, style: Style) -> Self {
+        Self {
+            is_gone: self.is_gone || style.hides,
+            is_tiny: style.is_tiny.unwrap_or(self.is_tiny),
+            is_clear: style.is_clear.unwrap_or(self.is_clear),
+        }
+    }
+}
+
+/// What declarations say of how something is seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Style {
+    hides: bool,
+    is_tiny: Option<bool>,
+    is_clear: Option<bool>,
+}
+
+impl Style {
+    /// Reads the value of a `style` attribute, or what stands between braces.
+    #[must_use]
+    pub(super) fn of(declarations: &str) -> Self {
+        let mut style = Self::default();
         let (mut is_cut_off, mut has_no_size, mut color, mut ground) = (false, false, None, None);
-        for (property, value) in style.split(';').filter_map(|declaration| declaration.split_once(':')) {
+        for (property, value) in declarations.split(';').filter_map(|declaration| declaration.split_once(':')) {
             let value = || {
                 let value: String =
                     value.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_ascii_lowercase()).collect();
@@ -47,15 +65,13 @@ impl Sight {
                 "height" | "width" | "max-width" => has_no_size |= pixels(&value()).is_some_and(|size| size <= 1.0),
                 "color" => color = Some(value()),
                 "background" | "background-color" => ground = Some(value()),
-                "font-size" => sight.is_tiny = pixels(&value()).is_some_and(|size| size <= TINY_PX),
-                property => sight.is_gone |= HIDING.contains(&property) && hides_alone(property, &value()),
+                "font-size" => style.is_tiny = Some(pixels(&value()).is_some_and(|size| size <= TINY_PX)),
+                property => style.hides |= HIDING.contains(&property) && hides_alone(property, &value()),
             }
         }
-        sight.is_gone |= is_cut_off && has_no_size;
-        if let Some(color) = color {
-            sight.is_clear = color == "transparent" || ground == Some(color);
-        }
-        sight
+        style.hides |= is_cut_off && has_no_size;
+        style.is_clear = color.map(|color| color == "transparent" || ground == Some(color));
+        style
     }
 }
 
@@ -108,7 +124,7 @@ fn pixels(value: &str) -> Option<f64> {
 /// What a style sheet says of classes and ids, as `.name` and `#name`. What holds for some screens only is left out: mail for telephones
 /// and for desks hides each other's parts.
 #[must_use]
-pub(super) fn of_names(sheet: &str) -> HashMap<String, String> {
+pub(super) fn of_names(sheet: &str) -> HashMap<String, Style> {
     let mut styles = HashMap::new();
     let mut rest = sheet;
     while let Some((selectors, after)) = rest.split_once('{') {
@@ -123,10 +139,8 @@ pub(super) fn of_names(sheet: &str) -> HashMap<String, String> {
             selector.starts_with(['.', '#'])
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
         });
-        if declarations.len() <= STYLE_BYTES_MAX {
-            let room = NAMES_MAX.saturating_sub(styles.len());
-            styles.extend(simple.take(room).map(|selector| (selector.to_owned(), declarations.to_owned())));
-        }
+        let (room, style) = (NAMES_MAX.saturating_sub(styles.len()), Style::of(declarations));
+        styles.extend(simple.take(room).map(|selector| (selector.to_owned(), style)));
         rest = after;
     }
     styles
@@ -152,10 +166,10 @@ fn after_block(from: &str) -> &str {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Sight, of_names};
+    use super::{Sight, Style, of_names};
 
     fn hides(style: &str) -> bool {
-        Sight::default().within(style).is_hidden()
+        Sight::default().within(Style::of(style)).is_hidden()
     }
 
     #[test]
@@ -207,21 +221,20 @@ mod tests {
 
     #[test]
     fn small_letters_may_be_large_again_further_in_and_what_is_gone_stays_so() {
-        let tiny = Sight::default().within("font-size:0");
-        assert!(tiny.within("margin:0").is_hidden() && !tiny.within("font-size:14px").is_hidden());
-        let clear = Sight::default().within("color:transparent");
-        assert!(clear.within("").is_hidden() && !clear.within("color:#333").is_hidden());
-        assert!(Sight::default().within("display:none").within("display:block;font-size:14px;color:red").is_hidden());
+        let hidden =
+            |outer: &str, inner: &str| Sight::default().within(Style::of(outer)).within(Style::of(inner)).is_hidden();
+        assert!(hidden("font-size:0", "margin:0") && !hidden("font-size:0", "font-size:14px"));
+        assert!(hidden("color:transparent", "") && !hidden("color:transparent", "color:#333"));
+        assert!(hidden("display:none", "display:block;font-size:14px;color:red"));
     }
 
     #[test]
     fn a_sheet_tells_of_names_what_holds_on_all_screens() {
         let sheet = "@import url(x);\nbody{margin:0}\n.pre, #top , p.x, .a .b{display:none}\n@media only screen and (max-width:480px){ .desk{display:none} \
                      .x{color:red} }\n.last{font-size:0";
-        let mut named: Vec<(String, String)> = of_names(sheet).into_iter().collect();
-        named.sort_unstable();
+        let named = of_names(sheet);
         let expected = [("#top", "display:none"), (".last", "font-size:0"), (".pre", "display:none")];
-        assert_eq!(named, expected.map(|(name, style)| (name.to_owned(), style.to_owned())));
+        assert_eq!(named, expected.map(|(name, style)| (name.to_owned(), Style::of(style))).into());
     }
 
     proptest! {
