@@ -73,7 +73,7 @@ fn ordinary_mail_is_not_kept_away_for_the_client_of_a_small_office() {
     let letters = include_str!("letters_tests.txt").split("=====\n").map(str::to_owned);
     let texts = ORDINARY.iter().chain(&MACHINES).map(|text| format!("{HEADER}{text}")).chain(letters);
     // Many of them sign nothing.
-    let unsigned = RULES.iter().find(|rule| rule.1 == "NO_AUTHENTICATION").map_or(Score::ZERO, |rule| rule.2);
+    let unsigned = RULES.iter().find(|rule| rule.1 == "NO_AUTHENTICATION").expect("a rule").2;
     for (text, (name, helo)) in texts.flat_map(|text| clients.iter().map(move |client| (text.clone(), client))) {
         let message = message(&text);
         let mut transaction = transaction(view(PolicyLayer::default()), &["anna@interior.gov.test"]);

@@ -95,7 +95,8 @@ pub fn read(html: &str) -> Read {
         read.shown(&rest[..at], elements.sight().is_hidden(), open.as_mut());
         rest = &rest[at..];
         if let Some(comment) = rest.strip_prefix("<!--") {
-            rest = comment.split_once("-->").map_or("", |(_, after)| after);
+            let is_empty = comment.starts_with('>') || comment.starts_with("->");
+            rest = comment.split_once(if is_empty { ">" } else { "-->" }).map_or("", |(_, after)| after);
             continue;
         }
         let Some((tag, after)) = rest[1..].split_once('>') else {
@@ -103,13 +104,15 @@ pub fn read(html: &str) -> Read {
             break;
         };
         rest = after;
-        let name: String = tag.chars().take_while(|c| *c == '/' || c.is_ascii_alphanumeric()).take(16).collect();
+        let end = tag.bytes().skip(1).position(|byte| !byte.is_ascii_alphanumeric()).map_or(tag.len(), |at| at + 1);
+        let name: String = tag.get(..end.min(16)).unwrap_or_default().to_owned();
         let name = name.to_ascii_lowercase();
         match name.as_str() {
             "style" | "script" | "title" | "template" => {
                 read.scripts |= name == "script";
                 let (content, after) = until_closing(rest, &name);
-                if name == "style" {
+                let everywhere = |media: String| ["", "all", "screen"].contains(&media.trim());
+                if name == "style" && attribute(tag, "media").is_none_or(everywhere) {
                     elements.styles.extend(style::of_names(content));
                 }
                 rest = after;
@@ -164,6 +167,8 @@ const DEPTH_MAX: usize = 256;
 #[derive(Debug, Default)]
 struct Elements {
     open: Vec<(String, Sight)>,
+    /// How many more are open, which are not looked at.
+    deeper: usize,
     /// What style sheets say of classes and ids.
     styles: HashMap<String, Style>,
 }
@@ -175,7 +180,9 @@ impl Elements {
 
     fn tag(&mut self, name: String, tag: &str) {
         if let Some(closed) = name.strip_prefix('/') {
-            if let Some(at) = self.open.iter().rposition(|(open, _)| open == closed) {
+            if self.deeper > 0 {
+                self.deeper -= 1;
+            } else if let Some(at) = self.open.iter().rposition(|(open, _)| open == closed) {
                 self.open.truncate(at);
             }
             return;
@@ -187,22 +194,29 @@ impl Elements {
             self.open.pop();
         }
         if self.open.len() < DEPTH_MAX {
-            let sight = self.within(tag);
+            let sight = self.within(&name, tag);
             self.open.push((name, sight));
+        } else {
+            self.deeper += 1;
         }
     }
 
     /// How what stands in an element with this tag is seen.
-    fn within(&self, tag: &str) -> Sight {
+    fn within(&self, name: &str, tag: &str) -> Sight {
         let lower = tag.to_ascii_lowercase();
-        let mut sight = self.sight();
-        for (name, sign) in [("class", '.'), ("id", '#')] {
-            let names = if self.styles.is_empty() { None } else { value_of(tag, &lower, name) };
-            for name in names.unwrap_or_default().split_ascii_whitespace() {
-                sight = self.styles.get(&format!("{sign}{name}")).map_or(sight, |style| sight.within(*style));
+        let mut style = Style::default();
+        if !self.styles.is_empty() {
+            let mut add = |key: &str| style = self.styles.get(key).map_or(style, |named| style.then(*named));
+            add(name);
+            for (attribute, sign) in [("class", '.'), ("id", '#')] {
+                for own in value_of(tag, &lower, attribute).unwrap_or_default().split_ascii_whitespace() {
+                    add(&format!("{sign}{own}"));
+                    add(&format!("{name}{sign}{own}"));
+                }
             }
         }
-        value_of(tag, &lower, "style").map_or(sight, |style| sight.within(Style::of(&style)))
+        let own = value_of(tag, &lower, "style").map(|style| Style::of(&style)).unwrap_or_default();
+        self.sight().within(style.then(own))
     }
 }
 
@@ -279,6 +293,9 @@ mod tests {
                     <div style='visibility:collapse; height:0'>violets</div>";
         let read = read(html);
         assert_eq!((read.text.trim(), read.hidden.as_str()), ("now", "rosesviolets"));
+        let deep = format!("{}<div style='display:none'>poem</div>end", "<br/>".repeat(300));
+        assert_eq!((super::read(&deep).text.trim(), super::read(&deep).hidden.as_str()), ("end", "poem"));
+        assert_eq!(super::read("<!-->a<!--->b<!-- c -->d").text, "abd");
     }
 
     #[test]

@@ -50,9 +50,12 @@ impl Text {
         html
     }
 
-    /// What a reader sees: of the plain text and of the HTML.
+    /// What a reader sees: of the plain text and of the HTML. Where more of it seems hidden than shown, that too: we may be wrong, or are
+    /// meant to be.
     pub fn shown(&self) -> impl Iterator<Item = &str> {
-        [self.plain.as_str(), self.html.text.as_str()].into_iter()
+        let html::Read { text, hidden, .. } = &self.html;
+        let hidden = if hidden.len() > text.len() { hidden.as_str() } else { "" };
+        [self.plain.as_str(), text.as_str(), hidden].into_iter().filter(|text| !text.is_empty())
     }
 
     /// Links of the text and the HTML.

@@ -39,7 +39,7 @@ const CRITERIA: [Criterion; 25] = [
     bad("LOCAL_PART_OF_WORDS", "the author's mailbox is named by several words in one", |f| {
         let name = f.author_local.as_bytes();
         let begun = name.windows(2).filter(|two| two[0].is_ascii_lowercase() && two[1].is_ascii_uppercase()).count();
-        begun >= 2 && name.iter().all(u8::is_ascii_alphanumeric)
+        begun >= 3 && name.iter().all(u8::is_ascii_alphanumeric)
     }),
     bad("LOCAL_PART_IN_TURNS", "the author's mailbox is named by letters and digits in turn", |f| {
         let name = f.author_local.as_bytes();

@@ -67,8 +67,9 @@ fn claims(text: &str, f: &Facts<'_>) -> bool {
     let lower = text.to_lowercase();
     let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
     let padded = format!(" {} ", words.join(" "));
-    // Three letters are many things: a power supply is a UPS, too, and has nothing to click.
-    let is_meant = |brand: &str| brand.len() > 3 || !f.hosts.is_empty();
+    // Three letters are many things: a power supply is a UPS, too, and has nothing to click or to open.
+    let is_meant =
+        |brand: &str| brand.len() > 3 || !f.hosts.is_empty() || f.message.parts.iter().any(|part| part.attached);
     let foreign = |brand: &&str| is_meant(brand) && !owned(brand, f);
     !f.message.has("list-id") && named(&padded).any(|at| BRANDS.get(at).is_some_and(foreign))
 }

@@ -24,9 +24,7 @@ const CRITERIA: [Criterion; 9] = [
         let names = f.message.from.iter().map(|mailbox| mailbox.name.as_str());
         names.chain([f.message.subject.as_str()]).any(swapped) || swapped(&f.raw_text)
     }),
-    bad("LETTERS_MARKED", "its letters carry marks of other scripts", |f| {
-        marked(&f.message.subject) + marked(&f.raw_text) >= 3
-    }),
+    bad("LETTERS_MARKED", "its letters carry marks of other scripts", |f| marked(&f.raw_text) >= 3),
     bad("NAME_MIXED", "the author's name or the subject mixes scripts", |f| {
         let odd = |c: char| matches!(c, '\u{370}'..='\u{52f}' | '\u{1d400}'..='\u{1d7ff}' | '\u{200b}'..='\u{200d}' | '\u{ad}');
         let mixed = |text: &str| text.chars().any(odd) && text.chars().filter(char::is_ascii_alphabetic).count() >= 3;
