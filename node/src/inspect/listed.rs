@@ -38,6 +38,9 @@ const FIXED: [(&str, &str); 18] = [
     ("volume", "how much its sender has sent within an hour"),
 ];
 
+/// Those of them whose rules together count no more than a group of criteria does.
+const CAPPED: [&str; 3] = ["campaigns", "domain_lists", "impersonation"];
+
 /// Rules with points of their own, those that policy gives among them.
 fn fixed(view: &View) -> Vec<Rule> {
     let rule = |group: &str, name: &str, score: Score, text: &str, origin: Origin| Rule {
@@ -90,15 +93,24 @@ pub(super) fn all(view: &View) -> RulesResponse {
         origin: Origin::Policy.into(),
     });
     let built_in = criteria::rules().iter().copied().chain(criteria::by_odds()).map(own);
+    let fixed = fixed(view);
     RulesResponse {
-        rules: built_in.chain(fixed(view)).chain(written).collect(),
-        groups: groups(policy),
+        groups: groups(policy, &fixed),
+        rules: built_in.chain(fixed).chain(written).collect(),
         left_out: policy.warning().unwrap_or_default(),
     }
 }
 
-fn groups(policy: &Engine) -> Vec<Group> {
-    let fixed = FIXED.into_iter().map(|(name, about)| (name, about, GROUP_MAX));
+/// What a group without a fit counts at most, either way: all its rules together.
+fn most(group: &str, rules: &[Rule]) -> Score {
+    let (against, fors): (Vec<i32>, Vec<i32>) =
+        rules.iter().filter(|rule| rule.group == group).map(|rule| rule.score).partition(|score| *score > 0);
+    let most = against.iter().sum::<i32>().max(-fors.iter().sum::<i32>());
+    Score(if CAPPED.contains(&group) { most.min(GROUP_MAX.0) } else { most })
+}
+
+fn groups(policy: &Engine, fixed: &[Rule]) -> Vec<Group> {
+    let fixed = FIXED.into_iter().map(|(name, about)| (name, about, most(name, fixed)));
     let own = criteria::groups().chain(fixed).map(|(name, about, max)| Group {
         name: name.to_owned(),
         about: about.to_owned(),
@@ -124,12 +136,21 @@ mod tests {
     use super::all;
 
     #[test]
-    fn each_rule_is_of_a_group_that_says_what_it_is_about_and_no_name_is_one_that_people_may_give() {
+    fn each_rule_is_of_a_group_that_says_what_it_is_about_here_and_in_the_readme_and_no_name_is_one_that_people_may_give()
+     {
         let listed = all(&View::empty());
         let about: BTreeSet<&str> = listed.groups.iter().map(|group| group.name.as_str()).collect();
         assert!(listed.rules.len() > 150 && listed.rules.iter().all(|rule| about.contains(rule.group.as_str())));
         assert!(about.len() >= 30, "{about:?}");
         assert!(listed.groups.iter().all(|group| !group.about.is_empty()));
+        let most = |name: &str| listed.groups.iter().find(|group| group.name == name).expect("a group").max;
+        assert_eq!(["links", "bulk", "words", "impersonation", "dmarc"].map(most), [450, 250, 550, 450, 300]);
+        let in_readme = include_str!("../../../README.md").lines().filter(|line| line.starts_with("| `"));
+        let in_readme: BTreeSet<String> = in_readme.map(str::to_owned).collect();
+        for group in &listed.groups {
+            let row = format!("| `{}` | {} |", group.name, group.about);
+            assert!(in_readme.contains(&row), "README lacks {row}");
+        }
         assert!(listed.rules.iter().all(|rule| !rule.name.starts_with(NAME_BEGIN)));
     }
 }

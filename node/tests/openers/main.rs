@@ -14,7 +14,7 @@ use node::checks::opener;
 /// Each is a sentence and what shows it.
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 17] = [
+const TESTS: [Test; 18] = [
     ("an opener says of every sample what the reader itself says", pool::as_the_reader_itself),
     ("the program of the node is an opener when it is asked for one, and its help says nothing of it", pool::the_node),
     ("whatever a process that is shut off tries, the kernel ends it", shut::whatever_it_tries),
@@ -28,6 +28,7 @@ const TESTS: [Test; 17] = [
     ("a question that nobody waits for any more ends its opener", pool::forgotten),
     ("no free opener, or none that starts, is nothing said of the message", pool::not_now),
     ("one client has its share of the openers, and the others have theirs", pool::fair),
+    ("the clients of one site have half of the openers, and the others have theirs", pool::fair_to_sites),
     ("what cannot be started is tried again without mail", pool::tried_again),
     ("an opener is replaced after a thousand messages", pool::worn),
     ("a row of bad messages starts no more processes than there are places", pool::storm),

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet, future::Future, net::Ipv4Addr, path::Path, pin::pin, process::Command, time::Duration,
 };
 
-use futures::poll;
+use futures::{future::Either, poll};
 use ipnet::IpNet;
 use node::{
     checks::{
@@ -58,7 +58,11 @@ fn nothing() -> Unwanted {
 
 /// Of one client.
 fn client(site: u8) -> [IpNet; 2] {
-    [32, 24].map(|prefix| IpNet::new_assert(Ipv4Addr::new(192, 0, site, 1).into(), prefix).trunc())
+    client_of(site, 1)
+}
+
+fn client_of(site: u8, host: u8) -> [IpNet; 2] {
+    [32, 24].map(|prefix| IpNet::new_assert(Ipv4Addr::new(192, 0, site, host).into(), prefix).trunc())
 }
 
 async fn reads_on(openers: &Openers) {
@@ -278,6 +282,30 @@ pub(crate) fn fair() {
         opener.signal(Signal::KILL);
         assert!(is_chance(&first.await, Cause::Killed));
         assert!(second.await.is_ok(), "now it is its turn");
+    });
+}
+
+pub(crate) fn fair_to_sites() {
+    on_one_thread(async {
+        let openers = good(4);
+        let message = archive();
+        let ask = |site, host| openers.analyse(&message, nothing(), client_of(site, host));
+        assert!(matches!(futures::join!(ask(1, 1), ask(2, 1)), (Ok(_), Ok(_))));
+        let stopped = watched(std::process::id());
+        assert_eq!(stopped.len(), 2);
+        stopped.iter().for_each(|opener| opener.signal(Signal::STOP));
+        let (mut first, mut second, mut third) = (pin!(ask(1, 1)), pin!(ask(1, 2)), pin!(ask(1, 3)));
+        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending(), "they stand still");
+        let others = pin!(async {
+            for _ in 0..20 {
+                assert!(matches!(futures::join!(ask(2, 1), ask(3, 1)), (Ok(_), Ok(_))));
+            }
+        });
+        let ended = futures::future::select(&mut third, others).await;
+        assert!(matches!(ended, Either::Right(_)), "the share of its site is taken, and the others have theirs");
+        stopped.iter().for_each(|opener| opener.signal(Signal::KILL));
+        assert!(is_chance(&first.await, Cause::Killed) && is_chance(&second.await, Cause::Killed));
+        assert!(third.await.is_ok(), "now it is its turn");
     });
 }
 
