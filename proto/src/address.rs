@@ -74,6 +74,11 @@ impl Domain {
     pub fn is_within(&self, parent: &Self) -> bool {
         self.0.strip_suffix(parent.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     }
+
+    /// The domains that this lies below, the nearest first: 126 at most.
+    pub fn parents(&self) -> impl Iterator<Item = Self> + '_ {
+        self.0.match_indices('.').map(|(dot, _)| Self(self.0[dot + 1..].to_owned()))
+    }
 }
 
 /// A name with A-labels in the place of its U-labels.

@@ -68,6 +68,18 @@ pub fn answerable(senders: Vec<Subject>, good: bool) -> Vec<Subject> {
     senders.into_iter().filter(counts).collect()
 }
 
+/// That an operator has blocked a domain which this one lies below: else its owner would go on under another name of his own.
+/// Who is let in is let in alone, for below it may be anybody's names.
+fn blocked_above(reputation: &Known, sender: &Subject, now: UnixMs) -> Option<Stance> {
+    let (domain, subject): (&Domain, fn(Domain) -> Subject) = match sender {
+        Subject::Dkim(domain) => (domain, Subject::Dkim),
+        Subject::Spf(domain) => (domain, Subject::Spf),
+        Subject::Ip(_) | Subject::Net(_) | Subject::Campaign(_) => return None,
+    };
+    let mut stances = domain.parents().filter_map(|above| reputation.repute(subject(above).key(), now).stance);
+    stances.find(|stance| *stance == Stance::Block)
+}
+
 /// What is known of all of them together: whom an operator has blocked stays blocked, and else the one of whom most is known
 /// speaks for all. No neighbours make a client good; bad ones count half in IPv4, where a net has many users, and in full in IPv6,
 /// where a /64 is one customer. And no domain makes a bad client good.
@@ -77,7 +89,7 @@ pub fn known(reputation: &Known, senders: &[Subject], now: UnixMs) -> Repute {
     for sender in senders {
         let one = reputation.repute(sender.key(), now);
         if all.stance != Some(Stance::Block) {
-            all.stance = one.stance.or(all.stance);
+            all.stance = one.stance.or_else(|| blocked_above(reputation, sender, now)).or(all.stance);
         }
         let score = match sender {
             Subject::Net(IpNet::V4(_)) => (one.score / 2).max(0),
@@ -191,6 +203,22 @@ mod tests {
         assert_eq!(texts(&answerable(all.clone(), true))[2..], ["dkim:a.b.example"]);
         let blocked = with(&[], &[("dkim:b.example", Stance::Block)]);
         assert_eq!(known(&blocked.reputation, &all, NOW).stance, Some(Stance::Block));
+    }
+
+    #[test]
+    fn a_block_holds_below_the_domain_and_who_is_let_in_is_let_in_alone() {
+        let stance = |sender: &str, manual: &[(&str, Stance)]| {
+            known(&with(&[], manual).reputation, &[subject("ip:192.0.2.7"), subject(sender)], NOW).stance
+        };
+        let blocked = ("dkim:b.example", Stance::Block);
+        assert_eq!(stance("dkim:b.example", &[blocked]), Some(Stance::Block));
+        assert_eq!(stance("dkim:x.a.b.example", &[blocked]), Some(Stance::Block));
+        assert_eq!(stance("spf:a.b.example", &[("spf:example", Stance::Block)]), Some(Stance::Block));
+        assert_eq!(stance("spf:a.b.example", &[blocked]), None, "it has not signed");
+        assert_eq!(stance("dkim:ab.example", &[blocked]), None, "another domain");
+        assert_eq!(stance("dkim:example", &[blocked]), None, "the one above it");
+        assert_eq!(stance("dkim:a.b.example", &[blocked, ("dkim:a.b.example", Stance::Allow)]), Some(Stance::Allow));
+        assert_eq!(stance("dkim:a.b.example", &[("dkim:b.example", Stance::Allow)]), None);
     }
 
     fn with(counts: &[(&str, u64, u64)], manual: &[(&str, Stance)]) -> View {
