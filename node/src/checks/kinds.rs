@@ -163,7 +163,7 @@ fn script(content: &[u8]) -> Option<&'static str> {
     SCRIPT.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, words)| *words)
 }
 
-const EXECUTABLE_NAMES: [&str; 28] = [
+const EXECUTABLE_NAMES: [&str; 48] = [
     "exe",
     "dll",
     "scr",
@@ -192,8 +192,28 @@ const EXECUTABLE_NAMES: [&str; 28] = [
     "elf",
     "class",
     "scf",
+    "url",
+    "rdp",
+    "msc",
+    "library-ms",
+    "search-ms",
+    "searchconnector-ms",
+    "appinstaller",
+    "msixbundle",
+    "appxbundle",
+    "diagcab",
+    "wsb",
+    "xbap",
+    "theme",
+    "themepack",
+    "desktop",
+    "command",
+    "wll",
+    "accde",
+    "mde",
+    "ade",
 ];
-const SCRIPT_NAMES: [&str; 22] = [
+const SCRIPT_NAMES: [&str; 26] = [
     "js",
     "jse",
     "vb",
@@ -215,6 +235,10 @@ const SCRIPT_NAMES: [&str; 22] = [
     "inf",
     "mjs",
     "jnlp",
+    "ws",
+    "vbscript",
+    "py",
+    "pyw",
     "settingcontent-ms",
 ];
 const ARCHIVE_NAMES: [&str; 14] =
@@ -246,7 +270,20 @@ pub fn extension(name: &str) -> Option<String> {
 }
 
 fn is_invisible(c: char) -> bool {
-    crate::message::is_direction(c) || matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' | '\u{ad}')
+    crate::message::is_direction(c)
+        || matches!(
+            c,
+            '\u{200b}'
+                ..='\u{200d}'
+                    | '\u{2060}'
+                    | '\u{feff}'
+                    | '\u{ad}'
+                    | '\u{2800}'
+                    | '\u{3164}'
+                    | '\u{115f}'
+                    | '\u{1160}'
+                    | '\u{ffa0}'
+        )
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ const MINI_SECTOR_BYTES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: String,
+    /// Of a storage: the class of the object in it.
+    pub(super) class: [u8; 16],
     /// `None` for a storage.
     pub(super) content: Option<Vec<u8>>,
 }
@@ -34,11 +36,11 @@ impl Compound {
         let file = File::open(content, budget)?;
         let directory = file.chain(number(content, 48)?, usize::MAX, budget)?;
         let root = directory.get(..DIRECTORY_ENTRY_BYTES)?;
-        let class = root.get(80..96)?.try_into().ok()?;
+        let root_class = class(root)?;
         let mini = file.chain(number(root, 116)?, size(root)?, budget)?;
         let mini_table = numbers(&file.chain(number(content, 60)?, usize::MAX, budget)?);
         let mini_max = usize::try_from(number(content, 56)?).ok()?;
-        let mut compound = Self { class, entries: Vec::new(), is_whole: true };
+        let mut compound = Self { class: root_class, entries: Vec::new(), is_whole: true };
         for entry in directory.as_chunks::<DIRECTORY_ENTRY_BYTES>().0.iter().skip(1) {
             let kind = entry[66];
             if !matches!(kind, 1 | 2) {
@@ -59,7 +61,7 @@ impl Compound {
             } else {
                 None
             };
-            compound.entries.push(Entry { name: name(entry), content });
+            compound.entries.push(Entry { name: name(entry), class: class(entry)?, content });
         }
         Some(compound)
     }
@@ -157,6 +159,10 @@ fn numbers(bytes: &[u8]) -> Vec<u32> {
 /// Files are smaller than 4 GiB here; old versions left rubbish in the upper half.
 fn size(entry: &[u8]) -> Option<usize> {
     usize::try_from(number(entry, 120)?).ok()
+}
+
+fn class(entry: &[u8]) -> Option<[u8; 16]> {
+    entry.get(80..96)?.try_into().ok()
 }
 
 fn name(entry: &[u8]) -> String {

@@ -7,11 +7,13 @@ use super::{
     Look, Place, kinds,
     office::is_dde_formula,
     quoted,
-    xml::{Tag, tags, text_of},
+    xml::{Tag, count, tags, text_of, xml_tags},
 };
 
 /// So far into a file it is asked whether it is markup.
 const HEAD_BYTES: usize = 4096;
+/// What it costs to read a tag beside its bytes, in all the passes over a page: two thirds of a microsecond.
+const TAG_COST: u64 = 320;
 /// What it costs to read a tag once more.
 const QUOTED_COST: u64 = 4096;
 /// Endings of what browsers and Windows open as markup.
@@ -53,6 +55,9 @@ impl Look<'_> {
             return;
         }
         let text = text_of(content);
+        if self.budget.work(count(&text).saturating_mul(TAG_COST)).is_err() {
+            return;
+        }
         let is_page = is_page(&text, &place.names);
         let is_run = |tag: &Tag<'_>| runs(tag).filter(|what| is_page || what == "<script>");
         let mut found = None;
@@ -73,7 +78,7 @@ impl Look<'_> {
         // Office documents in one file of XML.
         self.office_xml(place, &text);
         self.relationships(place, &text);
-        for tag in tags(&text).filter(|tag| matches!(tag.name(), "binData" | "binaryData")) {
+        for tag in xml_tags(&text).filter(|tag| matches!(tag.name(), "binData" | "binaryData")) {
             let packed: String = tag.text.chars().filter(|c| !c.is_whitespace()).collect();
             if self.budget.entry().is_err() || self.budget.unpacked(packed.len(), 1).is_err() {
                 return;

@@ -174,6 +174,8 @@ impl Look<'_> {
             }
             if markup::is_markup(content, &place.names) {
                 self.markup(place, content);
+            } else if pdf::is_called_so(content, &place.names, place.declared.as_deref()) {
+                self.pdf(place, content);
             } else {
                 self.table(place, content);
             }

@@ -5,7 +5,7 @@ use proto::policy::ContentKind;
 
 use super::{
     Look, Place, quoted,
-    xml::{Tag, tags, text_of, unescaped},
+    xml::{Tag, count, text_of, unescaped, xml_tags},
 };
 
 /// Relationships whose target Office loads by itself, each with its rule and words.
@@ -16,6 +16,9 @@ const LOADED: [(&str, &str, &str); 4] = [
     ("/subDocument", "EXTERNAL_OBJECT", "loads a part of it from"),
 ];
 
+/// What a tag costs beside its bytes: a quarter of a microsecond.
+const TAG_COST: u64 = 128;
+
 impl Look<'_> {
     /// A part of a document, by its name in the archive.
     pub(super) fn office_part(&mut self, place: &Place, name: &str, content: &[u8]) {
@@ -23,11 +26,11 @@ impl Look<'_> {
         if name.ends_with(".rels") {
             self.relationships(place, &text_of(content));
         } else if name == "[content_types].xml" {
-            if text_of(content).contains("macrosheet+xml") {
-                self.excel4(place);
-            }
+            self.content_types(place, &text_of(content));
         } else if name.starts_with("xl/macrosheets/") {
             self.excel4(place);
+        } else if name.starts_with("customui/") {
+            self.ribbon(place, &text_of(content));
         } else if name.starts_with("xl/externallinks/") {
             if is_dde_link(&name, content) {
                 self.dde(place);
@@ -43,22 +46,57 @@ impl Look<'_> {
         }
     }
 
+    /// What the parts are: a sheet of macros may have any name, and be XML or binary (MS-XLSB 2.1.7.1).
+    fn content_types(&mut self, place: &Place, text: &str) {
+        if self.budget.work(count(text).saturating_mul(TAG_COST)).is_err() {
+            return;
+        }
+        let mut types = xml_tags(text).filter_map(|tag| tag.attribute("ContentType"));
+        if types.any(|kind| kind.to_ascii_lowercase().contains("macrosheet")) {
+            self.excel4(place);
+        }
+    }
+
+    /// What is added to the ribbon (MS-CUSTOMUI 2.2.1): a procedure may be called when it is loaded.
+    fn ribbon(&mut self, place: &Place, text: &str) {
+        if self.budget.work(count(text).saturating_mul(TAG_COST)).is_err() {
+            return;
+        }
+        let called = xml_tags(text).filter(|tag| tag.name() == "customUI").find_map(|tag| tag.attribute("onLoad"));
+        if let Some(called) = called {
+            self.run_themselves(place, &called);
+        }
+    }
+
+    pub(super) fn run_themselves(&mut self, place: &Place, called: &str) {
+        let text = format!("{} has macros that run by themselves: {}", place.shown, quoted(called));
+        self.analysis.found(ContentKind::Active, "MACROS_RUN", text);
+    }
+
     /// The text of a document: fields and what it says happens when it is opened.
     pub(super) fn office_xml(&mut self, place: &Place, text: &str) {
+        if self.budget.work(count(text).saturating_mul(TAG_COST)).is_err() {
+            return;
+        }
         if has_dde(text) {
             self.dde(place);
         }
-        let called = tags(text).filter(|tag| tag.name() == "event-listener").find_map(|tag| tag.attribute("href"));
+        let called = xml_tags(text).filter(|tag| tag.name() == "event-listener").find_map(|tag| tag.attribute("href"));
         if let Some(script) = called.filter(|script| script.contains("script:")) {
-            let text = format!("{} has macros that run by themselves: {}", place.shown, quoted(&script));
-            self.analysis.found(ContentKind::Active, "MACROS_RUN", text);
+            self.run_themselves(place, &script);
         }
     }
 
     pub(super) fn relationships(&mut self, place: &Place, text: &str) {
-        for tag in tags(text).filter(|tag| tag.name() == "Relationship") {
+        if self.budget.work(count(text).saturating_mul(TAG_COST)).is_err() {
+            return;
+        }
+        for tag in xml_tags(text).filter(|tag| tag.name() == "Relationship") {
             let is_external = tag.attribute("TargetMode").is_some_and(|mode| mode.eq_ignore_ascii_case("External"));
             let (Some(kind), Some(target)) = (tag.attribute("Type"), tag.attribute("Target")) else { continue };
+            if kind.to_ascii_lowercase().ends_with("macrosheet") {
+                self.excel4(place);
+            }
             let loaded = LOADED.iter().find(|(ending, ..)| kind.ends_with(ending));
             if let Some((_, rule, words)) = loaded.filter(|_| is_external && is_elsewhere(&target)) {
                 let text = format!("{} {words} {}", place.shown, quoted(&target));
@@ -87,7 +125,7 @@ fn has_dde(text: &str) -> bool {
     }
     // A field's text may be spread over many pieces, so all of one field are put together.
     let mut field = String::new();
-    for tag in tags(text) {
+    for tag in xml_tags(text) {
         match tag.name() {
             "instrText" | "delInstrText" => field.push_str(&unescaped(tag.text)),
             "fldChar" => {
@@ -159,6 +197,8 @@ mod tests {
         let page = field(&["PAGE"]);
         assert!(has_dde(&format!("{page}{}", field(&["DDEAUTO c"]))), "behind another field");
         assert!(has_dde("<w:fldSimple w:instr='DDE cmd'/>"));
+        assert!(has_dde("<w:fldSimple xmlns:x=\"a>b\" w:instr='DDE cmd'/>"), "a value may hold the end of a tag");
+        assert!(has_dde("<w:instrText xmlns:x='a\">b'>DDEAUTO c</w:instrText>"));
         assert!(!has_dde(&field(&["PAGE"])) && !has_dde("<w:t>a word on DDE and its hidden form</w:t>"));
     }
 

@@ -8,13 +8,21 @@ use super::{
     budget::Metered,
     compound::{Compound, Entry, number, utf16},
     format::Format,
-    kinds, quoted,
+    kinds,
     vba::{Macros, macros},
     zip,
 };
 
 /// The class of Windows installers.
 const INSTALLER: [u8; 16] = *b"\x84\x10\x0c\0\0\0\0\0\xc0\0\0\0\0\0\0\x46";
+/// Classes of objects that did something by themselves: equations (CVE-2017-11882), pages and scripts.
+const RUN: [([u8; 16], &str); 3] = [
+    (*b"\x02\xce\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46", "equation"),
+    (*b"\x20\x69\x33\x25\xf9\x03\xcf\x11\x8f\xd0\0\xaa\0\x68\x6f\x13", "page"),
+    (*b"\xd3\x0b\x29\x06\xaa\x48\xd2\x11\x84\x32\0\x60\x08\xc3\xfb\xfc", "script"),
+];
+/// The class of links that are followed when they are shown (CVE-2017-0199). Within a document they are common.
+const LINK: [u8; 16] = *b"\0\x03\0\0\0\0\0\0\xc0\0\0\0\0\0\0\x46";
 /// Where the packed bytes of an ActiveMime file begin.
 const ACTIVE_MIME_HEADER_BYTES: usize = 0x32;
 /// What an unpacked byte costs.
@@ -33,6 +41,12 @@ impl Look<'_> {
             let text = format!("{} is a Windows installer", place.shown);
             self.analysis.found(ContentKind::Executable, "BLOCKED_TYPE", text);
         }
+        let classes = compound.entries.iter().map(|entry| &entry.class).chain([&compound.class]);
+        if let Some((_, what)) = classes.filter_map(|class| RUN.iter().find(|(run, _)| run == class)).next() {
+            self.runs(place, &format!("an object of the class {what}"));
+        } else if compound.class == LINK {
+            self.runs(place, "an object that is a link");
+        }
         // Of the ends of archives those that lie in no stream are none that a document carries.
         let ends = |bytes: &[u8]| memchr::memmem::find_iter(bytes, b"PK\x05\x06").count();
         let within: usize = compound.entries.iter().filter_map(|entry| entry.content.as_deref()).map(ends).sum();
@@ -40,10 +54,11 @@ impl Look<'_> {
             self.hidden_zip(place, content);
         }
         self.macros(place, &compound.entries);
-        for Entry { name, content } in &compound.entries {
+        for Entry { name, content, .. } in &compound.entries {
             // Names are equal whatever their case is (MS-CFB 2.6.4).
             let name = name.to_ascii_lowercase();
             match name.as_str() {
+                "equation native" => self.runs(place, "an object of the class equation"),
                 "encryptedpackage" | "encryptedsummary" | "\u{9}drmcontent" => self.encrypted(place),
                 _ => {}
             }
@@ -58,10 +73,7 @@ impl Look<'_> {
         match macros(entries, &self.budget) {
             Macros::None => {}
             Macros::Asked => self.analysis.found(ContentKind::Macro, "MACROS", format!("{shown} has macros")),
-            Macros::Called(name) => {
-                let text = format!("{shown} has macros that run by themselves: {}", quoted(&name));
-                self.analysis.found(ContentKind::Active, "MACROS_RUN", text);
-            }
+            Macros::Called(name) => self.run_themselves(place, &name),
             Macros::Unreadable => {
                 let text = format!("{shown} has macros whose source is not to be found");
                 self.analysis.found(ContentKind::Active, "MACROS_HIDDEN", text);

@@ -1,7 +1,7 @@
 //! Looks into PDF (ISO 32000-1): scripts, actions at opening, programs that are started, embedded files; also in object streams.
 //! Objects are read where they stand, whatever the table of references says: readers repair it, each in its own way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::policy::ContentKind;
 
@@ -34,6 +34,13 @@ pub(super) fn is_pdf(content: &[u8]) -> bool {
     memchr::memmem::find(&content[..content.len().min(HEAD_BYTES)], b"%PDF-").is_some()
 }
 
+/// What has another beginning, or none, and still is called a PDF: readers open it when they find objects in it.
+pub(super) fn is_called_so(content: &[u8], names: &[String], declared: Option<&str>) -> bool {
+    let is_named = names.iter().filter_map(|name| kinds::extension(name)).any(|ending| ending == "pdf");
+    let is_declared = declared.is_some_and(|declared| declared.eq_ignore_ascii_case("application/pdf"));
+    (is_named || is_declared) && memchr::memmem::find(content, b" obj").is_some()
+}
+
 /// Bytes of a stream without a type that tell whether it is a file.
 const PEEK_BYTES: u64 = 1024;
 
@@ -46,12 +53,22 @@ struct Object {
     launch: bool,
     /// Objects that are run when the document, or a page, is opened.
     opening: Vec<u32>,
+    /// Objects that are run when a page, or the document, is opened or left, should this be one of them.
+    opening_of_page: Vec<u32>,
     /// Whether what is run at opening stands in it.
     opens_script: bool,
+    /// The same, should it be a page or the document.
+    opens_script_of_page: bool,
+    /// Actions that are run after it, and what it gives as its kind.
+    next: Vec<u32>,
     /// Names of files.
     files: Vec<String>,
     is_embedded: bool,
     is_object_stream: bool,
+    /// Whether it says how many objects it has: readers take it for such a stream then, whatever its type.
+    has_count: bool,
+    /// Whether it is a field or note: what that does when it is filled in is asked for.
+    is_field: bool,
     /// Whether it says of what type it is: pages and files may not.
     is_typed: bool,
     /// Whether that type is one of streams that readers do not hand out as files.
@@ -62,7 +79,7 @@ struct Object {
     /// The object that says it.
     length_at: Option<u32>,
     /// Of an object stream: where its objects begin.
-    first: usize,
+    first: Option<usize>,
 }
 
 #[derive(Default)]
@@ -85,14 +102,10 @@ impl Look<'_> {
         let mut document = Document::default();
         document.read(content, &self.budget);
         let shown = &place.shown;
-        let at_opening = |object: &Object| {
-            let runs = |number: &u32| document.objects.get(number).is_some_and(|object| object.script);
-            object.opens_script || object.opening.iter().any(runs)
-        };
         if document.objects.values().any(|object| object.launch) {
             self.analysis.found(ContentKind::Active, "PDF_LAUNCH", format!("{shown} starts a program"));
         }
-        if document.objects.values().any(at_opening) {
+        if document.is_run_at_opening() {
             self.analysis.found(
                 ContentKind::Active,
                 "PDF_SCRIPT_RUNS",
@@ -140,7 +153,7 @@ impl Document {
                 Token::Number(value) => last = [last[1], value],
                 // Readers find objects by their table: what seems to be text to its end may hold some.
                 Token::Text(_) if tokens.text_holds_objects() => {
-                    if budget.work(length_of(tokens.read_again())).is_err() {
+                    if budget.work(length_of(tokens.read_again()).saturating_mul(READING_COST)).is_err() {
                         return;
                     }
                     continue;
@@ -185,7 +198,26 @@ impl Document {
         object.launch |= new.launch;
         object.opens_script |= new.opens_script;
         object.opening.extend(new.opening);
+        object.next.extend(new.next);
+        if new.is_typed && !new.is_field {
+            object.opens_script |= new.opens_script_of_page;
+            object.opening.extend(new.opening_of_page);
+        }
         object.files.extend(new.files);
+    }
+
+    /// Whether a script is among what is run at opening, or among what that leads to.
+    fn is_run_at_opening(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<u32> = self.objects.values().flat_map(|object| object.opening.iter().copied()).collect();
+        while let Some(number) = open.pop() {
+            let Some(object) = self.objects.get(&number).filter(|_| seen.insert(number)) else { continue };
+            if object.script {
+                return true;
+            }
+            open.extend(&object.next);
+        }
+        self.objects.values().any(|object| object.opens_script)
     }
 
     /// The lengths that an object may give: readers differ about which of several objects of one number counts.
@@ -198,9 +230,10 @@ impl Document {
     }
 
     fn stream(&mut self, object: &Object, packed: &[u8], budget: &Budget) {
-        if object.is_object_stream {
+        let first = object.first.filter(|_| object.has_count);
+        if object.is_object_stream || first.is_some() {
             let undone = object.filters.undo(packed, u64::MAX, budget);
-            let is_read = self.object_stream(&undone.content, object.first, budget).is_some();
+            let is_read = self.object_stream(&undone.content, object.first.unwrap_or_default(), budget).is_some();
             self.unread += usize::from(!undone.is_whole || !is_read);
             return;
         }
@@ -282,6 +315,8 @@ struct Reading {
     /// How deep in dictionaries, and at what depth what is run at opening began.
     depth: usize,
     opening: Option<usize>,
+    /// Whether that is so for a page or document only.
+    is_of_page: bool,
     /// At what depth a dictionary of further actions began.
     actions: Option<usize>,
     /// Whether the last token was a name.
@@ -316,7 +351,12 @@ impl Reading {
                     _ => {}
                 }
                 if self.opening.is_some() {
-                    self.object.opening.push(last[0]);
+                    let of_page = self.is_of_page;
+                    let opening = if of_page { &mut self.object.opening_of_page } else { &mut self.object.opening };
+                    opening.push(last[0]);
+                }
+                if matches!(self.names[1].as_str(), "Next" | "S") {
+                    self.object.next.push(last[0]);
                 }
                 if self.opening == Some(self.depth) {
                     self.opening = None;
@@ -326,8 +366,9 @@ impl Reading {
                 self.object.files.push(text.clone());
             }
             Token::Number(first) if is_after_name && self.names[1] == "First" => {
-                self.object.first = usize::try_from(*first).unwrap_or(usize::MAX);
+                self.object.first = Some(usize::try_from(*first).unwrap_or(usize::MAX));
             }
+            Token::Number(_) if is_after_name && self.names[1] == "N" => self.object.has_count = true,
             Token::Number(length) if is_after_name && self.names[1] == "Length" => {
                 if self.object.lengths.len() < LENGTHS_MAX {
                     self.object.lengths.push(usize::try_from(*length).unwrap_or(usize::MAX));
@@ -343,22 +384,28 @@ impl Reading {
         match (before.as_str(), name) {
             ("S", "JavaScript") | (_, "JS") => {
                 self.object.script = true;
-                self.object.opens_script |= self.opening.is_some();
+                self.object.opens_script |= self.opening.is_some() && !self.is_of_page;
+                self.object.opens_script_of_page |= self.opening.is_some();
             }
+            // An object that is a name and nothing else, for another to call it its kind.
+            (_, "JavaScript") if self.depth == 0 => self.object.script = true,
+            (_, "Launch") if self.depth == 0 => self.object.launch = true,
             ("S", "Launch") => self.object.launch = true,
             ("Type", "EmbeddedFile") => self.object.is_embedded = true,
             ("Type", "ObjStm") => self.object.is_object_stream = true,
             ("Type" | "Subtype", _) => {
                 self.object.is_typed = true;
                 self.object.is_no_file |= NO_FILES.contains(&name);
+                self.object.is_field |= matches!(name, "Annot" | "Widget");
             }
-            (_, "OpenAction") => self.opening = Some(self.depth),
+            (_, "OpenAction") => (self.opening, self.is_of_page) = (Some(self.depth), false),
             (_, "AA") => self.actions = Some(self.depth),
-            // Opening, closing, saving and printing; what a field does when it is filled in is asked for.
-            (_, "O" | "C" | "PO" | "PC" | "PV" | "PI" | "WC" | "WS" | "DS" | "WP" | "DP")
-                if self.actions.is_some() && self.object.is_typed =>
-            {
-                self.opening = Some(self.depth);
+            // Opening, closing, saving and printing (ISO 32000-1 section 12.6.3): first of a field's page, then of all else.
+            (_, "PO" | "PC" | "PV" | "PI") if self.actions.is_some() => {
+                (self.opening, self.is_of_page) = (Some(self.depth), false);
+            }
+            (_, "O" | "C" | "WC" | "WS" | "DS" | "WP" | "DP") if self.actions.is_some() => {
+                (self.opening, self.is_of_page) = (Some(self.depth), true);
             }
             _ => self.object.filters.name(name),
         }

@@ -51,7 +51,7 @@ impl Look<'_> {
         }
     }
 
-    fn runs(&mut self, place: &Place, what: &str) {
+    pub(super) fn runs(&mut self, place: &Place, what: &str) {
         let text = format!("{} has {what}", place.shown);
         self.analysis.found(ContentKind::Active, "OBJECT_RUNS", text);
     }

@@ -14,7 +14,7 @@ const MODULES_MAX: usize = 1000;
 const NAME_BYTES_MAX: usize = 64;
 
 /// Procedures that Office calls by itself.
-const CALLED: [&str; 30] = [
+const CALLED: [&str; 34] = [
     "autoexec",
     "autoopen",
     "autonew",
@@ -38,6 +38,10 @@ const CALLED: [&str; 30] = [
     "newdocument",
     "workbook_open",
     "workbook_activate",
+    "workbook_windowactivate",
+    "workbook_windowresize",
+    "workbook_sheetactivate",
+    "worksheet_activate",
     "workbook_deactivate",
     "workbook_beforeclose",
     "workbook_close",
@@ -46,6 +50,10 @@ const CALLED: [&str; 30] = [
     "onslideshowpagechange",
     "presentation_open",
 ];
+/// Modules whose procedure `Main` Word calls by itself.
+const MODULES: [&str; 5] = ["autoexec", "autoopen", "autonew", "autoclose", "autoexit"];
+/// So much compiled code, in bytes, a module without any has not: about a thousand, for its tables.
+const COMPILED_BYTES: usize = 4096;
 /// Events of controls that happen when a document is shown.
 const EVENTS: [&str; 14] = [
     "_layout",
@@ -89,11 +97,13 @@ pub(super) fn macros(entries: &[Entry], budget: &Budget) -> Macros {
         .collect();
     let mut sources = Vec::new();
     let mut is_unreadable = listed.len() >= MODULES_MAX;
+    let mut is_compiled = false;
     for (name, content) in streams() {
         let places = listed.iter().filter(|(module, _)| module.eq_ignore_ascii_case(name)).map(|(_, at)| *at);
         // Where a directory lies, its modules are still found by how each begins.
         let begun = memchr::memmem::find_iter(content, b"\0Attribut").filter_map(|at| at.checked_sub(3));
         for at in places {
+            is_compiled |= at >= COMPILED_BYTES;
             let source = content.get(at..).and_then(|packed| decompress(packed, budget));
             is_unreadable |= source.is_none();
             sources.extend(source);
@@ -108,7 +118,12 @@ pub(super) fn macros(entries: &[Entry], budget: &Budget) -> Macros {
     if is_unreadable || sources.is_empty() {
         return Macros::Unreadable;
     }
-    if sources.iter().any(|source| says_something(source)) { Macros::Asked } else { Macros::None }
+    match sources.iter().any(|source| says_something(source)) {
+        true => Macros::Asked,
+        // Office runs what is compiled, if it is of its own version.
+        false if is_compiled => Macros::Unreadable,
+        false => Macros::None,
+    }
 }
 
 /// Names and places of the modules (MS-OVBA 2.3.4.2).
@@ -202,6 +217,8 @@ fn says_something(source: &str) -> bool {
 
 /// The first procedure that is called by itself, in lower case.
 fn called(source: &str) -> Option<String> {
+    let module = lines(source).find_map(|line| line.strip_prefix("attribute vb_name = "));
+    let has_main = module.is_some_and(|module| MODULES.contains(&module.trim_matches('"')));
     lines(source).find_map(|line| {
         let words: Vec<&str> =
             line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
@@ -209,6 +226,7 @@ fn called(source: &str) -> Option<String> {
             let name = pair[1];
             let begins = matches!(pair[0], "sub" | "function");
             let is_called = CALLED.contains(&name) || EVENTS.iter().any(|event| name.ends_with(event));
+            let is_called = is_called || has_main && name == "main";
             (begins && is_called).then(|| name.to_owned())
         })
     })

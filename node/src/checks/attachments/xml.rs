@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::length_of;
+
 /// The content as text: UTF-8, or UTF-16 where its first bytes say so or look like it.
 pub(super) fn text_of(content: &[u8]) -> Cow<'_, str> {
     let wide = |bytes: &[u8], number: fn([u8; 2]) -> u16| {
@@ -35,6 +37,35 @@ pub(super) fn tags(text: &str) -> impl Iterator<Item = Tag<'_>> {
         let (inner, text) = piece.split_once('>').unwrap_or((piece, ""));
         Some(Tag { inner, rest, text })
     })
+}
+
+/// All tags as XML has them, where a value in quotes may hold `>` but never `<` (XML 1.0 section 2.3): for what strict readers open.
+pub(super) fn xml_tags(text: &str) -> impl Iterator<Item = Tag<'_>> {
+    tags(text).map(|tag| {
+        let piece = tag.rest.split('<').next().unwrap_or_default();
+        let mut within = None;
+        let end = piece.char_indices().find_map(|(at, c)| match (within, c) {
+            (None, '>') => Some(at),
+            (None, '"' | '\'') => {
+                within = Some(c);
+                None
+            }
+            (Some(quote), c) if c == quote => {
+                within = None;
+                None
+            }
+            _ => None,
+        });
+        match end.filter(|_| !piece.starts_with('!')) {
+            Some(end) => Tag { inner: &piece[..end], rest: tag.rest, text: &piece[end + 1..] },
+            None => tag,
+        }
+    })
+}
+
+/// How many tags there are at most, for what they cost.
+pub(super) fn count(text: &str) -> u64 {
+    length_of(memchr::memchr_iter(b'<', text.as_bytes()).count())
 }
 
 /// So long a tag may be of which a value holds `<` or `>`.

@@ -81,7 +81,10 @@ fn macros_that_run_by_themselves_are_told_from_those_that_are_asked_for() {
         (&AUTO.replace("AutoOpen", "Workbook_OPEN"), Some((ContentKind::Active, "MACROS_RUN"))),
         (&AUTO.replace("Sub AutoOpen", "Sub _\r\nAutoOpen"), Some((ContentKind::Active, "MACROS_RUN"))),
         (&AUTO.replace("AutoOpen", "Frame1_Layout"), Some((ContentKind::Active, "MACROS_RUN"))),
+        (&ASKED.replace("Module1", "AutoOpen").replace("Sums", "Main"), Some((ContentKind::Active, "MACROS_RUN"))),
+        (&AUTO.replace("AutoOpen", "Workbook_WindowActivate"), Some((ContentKind::Active, "MACROS_RUN"))),
         (ASKED, Some((ContentKind::Macro, "MACROS"))),
+        (&ASKED.replace("Sums", "Main"), Some((ContentKind::Macro, "MACROS"))),
         (EMPTY, None),
     ] {
         let old = with_macros(source);
@@ -100,7 +103,9 @@ fn macros_without_a_directory_or_a_source_are_not_overlooked() {
     assert!(has(&analyse(&with_part("a.doc", lost)), ContentKind::Active, "MACROS_RUN"));
     let empty = packed(EMPTY.as_bytes());
     let dir = packed(&[record(0x1a, b"Module1"), record(0x31, &0_u32.to_le_bytes())].concat());
+    let compiled = packed(&[record(0x1a, b"Module1"), record(0x31, &9000_u32.to_le_bytes())].concat());
     for streams in [
+        &[project, ("/VBA/dir", &compiled), ("/VBA/Module1", &[&[0; 9000], &empty[..]].concat())],
         &[project, ("/VBA/Module1", b"pcode alone")][..],
         &[
             project,
@@ -132,6 +137,18 @@ fn a_sheet_of_excel_4_macros_is_found_in_every_form() {
     let part = document(&[("xl/macrosheets/sheet1.xml", b"<x/>")]);
     let renamed =
         zipped(&[("[Content_Types].xml", b"<Override ContentType='application/vnd.ms-excel.macrosheet+xml'/>")]);
+    let types =
+        |kind: &str| zipped(&[("[Content_Types].xml", format!("<Override x='>' ContentType=\"{kind}\"/>").as_bytes())]);
+    let binary = types("application/vnd.ms-excel.macrosheet");
+    let entity = types("application/vnd.ms-excel.macro&#115;heet+xml");
+    let kind = "http://schemas.microsoft.com/office/2006/relationships/xlMacrosheet";
+    let related = format!("<Relationship xmlns:x=\"a>b\" Id='r' Type='{kind}' Target='worksheets/sheet1.bin'/>");
+    let related = document(&[("xl/_rels/workbook.bin.rels", related.as_bytes())]);
+    for content in [binary, entity, related] {
+        assert!(has(&analyse(&with_part("a.xlsb", content)), ContentKind::Active, "EXCEL4_MACROS"));
+    }
+    let sheet = analyse(&with_part("a.xlsx", types("application/vnd.ms-excel.sheet+xml")));
+    assert!(!has(&sheet, ContentKind::Active, "EXCEL4_MACROS"));
     let text = b"ID;PWXL;N;E\nO;E\nNN;NAuto_open;ER1C1\nC;X1;Y1;ECALC()\nE\n".to_vec();
     for (name, content) in [("a.xls", old), ("a.xlsm", part), ("b.xlsm", renamed), ("a.slk", text)] {
         assert!(has(&analyse(&with_part(name, content)), ContentKind::Active, "EXCEL4_MACROS"), "{name}");
@@ -248,6 +265,40 @@ fn an_object_of_a_presentation_is_unpacked() {
     let stream = [&[0; 50][..], b"\x10\0\x11\x10", &length, &object].concat();
     let analysis = analyse(&with_part("a.ppt", compound(&[("/PowerPoint Document", &stream)])));
     assert!(has(&analysis, ContentKind::Active, "MACROS_RUN"), "{analysis:?}");
+}
+
+#[test]
+fn an_object_counts_by_its_class_whatever_it_is_called() {
+    let with_class = |entry: &str, class: [u8; 16]| {
+        let mut file = compound(&[("/ObjectPool/_1/x", b"x")]);
+        let name: Vec<u8> = entry.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+        let at = memchr::memmem::find(&file, &name).expect("the entry");
+        file[at + 80..at + 96].copy_from_slice(&class);
+        file
+    };
+    let runs =
+        |name: &str, content: Vec<u8>| has(&analyse(&with_part(name, content)), ContentKind::Active, "OBJECT_RUNS");
+    let equation = *b"\x02\xce\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46";
+    let link = *b"\0\x03\0\0\0\0\0\0\xc0\0\0\0\0\0\0\x46";
+    assert!(runs("a.doc", with_class("_1", equation)));
+    let object = with_class("Root Entry", equation);
+    assert!(runs("a.xlsx", document(&[("xl/embeddings/oleObject1.bin", &object)])));
+    let page = *b"\x20\x69\x33\x25\xf9\x03\xcf\x11\x8f\xd0\0\xaa\0\x68\x6f\x13";
+    assert!(runs("a.bin", with_class("Root Entry", page)));
+    let script = *b"\xd3\x0b\x29\x06\xaa\x48\xd2\x11\x84\x32\0\x60\x08\xc3\xfb\xfc";
+    assert!(runs("a.bin", with_class("Root Entry", script)));
+    assert!(runs("a.bin", compound(&[("/Equation Native", b"x")])));
+    assert!(runs("a.bin", with_class("Root Entry", link)));
+    assert!(!runs("a.doc", with_class("_1", link)), "links within documents are common");
+    assert!(!runs("a.doc", with_class("_1", [7; 16])));
+}
+
+#[test]
+fn a_procedure_that_the_ribbon_calls_runs_by_itself() {
+    let ribbon =
+        |attribute: &str| document(&[("customUI/customUI.xml", format!("<customUI x='>' {attribute}/>").as_bytes())]);
+    assert!(has(&analyse(&with_part("a.docm", ribbon("onLoad='Foo'"))), ContentKind::Active, "MACROS_RUN"));
+    assert_eq!(rules(&analyse(&with_part("a.docx", ribbon("loadImage='Foo'")))), []);
 }
 
 #[test]

@@ -96,6 +96,11 @@ fn a_dictionary_of_gigabytes_is_refused_before_memory_is_asked_for() {
 }
 
 #[test]
+fn each_tag_of_a_page_is_paid_for() {
+    assert!(is_opaque("a.html.gz", gzipped(&b"<".repeat(5 << 20))));
+}
+
+#[test]
 fn a_million_empty_streams_are_not_all_unpacked() {
     let empty = gzipped(b"");
     assert!(is_opaque("a.gz", empty.repeat(80_000)));

@@ -43,6 +43,10 @@ fn a_script_that_runs_at_opening_is_told_from_one_that_a_field_has() {
         "1 0 obj<</Names<</JavaScript<</Names[(x)4 0 R]>>>>>>endobj",
         "1 0 obj<</Type/Page/AA<</C 8 0 R/O 5 0 R>>>>endobj 5 0 obj<</S/JavaScript/JS(x)>>endobj",
         "1 0 obj<</Type/Catalog/AA<</WC<</S/JavaScript/JS(x)>>>>>>endobj",
+        "1 0 obj<</AA<</O 5 0 R>>/Type/Page>>endobj 5 0 obj<</S/JavaScript/JS(x)>>endobj",
+        "1 0 obj<</OpenAction 5 0 R>>endobj 5 0 obj<</S/GoTo/Next[9 0 R 6 0 R]>>endobj 6 0 obj<</S/JavaScript/JS(x)>>endobj",
+        "1 0 obj<</OpenAction 5 0 R>>endobj 5 0 obj<</S 9 0 R/Next 5 0 R>>endobj 9 0 obj/JavaScript endobj",
+        "1 0 obj<</Type/Annot/AA<</PO 5 0 R>>>>endobj 5 0 obj<</S/JavaScript/JS(x)>>endobj",
         "((((\n1 0 obj<</OpenAction<</S/JavaScript/JS(x)>>>>endobj",
         "9 0 obj ( 1 0 obj<</OpenAction<</S/JavaScript/JS(x)>>>>endobj )endobj",
         "stream 1 0 obj<</OpenAction<</S/JavaScript/JS(x)>>>>endobj endstream",
@@ -52,12 +56,34 @@ fn a_script_that_runs_at_opening_is_told_from_one_that_a_field_has() {
     for objects in [
         "1 0 obj<</OpenAction[3 0 R/Fit]>>endobj 7 0 obj<</FT/Tx/AA<</K<</S/JavaScript/JS(AFNumber)>>>>>>endobj",
         "7 0 obj<</A<</S/JavaScript/JS(x)>>>>endobj",
+        "7 0 obj<</Type/Annot/AA<</C 5 0 R>>>>endobj 5 0 obj<</S/JavaScript/JS(sum)>>endobj",
+        "1 0 obj<</OpenAction 5 0 R>>endobj 5 0 obj<</S/GoTo>>endobj 6 0 obj<</Next 7 0 R>>endobj 7 0 obj<</JS(x)>>endobj",
     ] {
         assert_eq!(found(pdf(objects)), [ASKED], "{objects}");
     }
     for objects in ["1 0 obj<</OpenAction[3 0 R/Fit]>>endobj", "1 0 obj<</Title(/S/JavaScript/JS)>>endobj % /JS (x)"] {
         assert_eq!(found(pdf(objects)), [], "{objects}");
     }
+    let launch = "5 0 obj<</S 9 0 R/F(x)>>endobj 9 0 obj /Launch endobj";
+    assert_eq!(found(pdf(launch)), [(ContentKind::Active, "PDF_LAUNCH")]);
+}
+
+#[test]
+fn what_is_called_a_pdf_is_read_as_one_whatever_its_beginning() {
+    let objects = "1 0 obj<</OpenAction<</S/JavaScript/JS(x)>>>>endobj";
+    for beginning in ["", "%PDF 1.7\n", "%!PS-Adobe-3.0 PDF-1.4\n", &" ".repeat(2000)] {
+        assert_eq!(found(format!("{beginning}{objects}").into_bytes()), [RUNS], "{beginning:?}");
+    }
+    assert_eq!(rules(&analyse(&with_part("a.txt", objects.as_bytes().to_vec()))), []);
+}
+
+#[test]
+fn a_stream_of_objects_is_one_without_saying_so() {
+    let objects = b"5 0 <</OpenAction<</S/JavaScript/JS(x)>>>>";
+    for kind in ["/Type/ObjStm", "/Type 9 0 R", ""] {
+        assert_eq!(found(with_stream(&format!("{kind}/N 1/First 4"), objects)), [RUNS], "{kind}");
+    }
+    assert_eq!(found(with_stream("/N 3", objects)), [], "a profile of colours has a number, too");
 }
 
 #[test]
